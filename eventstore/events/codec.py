@@ -1,0 +1,107 @@
+"""Events to the JSON text of the log, and back."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from eventstore.errors import DamagedEvent, InvalidEvent, UnknownEventType
+from eventstore.events.event import Event, decoders, event_type
+from eventstore.events.upcasting import upcast
+
+Decode = Callable[[str], Event]
+
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+
+
+def _scalar(value: Any) -> Any:
+    """NumPy and torch numbers are written as the plain numbers that they hold."""
+    try:
+        return value.item()
+    except (AttributeError, ValueError, RuntimeError):
+        raise TypeError(f"a {type(value).__name__} has no place in JSON") from None
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_scalar)
+
+
+def to_json(value: Any) -> str:
+    """Encode a value as JSON text that every engine can store.
+
+    Raises:
+        InvalidEvent: it holds a NUL character, a lone surrogate or a type that JSON lacks.
+    """
+    try:
+        text = _encoder.encode(value).decode()
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidEvent(f"{type(value).__name__} cannot be written as JSON: {error}") from error
+    if "\\u0000" in text and _NUL.search(text):
+        raise InvalidEvent(
+            f"{type(value).__name__} holds a NUL character, which SQL text cannot keep: remove it"
+        )
+    return text
+
+
+def encode(event: Event) -> tuple[str, Event]:
+    """Return the event's JSON text and the event exactly as the log will give it back.
+
+    Raises:
+        InvalidEvent: the JSON would not give back an equal event (wrong types, NaN, infinity,
+            integers beyond 64 bits, NUL, lone surrogates …).
+    """
+    name = type(event).__name__
+    text = to_json(event)
+    try:
+        kept = _decoder(name, event.schema_version)(text)
+    except msgspec.ValidationError as error:
+        raise InvalidEvent(f"{name} is not valid: {error}") from error
+    if kept != event:
+        raise InvalidEvent(
+            f"{event!r} would come back from the log as {kept!r}: JSON has no NaN, infinity, "
+            f"tuples or keys other than strings; store such things as a payload"
+        )
+    return text, kept
+
+
+def decode(type_name: str, version: int, text: str, position: int) -> Event:
+    """Return an event of the log as today's type.
+
+    Raises:
+        UnknownEventType: no class of that name is defined, or only an older version of it.
+        DamagedEvent: the text does not hold what its type needs.
+    """
+    try:
+        return (decoders.get((type_name, version)) or _decoder(type_name, version))(text)
+    except UnknownEventType as error:
+        raise UnknownEventType(f"event {position}: {error}") from None
+    except (msgspec.DecodeError, KeyError, TypeError, ValueError) as error:
+        raise DamagedEvent(
+            f"event {position} ({type_name}, schema version {version}) cannot be decoded: {error}. "
+            f"Everything before it can still be read"
+        ) from error
+
+
+def _decoder(type_name: str, version: int) -> Decode:
+    cls = event_type(type_name)
+    if cls is not None and cls.schema_version == version:
+        decode = msgspec.json.Decoder(cls).decode
+    else:
+        # The chain of upcasters alone decides what an older version becomes.
+        decode = _upcasting_decoder(type_name, version)
+    decoders[type_name, version] = decode
+    return decode
+
+
+def _upcasting_decoder(type_name: str, version: int) -> Decode:
+    def decode(text: str) -> Event:
+        name, reached, data = upcast(type_name, version, msgspec.json.decode(text))
+        cls = event_type(name)
+        if cls is None or cls.schema_version != reached:
+            raise UnknownEventType(
+                f"type {type_name!r}, schema version {version}, is not known here: a newer refold "
+                f"wrote it, or your own event types are not imported yet. Upgrade, or import them"
+            )
+        return msgspec.convert(data, cls)
+
+    return decode

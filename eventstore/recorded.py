@@ -1,0 +1,48 @@
+"""An event as it stands in the log."""
+
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+from eventstore.events import Event, Id
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+
+
+class Metadata(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is known about how an event came to be; all of it is optional."""
+
+    command_id: str | None = None
+    """The id of the command that led to it, if it was sent with one."""
+    actor: str | None = None
+    """Who acted, such as `controller`, `worker-0` or `dispatcher`."""
+    correlation: str | None = None
+    """What it belongs to, such as the id of a web request."""
+    cause: Id | None = None
+    """The position of the event that led to it."""
+
+
+class Recorded(msgspec.Struct, frozen=True):
+    """An event with its place in the log."""
+
+    position: int
+    """Its place among all events: 1, 2, 3 …"""
+    stream: str
+    """The entity that it belongs to, such as `run-5`."""
+    version: int
+    """Its place within the stream: 1, 2, 3 …"""
+    event: Event
+    metadata: Metadata
+    recorded_at: int
+    """When it was appended, in microseconds since 1970-01-01 UTC."""
+
+    @property
+    def type(self) -> str:
+        """The name of the event's type."""
+        return type(self.event).__name__
+
+    @property
+    def time(self) -> datetime:
+        """When it was appended."""
+        return EPOCH + self.recorded_at * MICROSECOND

@@ -1,0 +1,136 @@
+"""The words in which states are told: fit in capitals, evals in small letters."""
+
+from enum import StrEnum
+from typing import Self
+
+
+class Word(StrEnum):
+    """A string enum that reads its values in either case.
+
+    >>> RunStatus("ongoing") is RunStatus.ONGOING
+    True
+    """
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self | None:
+        if isinstance(value, str):
+            for member in cls:
+                if member.value.lower() == value.lower():
+                    return member
+        return None
+
+
+class ExperimentStatus(Word):
+    """Where a training experiment (fit) stands."""
+
+    NEW = "NEW"
+    RUNNING = "RUNNING"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+
+
+class RunStatus(Word):
+    """Where a run stands; KILLED is for ever."""
+
+    NEW = "NEW"
+    ONGOING = "ONGOING"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    STOPPED = "STOPPED"
+    KILLED = "KILLED"
+
+
+class RunSource(Word):
+    """Where a run came from."""
+
+    USER = "USER"
+    CLONE_MODIFY = "CLONE_MODIFY"
+
+
+class RunEndedBy(Word):
+    """How a run ended."""
+
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    KILLED = "KILLED"
+    STOPPED = "STOPPED"
+
+
+class TaskStatus(Word):
+    """Where a worker task, a request or a progress row stands."""
+
+    PENDING = "PENDING"
+    SCHEDULED = "SCHEDULED"
+    IN_PROGRESS = "IN_PROGRESS"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    SKIPPED = "SKIPPED"
+
+
+class ControllerTask(Word):
+    """What the controller is doing."""
+
+    IDLE = "IDLE"
+    CREATE_MODELS = "CREATE_MODELS"
+    RUN_FIT = "RUN_FIT"
+    EPOCH_BOUNDARY = "EPOCH_BOUNDARY"
+    GET_RUN_METRICS = "GET_RUN_METRICS"
+    IC_STOP = "IC_STOP"
+    IC_RESUME = "IC_RESUME"
+    IC_DELETE = "IC_DELETE"
+    IC_CLONE_MODIFY = "IC_CLONE_MODIFY"
+    IC_CLONE_MODIFY_WARM = "IC_CLONE_MODIFY_WARM"
+
+
+class WorkerTask(Word):
+    """What a worker is doing."""
+
+    IDLE = "IDLE"
+    CREATE_MODELS = "CREATE_MODELS"
+    TRAIN_VAL = "TRAIN_VAL"
+
+
+class ICOperation(Word):
+    """What a user asked for while a run trains (interactive control)."""
+
+    CLONE_MODIFY = "CLONE_MODIFY"
+    STOP = "STOP"
+    RESUME = "RESUME"
+    DELETE = "DELETE"
+
+
+class InferenceStatus(Word):
+    """Where an inference experiment (evals) stands."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+class ContextStatus(Word):
+    """Where the building of a context (RAG) stands."""
+
+    PENDING = "pending"
+    BUILDING = "building"
+    READY = "ready"
+    FAILED = "failed"
+
+
+class PipelineStatus(Word):
+    """Where an inference pipeline stands; deleted is for ever."""
+
+    NEW = "new"
+    ONGOING = "ongoing"
+    COMPLETED = "completed"
+    STOPPED = "stopped"
+    DELETED = "deleted"
+    FAILED = "failed"
+
+
+class ActorTaskStatus(Word):
+    """Where an actor's task stands."""
+
+    SCHEDULED = "scheduled"
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    FAILED = "failed"

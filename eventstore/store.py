@@ -1,0 +1,345 @@
+"""The event store: append, read, subscribe."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from eventstore.engine import Connection, Engine
+from eventstore.errors import InvalidCommand, NotFound
+from eventstore.events import Event
+from eventstore.events.codec import decode
+from eventstore.recorded import Metadata, Recorded
+from eventstore.subscription import Subscription
+from eventstore.transaction import NO_METADATA, Fold, Heads, Transaction
+
+PAGE = 5_000
+"""Events that are read at a time: no reader holds the log open for longer than this takes."""
+
+COLUMNS = "position, stream, version, type, schema_version, data, metadata, recorded_at"
+
+STREAM_POSITIONS = """
+    WITH RECURSIVE chain (position, previous) AS (
+        SELECT e.position, e.previous FROM streams s JOIN events e ON e.position = s.position
+        WHERE s.stream = ? AND e.position > ?
+        UNION ALL
+        SELECT e.position, e.previous FROM chain c JOIN events e ON e.position = c.previous
+        WHERE c.previous > ?
+    )
+    SELECT position FROM chain"""
+
+
+def _microseconds() -> int:
+    return time.time_ns() // 1_000
+
+
+class EventStore:
+    """An append-only log of events in one database, safe for threads and processes.
+
+    `open_store` opens one.
+
+    >>> from eventstore import Event, open_store
+    >>> class LossSeen(Event):
+    ...     loss: float
+    >>> with open_store("example.db") as store:
+    ...     [first] = store.append("run-5", [LossSeen(0.7)], expected_version=0)
+    ...     [recorded.event for recorded in store.read(stream="run-5")]
+    [LossSeen(loss=0.7)]
+    """
+
+    def __init__(self, engine: Engine, *, clock: Callable[[], int] = _microseconds) -> None:
+        self.engine = engine
+        self._clock = clock
+        self._heads = Heads()
+        self._turn = threading.RLock()
+        self._current: Transaction | None = None
+        self._follow: Callable[[Transaction], Fold] | None = None
+        self._followed: frozenset[str] = frozenset()
+
+    # --- writing --------------------------------------------------------------------------
+
+    def append(
+        self,
+        stream: str,
+        events: Iterable[Event],
+        *,
+        expected_version: int | None = None,
+        command_id: str | None = None,
+        metadata: Metadata | None = None,
+    ) -> list[Recorded]:
+        """Append events to a stream, all or none, and return them with their positions.
+
+        Args:
+            stream: the entity, such as `run-5`.
+            events: what happened, in order.
+            expected_version: the number of events that the stream must have (0: it is new).
+            command_id: an id of the caller's own; with one that was used before, nothing is
+                appended and what was appended then is returned.
+            metadata: who, why: see `Metadata`.
+
+        Raises:
+            WrongExpectedVersion: the stream has another version; nothing was appended.
+            InvalidEvent: an event cannot be kept exactly; nothing was appended.
+            CommandIdReused: `command_id` belongs to something else than an append.
+        """
+        metadata = metadata or NO_METADATA
+        if command_id is not None:
+            metadata = msgspec.structs.replace(metadata, command_id=command_id)
+        with self.transaction() as transaction:
+            if metadata.command_id is not None:
+                sent = transaction.sent(metadata.command_id, "append")
+                if sent is not None:
+                    if sent.first is None or sent.last is None:
+                        return []
+                    transaction.flush()
+                    return [
+                        recorded
+                        for recorded in self.read(sent.first - 1, limit=sent.last - sent.first + 1)
+                        if recorded.metadata.command_id == metadata.command_id
+                    ]
+            appended = transaction.append(
+                list(events), stream=stream, expected_version=expected_version, metadata=metadata
+            )
+            if metadata.command_id is not None:
+                transaction.remember(metadata.command_id, "append", appended)
+        return appended
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """Open a transaction; one that this thread has open already is joined.
+
+        Everything appended in it commits at the end of the outermost block; an error that leaves
+        that block takes all of it back.
+        """
+        with self._turn:
+            if self._current is not None:
+                yield self._current
+                return
+            try:
+                with self.engine.write() as connection:
+                    self._heads.look(connection)
+                    transaction = Transaction(connection, self._heads, self._clock)
+                    self._leave_behind(connection)
+                    if self._follow is not None:
+                        transaction.fold = self._follow(transaction)
+                    self._current = transaction
+                    yield transaction
+                    transaction.flush()
+            except BaseException:
+                self._heads.forget()
+                raise
+            finally:
+                self._current = None
+
+    def _leave_behind(self, connection: Connection) -> None:
+        # Views that this process does not fold fall behind with what it appends; whoever reads
+        # them catches them up.
+        left = self._heads.folded - self._followed
+        if left:
+            connection.executemany(
+                "UPDATE projections SET position = ? WHERE name = ?",
+                [(self._heads.position, name) for name in left],
+            )
+            self._heads.folded -= left
+
+    def follow(self, names: Iterable[str], begin: Callable[[Transaction], Fold]) -> None:
+        """Have every transaction of this store fold its events into the views of these names."""
+        with self._turn:
+            self._follow = begin
+            self._followed = frozenset(names)
+            self._heads.forget()
+
+    def put_payload(self, content: bytes) -> str:
+        """Store bytes once, under their SHA-256 in hexadecimal, which is returned."""
+        with self.transaction() as transaction:
+            return transaction.put_payload(content)
+
+    # --- reading --------------------------------------------------------------------------
+
+    def head(self) -> int:
+        """Return the position of the last event; 0 if there is none."""
+        with self.reading() as connection:
+            ((head,),) = connection.execute("SELECT max(position) FROM events")
+        return head or 0
+
+    def version(self, stream: str) -> int:
+        """Return how many events a stream has."""
+        with self.reading() as connection:
+            found = connection.execute("SELECT version FROM streams WHERE stream = ?", (stream,))
+        return found[0][0] if found else 0
+
+    def get_payload(self, digest: str) -> bytes:
+        """Return the bytes that were stored under a digest.
+
+        Raises:
+            NotFound: there are none.
+        """
+        with self.reading() as connection:
+            found = connection.execute("SELECT content FROM payloads WHERE digest = ?", (digest,))
+        if not found:
+            raise NotFound(f"no payload has the digest {digest!r}: put_payload returns digests")
+        return found[0][0]
+
+    def read(
+        self,
+        after: int = 0,
+        *,
+        stream: str | None = None,
+        types: Iterable[type[Event] | str] | None = None,
+        limit: int | None = None,
+        backwards: bool = False,
+    ) -> Iterator[Recorded]:
+        """Iterate over the events after a position, in order or backwards.
+
+        Args:
+            after: the position behind which to begin (backwards: at which to end).
+            stream: only the events of this stream.
+            types: only events of these types, given as classes or names.
+            limit: at most so many.
+            backwards: the latest first.
+
+        Raises:
+            UnknownEventType, DamagedEvent: when the event in question is reached; those before it
+                have been given by then.
+        """
+        names = (
+            None if types is None else [t if isinstance(t, str) else t.__name__ for t in types]
+        )
+        left = -1 if limit is None else limit
+        if left < -1 or after < 0:
+            raise InvalidCommand(f"limit ({limit}) and after ({after}) must not be negative")
+        if stream is None:
+            pages = self._pages(after, names, backwards)
+        else:
+            pages = self._stream_pages(stream, after, names, backwards)
+        for page in pages:
+            for row in page:
+                if not left:
+                    return
+                left -= 1
+                yield _recorded(row)
+
+    def _pages(
+        self, after: int, names: list[str] | None, backwards: bool
+    ) -> Iterator[list[tuple[Any, ...]]]:
+        chosen = "" if names is None else f"AND type IN ({', '.join('?' * len(names))})"
+        order = "DESC" if backwards else "ASC"
+        statement = (
+            f"SELECT {COLUMNS} FROM events WHERE position > ? AND position <= ? {chosen} "
+            f"ORDER BY position {order} LIMIT {PAGE}"
+        )
+        first, last = after, self.head()
+        while first < last:
+            with self.reading() as connection:
+                page = connection.execute(statement, (first, last, *(names or ())))
+            yield page
+            if len(page) < PAGE:
+                return
+            if backwards:
+                last = page[-1][0] - 1
+            else:
+                first = page[-1][0]
+
+    def _stream_pages(
+        self, stream: str, after: int, names: list[str] | None, backwards: bool
+    ) -> Iterator[list[tuple[Any, ...]]]:
+        with self.reading() as connection:
+            found = connection.execute(STREAM_POSITIONS, (stream, after, after))
+        positions = [position for (position,) in found]
+        if not backwards:
+            positions.reverse()
+        size = 500  # parameters in one statement
+        for start in range(0, len(positions), size):
+            part = positions[start : start + size]
+            statement = (
+                f"SELECT {COLUMNS} FROM events WHERE position IN ({', '.join('?' * len(part))}) "
+                f"ORDER BY position {'DESC' if backwards else 'ASC'}"
+            )
+            with self.reading() as connection:
+                page = connection.execute(statement, part)
+            yield page if names is None else [row for row in page if row[3] in names]
+
+    def subscribe(
+        self,
+        after: int = 0,
+        *,
+        stream: str | None = None,
+        types: Iterable[type[Event] | str] | None = None,
+    ) -> Subscription:
+        """Iterate over the events after a position, then over new ones as they are committed.
+
+        The subscription is an iterator, an async iterator and a context manager; it ends when it
+        is closed. Events of other processes arrive within some 10 ms.
+
+        >>> from eventstore import open_store
+        >>> with open_store("example.db") as store, store.subscribe() as events:
+        ...     for recorded in events:
+        ...         print(recorded.position, recorded.event)
+        ...         break
+        1 LossSeen(loss=0.7)
+        """
+        chosen = None if types is None else list(types)
+        return Subscription(
+            self.engine.watch(),
+            lambda position: self.read(position, stream=stream, types=chosen),
+            after,
+        )
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Lend a connection for reading: within a transaction of this thread, that one's."""
+        transaction = self.current()
+        if transaction is not None:
+            transaction.flush()
+            yield transaction.connection
+        else:
+            with self.engine.read() as connection:
+                yield connection
+
+    def current(self) -> Transaction | None:
+        """Return the transaction that this thread has open, or None."""
+        if self._current is None:
+            return None
+        # Another thread's transaction is none of ours: its turn is not free.
+        if not self._turn.acquire(blocking=False):
+            return None
+        try:
+            return self._current
+        finally:
+            self._turn.release()
+
+    # --- closing --------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the store; closing twice does nothing."""
+        self.engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+_metadata_decoder = msgspec.json.Decoder(Metadata)
+
+
+def _recorded(row: tuple[Any, ...]) -> Recorded:
+    position, stream, version, type_name, schema_version, data, metadata, recorded_at = row
+    return Recorded(
+        position,
+        stream,
+        version,
+        decode(type_name, schema_version, data, position),
+        NO_METADATA if metadata == "{}" else _metadata_decoder.decode(metadata),
+        recorded_at,
+    )

@@ -1,0 +1,242 @@
+"""One write transaction on the log: what is appended in it commits together or not at all."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from eventstore.engine import Connection
+from eventstore.errors import CommandIdReused, InvalidEvent, StoreFailed, WrongExpectedVersion
+from eventstore.events import Event
+from eventstore.events.codec import encode, to_json
+from eventstore.recorded import Metadata, Recorded
+
+INSERT_EVENT = """
+    INSERT INTO events (position, stream, version, previous, type, schema_version, data, metadata,
+                        recorded_at)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+
+UPSERT_STREAM = """
+    INSERT INTO streams (stream, version, position) VALUES (?, ?, ?)
+    ON CONFLICT (stream) DO UPDATE SET version = excluded.version, position = excluded.position"""
+
+NO_METADATA = Metadata()
+
+# Heads of streams that are remembered from one transaction to the next; beyond it they are
+# forgotten all at once, which costs one SELECT each when they come again.
+STREAMS_REMEMBERED = 50_000
+
+
+class Fold(Protocol):
+    """Keeps something equal to the log while a transaction appends to it, such as the views."""
+
+    def fold(self, recorded: Recorded) -> None:
+        """Take in an event that the transaction has appended."""
+        ...
+
+    def flush(self) -> None:
+        """Write what has changed; called before each query and before the commit."""
+        ...
+
+
+class Heads:
+    """What the store knows of the log's end; true as long as nobody else has committed."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Know nothing, so that the next transaction looks."""
+        self.connection: Connection | None = None
+        self.changes = -1
+        self.position = 0
+        self.recorded_at = 0
+        self.streams: dict[str, tuple[int, int]] = {}
+        self.folded: frozenset[str] = frozenset()
+
+    def look(self, connection: Connection) -> None:
+        """Bring everything up to date, at the start of a transaction."""
+        changes = connection.changes()
+        if connection is self.connection and changes == self.changes:
+            return
+        self.forget()
+        last = connection.execute(
+            "SELECT position, recorded_at FROM events ORDER BY position DESC LIMIT 1"
+        )
+        self.position, self.recorded_at = last[0] if last else (0, 0)
+        folded = connection.execute("SELECT name FROM projections WHERE position IS NULL")
+        self.folded = frozenset(name for (name,) in folded)
+        self.connection, self.changes = connection, changes
+
+
+class Sent(msgspec.Struct, frozen=True):
+    """A command that was sent with an id before: what became of it."""
+
+    first: int | None
+    """The position of its first event; None if it appended none."""
+    last: int | None
+    result: Any
+
+
+class Transaction:
+    """Appends events and stores payloads; `EventStore.transaction()` opens one."""
+
+    def __init__(self, connection: Connection, heads: Heads, clock: Callable[[], int]) -> None:
+        self.connection = connection
+        self.fold: Fold | None = None
+        self._heads = heads
+        self._clock = clock
+        self._events: list[tuple[Any, ...]] = []
+        self._streams: dict[str, tuple[int, int]] = {}
+        self._broken = False
+
+    @property
+    def head(self) -> int:
+        """The position of the last event, those of this transaction included."""
+        return self._heads.position
+
+    def version(self, stream: str) -> int:
+        """Return the version of a stream: the number of its events."""
+        return self._stream(stream)[0]
+
+    def _stream(self, stream: str) -> tuple[int, int]:
+        known = self._heads.streams.get(stream)
+        if known is None:
+            found = self.connection.execute(
+                "SELECT version, position FROM streams WHERE stream = ?", (stream,)
+            )
+            known = found[0] if found else (0, 0)
+            if len(self._heads.streams) >= STREAMS_REMEMBERED and not self._streams:
+                self._heads.streams.clear()
+            self._heads.streams[stream] = known
+        return known
+
+    def append(
+        self,
+        events: Sequence[Event],
+        *,
+        stream: str | None = None,
+        expected_version: int | None = None,
+        metadata: Metadata = NO_METADATA,
+    ) -> list[Recorded]:
+        """Append events, each to `stream` or else to the stream that it names itself.
+
+        Raises:
+            InvalidEvent: one of them cannot be kept exactly; none was appended.
+            WrongExpectedVersion: `stream` is not at `expected_version`; none was appended.
+        """
+        encoded = [
+            (self._stream_name(event, stream), type(event), *encode(event)) for event in events
+        ]
+        about = to_json(metadata)
+        if expected_version is not None:
+            if stream is None:
+                raise InvalidEvent("expected_version needs the stream that it is about")
+            if (actual := self.version(stream)) != expected_version:
+                raise WrongExpectedVersion(stream, expected_version, actual)
+        heads = self._heads
+        # A clock that is set back must not make a later event look like an earlier one.
+        heads.recorded_at = now = max(self._clock(), heads.recorded_at)
+        appended: list[Recorded] = []
+        try:
+            for name, cls, data, event in encoded:
+                version, previous = self._stream(name)
+                version += 1
+                heads.position = position = heads.position + 1
+                heads.streams[name] = self._streams[name] = (version, position)
+                self._events.append(
+                    (position, name, version, previous or None, cls.__name__, cls.schema_version)
+                    + (data, about, now)
+                )
+                recorded = Recorded(position, name, version, event, metadata, now)
+                appended.append(recorded)
+                if self.fold is not None:
+                    self.fold.fold(recorded)
+        except BaseException:
+            self._broken = True
+            raise
+        return appended
+
+    @staticmethod
+    def _stream_name(event: Event, stream: str | None) -> str:
+        if not isinstance(event, Event):
+            raise InvalidEvent(
+                f"{event!r} is not an event: subclass eventstore.Event to define your own"
+            )
+        name = event.stream if stream is None else stream
+        if not isinstance(name, str) or not name or "\0" in name or not _is_utf8(name):
+            raise InvalidEvent(f"{name!r} is no name for a stream: use text such as 'run-5'")
+        return name
+
+    def put_payload(self, content: bytes) -> str:
+        """Store bytes under their SHA-256, which is returned in hexadecimal; known ones once."""
+        digest = hashlib.sha256(content).hexdigest()
+        self.connection.execute(
+            "INSERT INTO payloads (digest, content) VALUES (?, ?) ON CONFLICT (digest) DO NOTHING",
+            (digest, content),
+        )
+        return digest
+
+    def sent(self, command_id: str, command: str) -> Sent | None:
+        """Return what became of a command that was sent with this id before, or None.
+
+        Raises:
+            CommandIdReused: the id belongs to another kind of command.
+        """
+        found = self.connection.execute(
+            "SELECT command, first, last, result FROM commands WHERE command_id = ?", (command_id,)
+        )
+        if not found:
+            return None
+        ((known, first, last, result),) = found
+        if known != command:
+            raise CommandIdReused(
+                f"command id {command_id!r} was sent with {known}, now it comes with {command}: "
+                f"give each command an id of its own"
+            )
+        return Sent(first, last, msgspec.json.decode(result))
+
+    def remember(
+        self, command_id: str, command: str, events: Sequence[Recorded], result: Any = None
+    ) -> None:
+        """Keep the result of a command, so that sending it again only returns it."""
+        first, last = (events[0].position, events[-1].position) if events else (None, None)
+        self.connection.execute(
+            "INSERT INTO commands (command_id, command, first, last, result) VALUES (?, ?, ?, ?, ?)",
+            (command_id, command, first, last, to_json(result)),
+        )
+
+    def flush(self) -> None:
+        """Write out what was appended, so that statements on `connection` see it."""
+        if self._broken:
+            raise StoreFailed(
+                "this transaction failed half way and is rolled back: leave it and begin anew"
+            )
+        try:
+            self._write_events()
+            if self.fold is not None:
+                self.fold.flush()
+        except BaseException:
+            self._broken = True
+            raise
+
+    def _write_events(self) -> None:
+        if not self._events:
+            return
+        if len(self._events) == 1:
+            self.connection.execute(INSERT_EVENT, self._events[0])
+        else:
+            self.connection.executemany(INSERT_EVENT, self._events)
+        self._events.clear()
+        heads = [(stream, *head) for stream, head in self._streams.items()]
+        self.connection.executemany(UPSERT_STREAM, heads)
+        self._streams.clear()
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,278 @@
+-- refold: the only schema.
+--
+-- Above the line: the log, which is the truth. Below it: the views, which are folded from the
+-- log and can be dropped and rebuilt at any moment.
+--
+-- Times in the log are microseconds since 1970-01-01 UTC; in the views they are text in UTC,
+-- 'YYYY-MM-DD HH:MM:SS.ffffff'.
+
+
+-- section: log
+
+-- What happened, in the order in which it happened. Never updated, never deleted.
+CREATE TABLE IF NOT EXISTS events (
+    position        INTEGER PRIMARY KEY,  -- 1, 2, 3 …: the order of all events
+    stream          TEXT    NOT NULL,     -- the entity: run-5, task-17, store …
+    version         INTEGER NOT NULL,     -- 1, 2, 3 … within the stream
+    previous        INTEGER,              -- position of the stream's event before this one
+    type            TEXT    NOT NULL,     -- RunCreated, TaskStarted …
+    schema_version  INTEGER NOT NULL,     -- of the type; older ones are upcast when read
+    data            TEXT    NOT NULL,     -- the event, JSON
+    metadata        TEXT    NOT NULL,     -- command_id, actor, correlation, cause; JSON
+    recorded_at     INTEGER NOT NULL      -- microseconds since 1970-01-01 UTC; never runs back
+);
+
+CREATE TRIGGER IF NOT EXISTS events_are_never_updated BEFORE UPDATE ON events
+BEGIN
+    SELECT RAISE(ABORT, 'events are never updated: append a new one that corrects it');
+END;
+
+CREATE TRIGGER IF NOT EXISTS events_are_never_deleted BEFORE DELETE ON events
+BEGIN
+    SELECT RAISE(ABORT, 'events are never deleted: append a new one that corrects it');
+END;
+
+-- The last event of each stream. With events.previous this is the index by stream: a walk back
+-- along a chain, at a fraction of what an index over (stream, version) costs every append.
+CREATE TABLE IF NOT EXISTS streams (
+    stream    TEXT    PRIMARY KEY,
+    version   INTEGER NOT NULL,
+    position  INTEGER NOT NULL
+) WITHOUT ROWID;
+
+-- Commands that were sent with an id: sending one again returns the first result.
+CREATE TABLE IF NOT EXISTS commands (
+    command_id  TEXT    PRIMARY KEY,
+    command     TEXT    NOT NULL,     -- RequestStop …, or append
+    first       INTEGER,              -- position of its first event, NULL if it appended none
+    last        INTEGER,
+    result      TEXT    NOT NULL      -- JSON
+) WITHOUT ROWID;
+
+-- Large or opaque things, stored once under their SHA-256; events hold the digest.
+CREATE TABLE IF NOT EXISTS payloads (
+    digest   TEXT PRIMARY KEY,
+    content  BLOB NOT NULL
+);
+
+CREATE TRIGGER IF NOT EXISTS payloads_are_never_updated BEFORE UPDATE ON payloads
+BEGIN
+    SELECT RAISE(ABORT, 'payloads are never updated: they are named by their content');
+END;
+
+CREATE TRIGGER IF NOT EXISTS payloads_are_never_deleted BEFORE DELETE ON payloads
+BEGIN
+    SELECT RAISE(ABORT, 'payloads are never deleted: events refer to them');
+END;
+
+-- Which views this store holds, and how far each is folded: NULL means up to the last event,
+-- because every append folds it in the same transaction.
+CREATE TABLE IF NOT EXISTS projections (
+    name      TEXT    PRIMARY KEY,
+    version   INTEGER NOT NULL,
+    position  INTEGER
+) WITHOUT ROWID;
+
+
+-- ═════════════════════════════════ the line ═════════════════════════════════
+-- In every view, position is that of the last event that changed the row.
+
+
+-- section: experiments
+
+CREATE TABLE experiments (
+    experiment_id     INTEGER PRIMARY KEY,
+    experiment_name   TEXT    NOT NULL,
+    kind              TEXT    NOT NULL,  -- fit evals
+    status            TEXT    NOT NULL,  -- fit: NEW RUNNING COMPLETED FAILED; evals: small letters
+    experiments_path  TEXT,
+    num_shards        INTEGER,
+    num_actors        INTEGER,
+    num_cpus          REAL,
+    num_gpus          REAL,
+    error             TEXT,
+    created_at        TEXT    NOT NULL,
+    updated_at        TEXT    NOT NULL,
+    position          INTEGER NOT NULL
+);
+
+CREATE INDEX experiments_by_status ON experiments (status, experiment_id);
+
+
+-- section: runs
+
+CREATE TABLE runs_folded (
+    run_id         INTEGER PRIMARY KEY,
+    experiment_id  INTEGER NOT NULL,
+    run_name       TEXT    NOT NULL,
+    mlflow_run_id  TEXT,
+    status         TEXT    NOT NULL,  -- NEW ONGOING COMPLETED FAILED STOPPED KILLED
+    source         TEXT    NOT NULL,  -- USER CLONE_MODIFY
+    ended_by       TEXT,              -- COMPLETED FAILED KILLED STOPPED
+    parent_run_id  INTEGER,
+    warm_start     INTEGER NOT NULL,  -- 0 1
+    config_digest  TEXT,              -- names the payload
+    seed           INTEGER,
+    num_chunks     INTEGER,
+    current_chunk  INTEGER NOT NULL,
+    current_epoch  INTEGER NOT NULL,
+    metrics        TEXT    NOT NULL,  -- JSON
+    created_at     TEXT    NOT NULL,
+    updated_at     TEXT    NOT NULL,
+    position       INTEGER NOT NULL
+);
+
+CREATE INDEX runs_by_status ON runs_folded (status, run_id);
+
+-- What people and programs read: with the configuration, which is stored once, as a payload.
+CREATE VIEW runs AS
+SELECT run_id, experiment_id, run_name, mlflow_run_id, status, source, ended_by, parent_run_id,
+       warm_start, content AS config_leaf, seed, num_chunks, current_chunk, current_epoch, metrics,
+       created_at, updated_at, position
+FROM runs_folded LEFT JOIN payloads ON digest = config_digest;
+
+
+-- section: worker_task
+
+CREATE TABLE worker_task (
+    task_id     INTEGER PRIMARY KEY,
+    run_id      INTEGER NOT NULL,
+    worker_id   INTEGER NOT NULL,
+    chunk_id    INTEGER NOT NULL,
+    epoch       INTEGER NOT NULL,
+    status      TEXT    NOT NULL,  -- SCHEDULED IN_PROGRESS COMPLETED FAILED
+    created_at  TEXT    NOT NULL,
+    updated_at  TEXT    NOT NULL,
+    position    INTEGER NOT NULL
+);
+
+-- Only open tasks are polled for, so only they are indexed: the index stays small for ever.
+CREATE INDEX worker_task_open ON worker_task (status, worker_id, task_id)
+WHERE status IN ('SCHEDULED', 'IN_PROGRESS');
+
+
+-- section: controller_progress
+
+CREATE TABLE controller_progress (
+    controller_id  INTEGER PRIMARY KEY,  -- always 1
+    task           TEXT    NOT NULL,
+    status         TEXT    NOT NULL,     -- PENDING SCHEDULED IN_PROGRESS COMPLETED FAILED SKIPPED
+    created_at     TEXT    NOT NULL,
+    updated_at     TEXT    NOT NULL,
+    position       INTEGER NOT NULL
+);
+
+
+-- section: worker_progress
+
+CREATE TABLE worker_progress (
+    worker_id   INTEGER PRIMARY KEY,
+    task        TEXT    NOT NULL,
+    status      TEXT    NOT NULL,
+    created_at  TEXT    NOT NULL,
+    updated_at  TEXT    NOT NULL,
+    position    INTEGER NOT NULL
+);
+
+
+-- section: interactive_control
+
+CREATE TABLE interactive_control_folded (
+    ic_id          INTEGER PRIMARY KEY,
+    run_id         INTEGER NOT NULL,
+    operation      TEXT    NOT NULL,  -- CLONE_MODIFY STOP RESUME DELETE
+    status         TEXT    NOT NULL,  -- PENDING COMPLETED FAILED SKIPPED
+    config_digest  TEXT,
+    warm_start     INTEGER NOT NULL,
+    error          TEXT,              -- why it failed or was skipped
+    created_at     TEXT    NOT NULL,
+    updated_at     TEXT    NOT NULL,
+    position       INTEGER NOT NULL
+);
+
+CREATE INDEX interactive_control_pending ON interactive_control_folded (ic_id)
+WHERE status = 'PENDING';
+
+CREATE VIEW interactive_control AS
+SELECT ic_id, run_id, operation, status, content AS config_leaf, warm_start, error,
+       created_at, updated_at, position
+FROM interactive_control_folded LEFT JOIN payloads ON digest = config_digest;
+
+
+-- section: contexts
+
+CREATE TABLE contexts (
+    context_id          INTEGER PRIMARY KEY,
+    context_hash        TEXT    NOT NULL,
+    rag_config_json     TEXT,
+    prompt_config_json  TEXT,
+    status              TEXT    NOT NULL,  -- pending building ready failed
+    error               TEXT,
+    started_at          TEXT,
+    completed_at        TEXT,
+    duration_seconds    REAL,
+    created_at          TEXT    NOT NULL,
+    updated_at          TEXT    NOT NULL,
+    position            INTEGER NOT NULL
+);
+
+CREATE INDEX contexts_by_hash ON contexts (context_hash);
+CREATE INDEX contexts_by_status ON contexts (status, context_id);
+
+
+-- section: pipelines
+
+CREATE TABLE pipelines (
+    pipeline_id              INTEGER PRIMARY KEY,
+    experiment_id            INTEGER NOT NULL,
+    context_id               INTEGER,
+    pipeline_name            TEXT    NOT NULL,
+    pipeline_type            TEXT    NOT NULL,
+    model_config_json        TEXT,
+    sampling_params_json     TEXT,
+    status                   TEXT    NOT NULL,  -- new ongoing completed stopped deleted failed
+    current_shard_id         INTEGER,
+    shards_completed         INTEGER NOT NULL,
+    total_samples_processed  INTEGER NOT NULL,
+    error                    TEXT,
+    created_at               TEXT    NOT NULL,
+    updated_at               TEXT    NOT NULL,
+    position                 INTEGER NOT NULL
+);
+
+CREATE INDEX pipelines_by_experiment ON pipelines (experiment_id, pipeline_id);
+CREATE INDEX pipelines_by_status ON pipelines (status, pipeline_id);
+
+
+-- section: actor_tasks
+
+CREATE TABLE actor_tasks (
+    task_id           INTEGER PRIMARY KEY,
+    experiment_id     INTEGER NOT NULL,
+    pipeline_id       INTEGER NOT NULL,
+    actor_id          INTEGER NOT NULL,
+    shard_id          INTEGER NOT NULL,
+    status            TEXT    NOT NULL,  -- scheduled in_progress completed failed
+    error             TEXT,
+    started_at        TEXT,
+    completed_at      TEXT,
+    duration_seconds  REAL,
+    created_at        TEXT    NOT NULL,
+    updated_at        TEXT    NOT NULL,
+    position          INTEGER NOT NULL
+);
+
+CREATE INDEX actor_tasks_open ON actor_tasks (status, experiment_id, task_id)
+WHERE status IN ('scheduled', 'in_progress');
+
+
+-- section: ids
+
+-- The last id given to each kind of entity. No reset empties it: ids are never used again.
+CREATE TABLE ids (
+    kind        TEXT    PRIMARY KEY,  -- experiment run task ic context pipeline actor_task
+    last        INTEGER NOT NULL,
+    created_at  TEXT    NOT NULL,
+    updated_at  TEXT    NOT NULL,
+    position    INTEGER NOT NULL
+);
