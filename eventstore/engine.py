@@ -18,6 +18,10 @@ class Connection(Protocol):
         """Run one statement for each row of parameters."""
         ...
 
+    def drop(self, name: str, /) -> None:
+        """Drop a table or an SQL view, if there is one of that name."""
+        ...
+
     def changes(self) -> int:
         """Return a number that is another one after any other connection has committed."""
         ...

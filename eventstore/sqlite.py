@@ -91,6 +91,11 @@ class SqliteConnection:
         except sqlite3.Error as error:
             _fail(self._name, error)
 
+    def drop(self, name: str) -> None:
+        """Drop a table or an SQL view, if there is one of that name."""
+        for (kind,) in self.execute("SELECT type FROM sqlite_master WHERE name = ?", (name,)):
+            self.execute(f"DROP {kind} {name}")
+
     def changes(self) -> int:
         """Return a number that is another one after any other connection has committed."""
         return self.execute("PRAGMA data_version")[0][0]

@@ -57,6 +57,7 @@ class EventStore:
         self._heads = Heads()
         self._turn = threading.RLock()
         self._current: Transaction | None = None
+        self._snapshots = threading.local()
         self._follow: Callable[[Transaction], Fold] | None = None
         self._followed: frozenset[str] = frozenset()
 
@@ -123,7 +124,7 @@ class EventStore:
                 with self.engine.write() as connection:
                     self._heads.look(connection)
                     transaction = Transaction(connection, self._heads, self._clock)
-                    self._leave_behind(connection)
+                    self._leave_behind(transaction)
                     if self._follow is not None:
                         transaction.fold = self._follow(transaction)
                     self._current = transaction
@@ -135,16 +136,12 @@ class EventStore:
             finally:
                 self._current = None
 
-    def _leave_behind(self, connection: Connection) -> None:
+    def _leave_behind(self, transaction: Transaction) -> None:
         # Views that this process does not fold fall behind with what it appends; whoever reads
         # them catches them up.
-        left = self._heads.folded - self._followed
-        if left:
-            connection.executemany(
-                "UPDATE projections SET position = ? WHERE name = ?",
-                [(self._heads.position, name) for name in left],
-            )
-            self._heads.folded -= left
+        for name, (version, position) in transaction.projections.items():
+            if position is None and name not in self._followed:
+                transaction.set_projection(name, version, transaction.head)
 
     def follow(self, names: Iterable[str], begin: Callable[[Transaction], Fold]) -> None:
         """Have every transaction of this store fold its events into the views of these names."""
@@ -296,9 +293,24 @@ class EventStore:
         if transaction is not None:
             transaction.flush()
             yield transaction.connection
+        elif (snapshot := getattr(self._snapshots, "connection", None)) is not None:
+            yield snapshot
         else:
             with self.engine.read() as connection:
                 yield connection
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Have all reads of this thread within the block see one and the same moment."""
+        if self.current() is not None or getattr(self._snapshots, "connection", None) is not None:
+            yield
+            return
+        with self.engine.snapshot() as connection:
+            self._snapshots.connection = connection
+            try:
+                yield
+            finally:
+                self._snapshots.connection = None
 
     def current(self) -> Transaction | None:
         """Return the transaction that this thread has open, or None."""

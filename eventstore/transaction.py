@@ -53,7 +53,7 @@ class Heads:
         self.position = 0
         self.recorded_at = 0
         self.streams: dict[str, tuple[int, int]] = {}
-        self.folded: frozenset[str] = frozenset()
+        self.projections: dict[str, tuple[int, int | None]] = {}
 
     def look(self, connection: Connection) -> None:
         """Bring everything up to date, at the start of a transaction."""
@@ -65,8 +65,8 @@ class Heads:
             "SELECT position, recorded_at FROM events ORDER BY position DESC LIMIT 1"
         )
         self.position, self.recorded_at = last[0] if last else (0, 0)
-        folded = connection.execute("SELECT name FROM projections WHERE position IS NULL")
-        self.folded = frozenset(name for (name,) in folded)
+        rows = connection.execute("SELECT name, version, position FROM projections")
+        self.projections = {name: (version, position) for name, version, position in rows}
         self.connection, self.changes = connection, changes
 
 
@@ -95,6 +95,20 @@ class Transaction:
     def head(self) -> int:
         """The position of the last event, those of this transaction included."""
         return self._heads.position
+
+    @property
+    def projections(self) -> dict[str, tuple[int, int | None]]:
+        """The views that the store holds: by name, their version and how far they are folded."""
+        return self._heads.projections
+
+    def set_projection(self, name: str, version: int, position: int | None) -> None:
+        """Note how far a view is folded; None: to the end, and every append folds it."""
+        self.connection.execute(
+            "INSERT INTO projections (name, version, position) VALUES (?, ?, ?) ON CONFLICT (name) "
+            "DO UPDATE SET version = excluded.version, position = excluded.position",
+            (name, version, position),
+        )
+        self._heads.projections[name] = (version, position)
 
     def version(self, stream: str) -> int:
         """Return the version of a stream: the number of its events."""

@@ -1,0 +1,50 @@
+"""Where a view's table differs from what the log makes of it."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from eventstore.engine import Connection
+from projections.unit_of_work import UnitOfWork
+from projections.view import Key, View
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """One column of one row that is not as the log has it."""
+
+    view: str
+    key: Key
+    column: str | None
+    """None: the whole row is missing, or is one too many."""
+    expected: Any
+    """What the log makes of it; for a missing row, the row."""
+    actual: Any
+
+    def __str__(self) -> str:
+        if self.column is not None:
+            return (
+                f"{self.view} {self.key}: {self.column} is {self.actual!r}, "
+                f"the log makes it {self.expected!r}"
+            )
+        if self.actual is None:
+            return f"{self.view} {self.key}: the row is missing"
+        return f"{self.view} {self.key}: the log has no such row"
+
+
+def differences(view: View[Any], truth: UnitOfWork, connection: Connection) -> Iterator[Difference]:
+    """Compare a view's table with the rows that were folded in memory."""
+    expected = {getattr(row, view.key): view.dump(row) for row in truth.rows(view)}
+    for actual in connection.execute(f"{view.select} ORDER BY {view.key}"):
+        key = actual[0]
+        wanted = expected.pop(key, None)
+        if wanted is None:
+            yield Difference(view.name, key, None, None, actual)
+        elif wanted != actual:
+            for column, should, does in zip(view.columns, wanted, actual, strict=True):
+                if should != does or type(should) is not type(does):
+                    if isinstance(should, bool) and should == does:
+                        continue  # SQLite keeps a bool as 0 or 1
+                    yield Difference(view.name, key, column, should, does)
+    for key, wanted in expected.items():
+        yield Difference(view.name, key, None, wanted, None)

@@ -1,0 +1,217 @@
+"""A view: rows that are folded from events, one pure function for each event that matters."""
+
+import re
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from functools import cached_property
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from eventstore.events import Event
+from eventstore.recorded import EPOCH, MICROSECOND
+from eventstore.schema import statements
+
+Key = int | str
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of a view. Subclass it: its fields are the columns, the key first.
+
+    The fields below are the last columns of every view; the fold sets them.
+    """
+
+    created_at: int = 0
+    """When the event was recorded that created the row: microseconds since 1970-01-01 UTC."""
+    updated_at: int = 0
+    """Likewise, of the last event that changed it."""
+    position: int = 0
+    """The position of the last event that changed it."""
+
+
+R = TypeVar("R", bound=Row)
+E = TypeVar("E", bound=Event)
+
+Keys = Callable[[Any], Iterable[Key]]
+Evolve = Callable[[Any, Any], Any]
+
+
+class Handler(msgspec.Struct, frozen=True):
+    """What an event does to rows of a view."""
+
+    keys: Keys
+    """The keys of the rows that it touches."""
+    evolve: Evolve
+    """The row before (None if there is none) and the event give the row after."""
+    creates: bool
+    """Whether the row before is of no account, so that it need not be loaded."""
+
+
+class View(Generic[R]):
+    """A table that is folded from the log.
+
+    Args:
+        name: of the view, for people and messages.
+        row: the struct of its rows; its first field is the key.
+        version: raise it whenever the columns or what an event does to them changes: stores
+            with an older version rebuild the view when they are opened.
+        schema: the SQL that creates the table; without it, it is made from the row's fields.
+        table: the name of the table, if another than that of the view.
+
+    >>> class Best(Row, frozen=True, kw_only=False):
+    ...     run_id: int
+    ...     loss: float
+    >>> best = View("best", Best, version=1)
+    >>> best.created_by(LossSeen, lambda e: Best(e.run_id, e.loss))
+    """
+
+    def __init__(
+        self,
+        name: str,
+        row: type[R],
+        *,
+        version: int,
+        schema: str | None = None,
+        table: str | None = None,
+    ) -> None:
+        self.name = name
+        self.row = row
+        self.version = version
+        self.table = table or name
+        self.handlers: dict[type[Event], Handler] = {}
+        self.clearing: dict[type[Event], Callable[[Any], bool]] = {}
+        self._schema = schema
+
+    def __repr__(self) -> str:
+        return f"View({self.name!r}, version={self.version})"
+
+    # --- what events do -------------------------------------------------------------------
+
+    def created_by(
+        self, event: type[E], create: Callable[[E], R], *, key: Callable[[E], Key] | None = None
+    ) -> None:
+        """Declare that an event creates a row, or begins it anew."""
+        self.handlers[event] = Handler(
+            self._keys(event, key), lambda _, happened: create(happened), creates=True
+        )
+
+    def on(
+        self,
+        event: type[E],
+        evolve: Callable[[R, E], R],
+        *,
+        key: Callable[[E], Key] | None = None,
+        keys: Callable[[E], Iterable[Key]] | None = None,
+    ) -> None:
+        """Declare how an event changes the row that it names; no row, no change.
+
+        Args:
+            event: the type of event.
+            evolve: a pure function of the row before and the event; it must not raise.
+            key: the row's key, if it is not the event's field of the name of the key column.
+            keys: the keys, if the event touches several rows.
+        """
+        self.handlers[event] = Handler(
+            keys or self._keys(event, key),
+            lambda row, happened: None if row is None else evolve(row, happened),
+            creates=False,
+        )
+
+    def put_by(
+        self, event: type[E], evolve: Callable[[R | None, E], R], *, key: Callable[[E], Key]
+    ) -> None:
+        """Declare how an event changes a row or, where there is None, begins it."""
+        self.handlers[event] = Handler(self._keys(event, key), evolve, creates=False)
+
+    def cleared_by(self, event: type[E], when: Callable[[E], bool] = lambda _: True) -> None:
+        """Declare that an event empties the view."""
+        self.clearing[event] = when
+
+    def _keys(self, event: type[E], key: Callable[[E], Key] | None) -> Keys:
+        if key is not None:
+            return lambda happened: (key(happened),)
+        name = self.key
+        if name not in event.__struct_fields__:
+            raise TypeError(f"{event.__name__} has no field {name!r}: pass key= or keys=")
+        return lambda happened: (getattr(happened, name),)
+
+    # --- the table ------------------------------------------------------------------------
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns, the key first."""
+        return self.row.__struct_fields__
+
+    @cached_property
+    def key(self) -> str:
+        """The name of the key column."""
+        return self.columns[0]
+
+    @cached_property
+    def schema(self) -> list[str]:
+        """The statements that create the table and what belongs to it."""
+        return statements(self._schema or _table_of(self.table, self.row))
+
+    @cached_property
+    def objects(self) -> list[str]:
+        """The names of the tables and SQL views that the schema creates."""
+        return [match[1] for sql in self.schema if (match := _CREATES.match(sql))]
+
+    @cached_property
+    def select(self) -> str:
+        """The SELECT of all columns, to which a condition can be added."""
+        return f"SELECT {', '.join(self.columns)} FROM {self.table}"
+
+    @cached_property
+    def upsert(self) -> str:
+        """The statement that inserts a row or overwrites the one with its key."""
+        changed = ", ".join(f"{name} = excluded.{name}" for name in self.columns[1:])
+        return (
+            f"INSERT INTO {self.table} ({', '.join(self.columns)}) "
+            f"VALUES ({', '.join('?' * len(self.columns))}) "
+            f"ON CONFLICT ({self.key}) DO UPDATE SET {changed}"
+        )
+
+    def dump(self, row: R) -> tuple[Any, ...]:
+        """Return a row as the values of its columns."""
+        *values, created_at, updated_at, position = msgspec.structs.astuple(row)
+        return (*values, _text(created_at), _text(updated_at), position)
+
+    def load(self, values: tuple[Any, ...]) -> R:
+        """Return the row that the values of its columns make."""
+        *fields, created_at, updated_at, position = values
+        return self.row(
+            *fields,
+            created_at=_microseconds(created_at),
+            updated_at=_microseconds(updated_at),
+            position=position,
+        )
+
+
+def _text(microseconds: int) -> str:
+    time = EPOCH + microseconds * MICROSECOND
+    return time.replace(tzinfo=None).isoformat(" ", "microseconds")
+
+
+def _microseconds(text: str) -> int:
+    return (datetime.fromisoformat(f"{text}+00:00") - EPOCH) // MICROSECOND
+
+
+_CREATES = re.compile(r"CREATE\s+(?:TABLE|VIEW)\s+(\w+)")
+_SQL_TYPES = ((bool, "INTEGER"), (int, "INTEGER"), (float, "REAL"), (bytes, "BLOB"))
+
+
+def _table_of(table: str, row: type[Row]) -> str:
+    lines: list[str] = []
+    for field in msgspec.structs.fields(row):
+        if field.name in Row.__struct_fields__:
+            continue
+        sql = next((sql for cls, sql in _SQL_TYPES if _holds(field.type, cls)), "TEXT")
+        lines.append(f"{field.name} {sql}{'' if lines else ' PRIMARY KEY'}")
+    lines += ["created_at TEXT NOT NULL", "updated_at TEXT NOT NULL", "position INTEGER NOT NULL"]
+    return f"CREATE TABLE {table} ({', '.join(lines)});"
+
+
+def _holds(annotation: Any, cls: type) -> bool:
+    parts = getattr(annotation, "__args__", (annotation,))
+    return cls in parts

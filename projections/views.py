@@ -1,0 +1,191 @@
+"""The views of a store: kept equal to the log, rebuilt from it, verified against it."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tqdm import tqdm
+
+from eventstore.engine import Connection
+from eventstore.errors import StoreTooNew
+from eventstore.store import EventStore
+from eventstore.transaction import Transaction
+from projections.actor_tasks import actor_tasks
+from projections.contexts import contexts
+from projections.experiments import experiments
+from projections.ids import ids
+from projections.interactive_control import interactive_control
+from projections.pipelines import pipelines
+from projections.progress import controller_progress, worker_progress
+from projections.runs import runs
+from projections.unit_of_work import UnitOfWork
+from projections.verify import Difference, differences
+from projections.view import View
+from projections.worker_task import worker_task
+
+ALL: tuple[View[Any], ...] = (
+    experiments,
+    runs,
+    worker_task,
+    controller_progress,
+    worker_progress,
+    interactive_control,
+    contexts,
+    pipelines,
+    actor_tasks,
+    ids,
+)
+
+EVENTS_PER_FLUSH = 20_000
+"""Bounds the memory of a rebuild: no more rows than so many events touch are held."""
+
+
+class Views:
+    """Folds every event of a store into views, in the transaction that appends it.
+
+    Views that are missing, of an older version, or behind the log are brought up to date first:
+    this is all the migration that there is.
+
+    Raises:
+        StoreTooNew: the store's views were built by a newer refold.
+    """
+
+    def __init__(self, store: EventStore, more: Iterable[View[Any]] = ()) -> None:
+        self.store = store
+        self.views = (*ALL, *more)
+        self._settled: object = None
+        self._seen: dict[Connection, int] = {}
+        store.follow((view.name for view in self.views), self._begin)
+        with self.reading():
+            pass
+
+    # --- live -----------------------------------------------------------------------------
+
+    def unit_of_work(self, transaction: Transaction) -> UnitOfWork:
+        """Return the unit of work that folds a transaction's events."""
+        assert isinstance(transaction.fold, UnitOfWork)
+        return transaction.fold
+
+    def _begin(self, transaction: Transaction) -> UnitOfWork:
+        known = transaction.projections
+        if known is not self._settled:
+            self._settle(transaction)
+            self._settled = known
+        unit = UnitOfWork(self.views, transaction.connection)
+        unit.before_query = transaction.flush
+        return unit
+
+    def _settle(self, transaction: Transaction) -> None:
+        plan = self._unsettled(transaction.projections)
+        if plan:
+            self._refold(transaction, plan, progress=None)
+
+    def _unsettled(self, known: dict[str, tuple[int, int | None]]) -> dict[View[Any], int]:
+        # Which views are to be folded again, and after which position.
+        plan: dict[View[Any], int] = {}
+        for view in self.views:
+            version, position = known.get(view.name, (0, 0))
+            if version > view.version:
+                raise StoreTooNew(
+                    f"{self.store.engine.name}: view {view.name} is at version {version}, this "
+                    f"refold has {view.version}: a newer one opened the store. Upgrade this one"
+                )
+            if version < view.version:
+                plan[view] = 0
+            elif position is not None:
+                plan[view] = position
+        return plan
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Lend a connection for reading on which the views are equal to the log."""
+        store = self.store
+        with store.reading() as connection:
+            if store.current() is not None:
+                yield connection
+                return
+            changes = connection.changes()
+            if self._seen.get(connection) == changes:
+                yield connection
+                return
+            rows = connection.execute("SELECT name, version, position FROM projections")
+            if not self._unsettled({name: (version, at) for name, version, at in rows}):
+                self._seen[connection] = changes
+                yield connection
+                return
+        with store.transaction():
+            pass  # settles them
+        with store.reading() as connection:
+            yield connection
+
+    # --- replay ---------------------------------------------------------------------------
+
+    def rebuild(self, *, progress: bool | None = None) -> int:
+        """Fold the whole log into new views; readers see the old ones until these are complete.
+
+        Args:
+            progress: show a progress bar; None: only on a terminal.
+
+        Returns:
+            how many events were folded.
+        """
+        with self.store.transaction() as transaction:
+            return self._refold(transaction, dict.fromkeys(self.views, 0), progress)
+
+    def _refold(
+        self, transaction: Transaction, plan: dict[View[Any], int], progress: bool | None
+    ) -> int:
+        transaction.flush()
+        if isinstance(transaction.fold, UnitOfWork):
+            transaction.fold.forget()
+        connection = transaction.connection
+        for view, after in plan.items():
+            if after == 0:
+                for name in view.objects:
+                    connection.drop(name)
+                for statement in view.schema:
+                    connection.execute(statement)
+        start = min(plan.values())
+        bar = tqdm(
+            desc="folding events into views",
+            total=transaction.head - start,
+            unit="event",
+            unit_scale=True,
+            delay=0.5,
+            leave=False,
+            disable=None if progress is None else not progress,
+        )
+        with bar:
+            # Views that are behind by different amounts take turns: from the one that is furthest
+            # behind, the others join where they stand.
+            ends = [*sorted(set(plan.values()) - {start}), transaction.head]
+            for end in ends:
+                views = [view for view, after in plan.items() if after < end]
+                unit = UnitOfWork(views, connection)
+                for count, recorded in enumerate(self.store.read(start, limit=None), 1):
+                    if recorded.position > end:
+                        break
+                    unit.fold(recorded)
+                    if count % EVENTS_PER_FLUSH == 0:
+                        unit.flush()
+                        unit.forget()
+                        bar.update(EVENTS_PER_FLUSH)
+                unit.flush()
+                start = end
+        for view in plan:
+            transaction.set_projection(view.name, view.version, None)
+        return transaction.head - min(plan.values())
+
+    def verify(self) -> list[Difference]:
+        """Fold the log in memory and return where the views differ from it; empty means equal."""
+        with self.reading():
+            pass
+        with self.store.snapshot(), self.store.reading() as connection:
+            unit = UnitOfWork(self.views)
+            for recorded in self.store.read():
+                unit.fold(recorded)
+            return [
+                difference
+                for view in self.views
+                for difference in differences(view, unit, connection)
+            ]
