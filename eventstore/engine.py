@@ -14,6 +14,10 @@ class Connection(Protocol):
         """Run one statement and return all its rows."""
         ...
 
+    def select(self, sql: str, parameters: Values = (), /) -> list[dict[str, Any]]:
+        """Run one statement and return its rows as dicts."""
+        ...
+
     def executemany(self, sql: str, rows: Iterable[Values], /) -> None:
         """Run one statement for each row of parameters."""
         ...

@@ -4,7 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
+from eventstore.errors import InvalidEvent
 from eventstore.events import Event, Id
+from eventstore.events.codec import to_json
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -46,3 +48,29 @@ class Recorded(msgspec.Struct, frozen=True):
     def time(self) -> datetime:
         """When it was appended."""
         return EPOCH + self.recorded_at * MICROSECOND
+
+
+NO_METADATA = Metadata()
+
+_decoder = msgspec.json.Decoder(Metadata)
+
+
+def encode_metadata(metadata: Metadata) -> str:
+    """Return metadata as the JSON text of the log.
+
+    Raises:
+        InvalidEvent: a field is of a wrong type.
+    """
+    if metadata is NO_METADATA:
+        return "{}"
+    text = to_json(metadata)
+    try:
+        _decoder.decode(text)
+    except msgspec.ValidationError as error:
+        raise InvalidEvent(f"metadata is not valid: {error}") from error
+    return text
+
+
+def decode_metadata(text: str) -> Metadata:
+    """Return the metadata that a JSON text of the log holds."""
+    return NO_METADATA if text == "{}" else _decoder.decode(text)

@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -44,11 +44,25 @@ _ERRORS: dict[int, tuple[type[errors.DBException], str]] = {
     ),
 }
 
-_READING_PRAGMAS = frozenset(
-    "application_id compile_options data_version database_list foreign_key_list freelist_count "
-    "index_info index_list index_xinfo integrity_check page_count page_size quick_check "
-    "table_info table_list table_xinfo user_version".split()
-)
+_READING_PRAGMAS = {
+    "application_id",
+    "compile_options",
+    "data_version",
+    "database_list",
+    "foreign_key_list",
+    "freelist_count",
+    "index_info",
+    "index_list",
+    "index_xinfo",
+    "integrity_check",
+    "page_count",
+    "page_size",
+    "quick_check",
+    "table_info",
+    "table_list",
+    "table_xinfo",
+    "user_version",
+}
 _READING_ACTIONS = frozenset(
     (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE)
 )
@@ -81,6 +95,15 @@ class SqliteConnection:
         """Run one statement and return all its rows."""
         try:
             return self.raw.execute(sql, parameters).fetchall()
+        except sqlite3.Error as error:
+            _fail(self._name, error)
+
+    def select(self, sql: str, parameters: Values = (), /) -> list[dict[str, Any]]:
+        """Run one statement and return its rows as dicts."""
+        try:
+            cursor = self.raw.execute(sql, parameters)
+            names = [column[0] for column in cursor.description]
+            return [dict(zip(names, row, strict=True)) for row in cursor]
         except sqlite3.Error as error:
             _fail(self._name, error)
 
@@ -165,7 +188,11 @@ class SqliteEngine:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, durability: Durability = "normal", timeout: float = 30
+        self,
+        path: str | os.PathLike[str],
+        *,
+        durability: Durability = "normal",
+        timeout: float = 30,
     ) -> None:
         self._path = Path(path).expanduser()
         self.name = str(self._path)
@@ -295,7 +322,7 @@ class SqliteEngine:
     # --- using ----------------------------------------------------------------------------
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self) -> Generator[Connection, None, None]:
         """Open a write transaction: commit at the end, or roll back if an error leaves it."""
         with self._lock:
             self._check_open()
@@ -337,7 +364,7 @@ class SqliteEngine:
             self.disconnect(connection)
 
     @contextmanager
-    def read(self) -> Iterator[Connection]:
+    def read(self) -> Generator[Connection, None, None]:
         """Lend a connection for reading; each statement sees the last commit."""
         self._check_open()
         try:
@@ -351,7 +378,7 @@ class SqliteEngine:
             self._readers.append(connection)
 
     @contextmanager
-    def snapshot(self) -> Iterator[Connection]:
+    def snapshot(self) -> Generator[Connection, None, None]:
         """Lend a connection for reading on which all statements see one and the same moment."""
         with self.read() as connection:
             connection.execute("BEGIN")
@@ -380,7 +407,9 @@ class SqliteEngine:
             names = [column[0] for column in cursor.description or ()]
             return [dict(zip(names, row, strict=True)) for row in cursor]
         except sqlite3.Error as error:
-            if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_AUTH:
+            if getattr(
+                error, "sqlite_errorcode", 0
+            ) == sqlite3.SQLITE_AUTH or "because it is a view" in str(error):
                 raise errors.WriteRefused(
                     f"{sql.strip()!r} would write: the views are rebuilt from events and only "
                     f"events change them; use a method such as set_run_status()"

@@ -3,6 +3,8 @@
 from enum import StrEnum
 from typing import Self
 
+from eventstore.errors import InvalidCommand
+
 
 class Word(StrEnum):
     """A string enum that reads its values in either case.
@@ -10,6 +12,20 @@ class Word(StrEnum):
     >>> RunStatus("ongoing") is RunStatus.ONGOING
     True
     """
+
+    @classmethod
+    def of(cls, value: object) -> Self:
+        """Return the member that a string or a member of another enum names.
+
+        Raises:
+            InvalidCommand: it names none.
+        """
+        try:
+            return cls(value)
+        except ValueError:
+            raise InvalidCommand(
+                f"{value!r} is no {cls.__name__}: it is one of {', '.join(cls)}"
+            ) from None
 
     @classmethod
     def _missing_(cls, value: object) -> Self | None:

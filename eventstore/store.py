@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -13,9 +13,9 @@ from eventstore.engine import Connection, Engine
 from eventstore.errors import InvalidCommand, NotFound
 from eventstore.events import Event
 from eventstore.events.codec import decode
-from eventstore.recorded import Metadata, Recorded
+from eventstore.recorded import NO_METADATA, Metadata, Recorded, decode_metadata
 from eventstore.subscription import Subscription
-from eventstore.transaction import NO_METADATA, Fold, Heads, Transaction
+from eventstore.transaction import Fold, Heads, Transaction
 
 PAGE = 5_000
 """Events that are read at a time: no reader holds the log open for longer than this takes."""
@@ -110,7 +110,7 @@ class EventStore:
         return appended
 
     @contextmanager
-    def transaction(self) -> Iterator[Transaction]:
+    def transaction(self) -> Generator[Transaction, None, None]:
         """Open a transaction; one that this thread has open already is joined.
 
         Everything appended in it commits at the end of the outermost block; an error that leaves
@@ -203,9 +203,7 @@ class EventStore:
             UnknownEventType, DamagedEvent: when the event in question is reached; those before it
                 have been given by then.
         """
-        names = (
-            None if types is None else [t if isinstance(t, str) else t.__name__ for t in types]
-        )
+        names = None if types is None else [t if isinstance(t, str) else t.__name__ for t in types]
         left = -1 if limit is None else limit
         if left < -1 or after < 0:
             raise InvalidCommand(f"limit ({limit}) and after ({after}) must not be negative")
@@ -282,12 +280,12 @@ class EventStore:
         chosen = None if types is None else list(types)
         return Subscription(
             self.engine.watch(),
-            lambda position: self.read(position, stream=stream, types=chosen),
+            lambda position, limit: self.read(position, stream=stream, types=chosen, limit=limit),
             after,
         )
 
     @contextmanager
-    def reading(self) -> Iterator[Connection]:
+    def reading(self) -> Generator[Connection, None, None]:
         """Lend a connection for reading: within a transaction of this thread, that one's."""
         transaction = self.current()
         if transaction is not None:
@@ -300,7 +298,7 @@ class EventStore:
                 yield connection
 
     @contextmanager
-    def snapshot(self) -> Iterator[None]:
+    def snapshot(self) -> Generator[None, None, None]:
         """Have all reads of this thread within the block see one and the same moment."""
         if self.current() is not None or getattr(self._snapshots, "connection", None) is not None:
             yield
@@ -342,9 +340,6 @@ class EventStore:
         self.close()
 
 
-_metadata_decoder = msgspec.json.Decoder(Metadata)
-
-
 def _recorded(row: tuple[Any, ...]) -> Recorded:
     position, stream, version, type_name, schema_version, data, metadata, recorded_at = row
     return Recorded(
@@ -352,6 +347,6 @@ def _recorded(row: tuple[Any, ...]) -> Recorded:
         stream,
         version,
         decode(type_name, schema_version, data, position),
-        NO_METADATA if metadata == "{}" else _metadata_decoder.decode(metadata),
+        decode_metadata(metadata),
         recorded_at,
     )

@@ -1,5 +1,7 @@
 """A subscription: what has happened, then what happens."""
 
+import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from types import TracebackType
 from typing import Self
@@ -7,6 +9,7 @@ from typing import Self
 from eventstore.engine import Watch
 from eventstore.recorded import Recorded
 
+PAGE = 1_000  # events that are read ahead
 PATIENCE = 60.0  # seconds between two looks at a log that nobody seems to write to
 
 
@@ -14,11 +17,12 @@ class Subscription(Iterator[Recorded], AsyncIterator[Recorded]):
     """Iterates over events for ever, waiting for new ones; `close()` ends it from any thread."""
 
     def __init__(
-        self, watch: Watch, read: Callable[[int], Iterator[Recorded]], after: int
+        self, watch: Watch, read: Callable[[int, int], Iterator[Recorded]], after: int
     ) -> None:
         self._watch = watch
         self._read = read
-        self._events: Iterator[Recorded] = iter(())
+        self._page: deque[Recorded] = deque()
+        self._at_end = True
         self._closed = False
         self.position = after
         """The position of the last event that was given."""
@@ -27,34 +31,39 @@ class Subscription(Iterator[Recorded], AsyncIterator[Recorded]):
         return self
 
     def __next__(self) -> Recorded:
-        while (recorded := self._next()) is None:
+        while not self._page:
             if self._closed:
                 raise StopIteration
-            if self._watch.wait(PATIENCE):
-                self._events = self._read(self.position)
-        return recorded
+            # The watch looks before the read begins: what is committed meanwhile is news again.
+            if not self._at_end or self._watch.wait(PATIENCE):
+                self._turn_page()
+        return self._give()
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Recorded:
-        while (recorded := self._next()) is None:
+        while not self._page:
             if self._closed:
                 raise StopAsyncIteration
-            if await self._watch.wait_async(PATIENCE):
-                self._events = self._read(self.position)
-        return recorded
+            if not self._at_end or await self._watch.wait_async(PATIENCE):
+                await asyncio.to_thread(self._turn_page)
+        return self._give()
 
-    def _next(self) -> Recorded | None:
-        # The watch looked before this read began, so what is committed meanwhile is news again.
-        recorded = next(self._events, None) if not self._closed else None
-        if recorded is not None:
-            self.position = recorded.position
+    def _turn_page(self) -> None:
+        for recorded in self._read(self.position, PAGE):
+            self._page.append(recorded)
+        self._at_end = len(self._page) < PAGE
+
+    def _give(self) -> Recorded:
+        recorded = self._page.popleft()
+        self.position = recorded.position
         return recorded
 
     def close(self) -> None:
         """End the subscription; an iteration that waits stops."""
         self._closed = True
+        self._page.clear()
         self._watch.close()
 
     def __enter__(self) -> Self:

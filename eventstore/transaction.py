@@ -10,7 +10,7 @@ from eventstore.engine import Connection
 from eventstore.errors import CommandIdReused, InvalidEvent, StoreFailed, WrongExpectedVersion
 from eventstore.events import Event
 from eventstore.events.codec import encode, to_json
-from eventstore.recorded import Metadata, Recorded
+from eventstore.recorded import NO_METADATA, Metadata, Recorded, encode_metadata
 
 INSERT_EVENT = """
     INSERT INTO events (position, stream, version, previous, type, schema_version, data, metadata,
@@ -20,8 +20,6 @@ INSERT_EVENT = """
 UPSERT_STREAM = """
     INSERT INTO streams (stream, version, position) VALUES (?, ?, ?)
     ON CONFLICT (stream) DO UPDATE SET version = excluded.version, position = excluded.position"""
-
-NO_METADATA = Metadata()
 
 # Heads of streams that are remembered from one transaction to the next; beyond it they are
 # forgotten all at once, which costs one SELECT each when they come again.
@@ -143,7 +141,7 @@ class Transaction:
         encoded = [
             (self._stream_name(event, stream), type(event), *encode(event)) for event in events
         ]
-        about = to_json(metadata)
+        about = encode_metadata(metadata)
         if expected_version is not None:
             if stream is None:
                 raise InvalidEvent("expected_version needs the stream that it is about")
@@ -160,8 +158,17 @@ class Transaction:
                 heads.position = position = heads.position + 1
                 heads.streams[name] = self._streams[name] = (version, position)
                 self._events.append(
-                    (position, name, version, previous or None, cls.__name__, cls.schema_version)
-                    + (data, about, now)
+                    (
+                        position,
+                        name,
+                        version,
+                        previous or None,
+                        cls.__name__,
+                        cls.schema_version,
+                        data,
+                        about,
+                        now,
+                    )
                 )
                 recorded = Recorded(position, name, version, event, metadata, now)
                 appended.append(recorded)
@@ -217,7 +224,8 @@ class Transaction:
         """Keep the result of a command, so that sending it again only returns it."""
         first, last = (events[0].position, events[-1].position) if events else (None, None)
         self.connection.execute(
-            "INSERT INTO commands (command_id, command, first, last, result) VALUES (?, ?, ?, ?, ?)",
+            "INSERT INTO commands (command_id, command, first, last, result) "
+            "VALUES (?, ?, ?, ?, ?)",
             (command_id, command, first, last, to_json(result)),
         )
 

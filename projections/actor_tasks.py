@@ -46,9 +46,7 @@ actor_tasks.on(ActorTaskFailed, lambda row, _: replace(row, status="failed"))
 actor_tasks.on(ActorTaskStartTimeRecorded, lambda row, e: replace(row, started_at=e.started_at))
 actor_tasks.on(
     ActorTaskEndTimeRecorded,
-    lambda row, e: replace(
-        row, completed_at=e.completed_at, duration_seconds=e.duration_seconds
-    ),
+    lambda row, e: replace(row, completed_at=e.completed_at, duration_seconds=e.duration_seconds),
 )
 actor_tasks.on(ActorTaskErrorRecorded, lambda row, e: replace(row, error=e.error))
 actor_tasks.on(

@@ -45,9 +45,7 @@ contexts.on(ContextFailed, lambda row, _: replace(row, status="failed"))
 contexts.on(ContextStartTimeRecorded, lambda row, e: replace(row, started_at=e.started_at))
 contexts.on(
     ContextEndTimeRecorded,
-    lambda row, e: replace(
-        row, completed_at=e.completed_at, duration_seconds=e.duration_seconds
-    ),
+    lambda row, e: replace(row, completed_at=e.completed_at, duration_seconds=e.duration_seconds),
 )
 contexts.on(ContextErrorRecorded, lambda row, e: replace(row, error=e.error))
 contexts.on(

@@ -45,9 +45,7 @@ interactive_control.created_by(
         e.ic_id, e.run_id, "CLONE_MODIFY", config_digest=e.config, warm_start=e.warm_start
     ),
 )
-interactive_control.on(
-    InteractiveControlCompleted, lambda row, _: replace(row, status="COMPLETED")
-)
+interactive_control.on(InteractiveControlCompleted, lambda row, _: replace(row, status="COMPLETED"))
 interactive_control.on(
     InteractiveControlFailed, lambda row, e: replace(row, status="FAILED", error=e.error)
 )

@@ -61,7 +61,7 @@ class UnitOfWork:
 
     def find(self, view: View[R], *, limit: int | None = None, **columns: Any) -> list[R]:
         """Return the rows whose columns have these values (or one of a tuple), by key."""
-        wanted = {
+        wanted: dict[str, tuple[Any, ...]] = {
             name: value if isinstance(value, tuple) else (value,) for name, value in columns.items()
         }
         if self._connection is None:
@@ -76,7 +76,8 @@ class UnitOfWork:
         conditions = [
             f"{name} IN ({', '.join(map(_operand, values))})" for name, values in wanted.items()
         ]
-        sql = f"{view.select} WHERE {' AND '.join(conditions)} ORDER BY {view.key}"
+        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        sql = f"{view.select}{where} ORDER BY {view.key}"
         if limit is not None:
             sql += f" LIMIT {limit}"
         parameters = [v for values in wanted.values() for v in values if _operand(v) == "?"]
@@ -116,9 +117,7 @@ class UnitOfWork:
                 for key in handler.keys(event):
                     self._evolve(view, key, handler, recorded)
 
-    def _evolve(
-        self, view: View[Any], key: Key, handler: Handler, recorded: Recorded
-    ) -> None:
+    def _evolve(self, view: View[Any], key: Key, handler: Handler, recorded: Recorded) -> None:
         before = None if handler.creates else self.get(view, key)
         after = handler.evolve(before, recorded.event)
         if after is None or after is before:

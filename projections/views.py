@@ -1,6 +1,6 @@
 """The views of a store: kept equal to the log, rebuilt from it, verified against it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from typing import Any
 
@@ -97,7 +97,7 @@ class Views:
         return plan
 
     @contextmanager
-    def reading(self) -> Iterator[Connection]:
+    def reading(self) -> Generator[Connection, None, None]:
         """Lend a connection for reading on which the views are equal to the log."""
         store = self.store
         with store.reading() as connection:

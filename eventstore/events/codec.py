@@ -15,15 +15,19 @@ Decode = Callable[[str], Event]
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
-def _scalar(value: Any) -> Any:
-    """NumPy and torch numbers are written as the plain numbers that they hold."""
+def plain_scalar(value: Any) -> Any:
+    """Return the plain number that a NumPy or torch one holds.
+
+    Raises:
+        TypeError: it is something else.
+    """
     try:
         return value.item()
     except (AttributeError, ValueError, RuntimeError):
         raise TypeError(f"a {type(value).__name__} has no place in JSON") from None
 
 
-_encoder = msgspec.json.Encoder(enc_hook=_scalar)
+_encoder = msgspec.json.Encoder(enc_hook=plain_scalar)
 
 
 def to_json(value: Any) -> str:
@@ -59,7 +63,8 @@ def encode(event: Event) -> tuple[str, Event]:
     if kept != event:
         raise InvalidEvent(
             f"{event!r} would come back from the log as {kept!r}: JSON has no NaN, infinity, "
-            f"tuples or keys other than strings; store such things as a payload"
+            f"tuples or keys other than strings. Say what it means instead, such as "
+            f"{{'diverged': True}}, or store it as a payload"
         )
     return text, kept
 

@@ -21,7 +21,7 @@ class ExperimentCreated(ExperimentEvent, frozen=True):
 
     kind: Literal["fit", "evals"]
     experiment_name: Name
-    status: Name
+    status: Literal["NEW", "RUNNING", "COMPLETED", "FAILED", "running", "completed", "failed"]
     experiments_path: str | None = None
     num_shards: Int | None = None
     num_actors: Int | None = None

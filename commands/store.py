@@ -1,0 +1,90 @@
+"""Commands on the store as a whole: cleaning up, and recovering from a crash."""
+
+from typing import Any
+
+import msgspec
+
+from commands.command import Command, Decision
+from eventstore.events import ExperimentStatesReset, TablesReset
+from eventstore.statuses import (
+    ActorTaskStatus,
+    ContextStatus,
+    PipelineStatus,
+    RunStatus,
+    TaskStatus,
+)
+from projections.actor_tasks import actor_tasks
+from projections.contexts import contexts
+from projections.experiments import experiments
+from projections.interactive_control import interactive_control
+from projections.pipelines import pipelines
+from projections.progress import controller_progress, worker_progress
+from projections.runs import runs
+from projections.unit_of_work import Rows
+from projections.view import View
+from projections.worker_task import worker_task
+
+
+class ResetAllTables(Command, frozen=True):
+    """Empty the views; the history stays, and ids go on where they were."""
+
+    experiments_table: bool = False
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        emptied: list[View[Any]] = [
+            runs,
+            worker_task,
+            controller_progress,
+            worker_progress,
+            interactive_control,
+            contexts,
+            pipelines,
+            actor_tasks,
+        ]
+        if self.experiments_table:
+            emptied.append(experiments)
+        if not any(rows.find(view, limit=1) for view in emptied):
+            return Decision()
+        return Decision([TablesReset(self.experiments_table)])
+
+
+class ResetExperimentStates(Command, frozen=True):
+    """Declare failed what was in progress when something crashed.
+
+    Requests that nobody has processed stay PENDING. Runs and pipelines keep their status, so that
+    a controller can go on from the last chunk, unless `fail_runs` is set. The result tells the
+    ids, by what they are ids of.
+    """
+
+    fail_runs: bool = False
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        open_tasks = (TaskStatus.SCHEDULED, TaskStatus.IN_PROGRESS)
+        open_actor_tasks = (ActorTaskStatus.SCHEDULED, ActorTaskStatus.IN_PROGRESS)
+        found = ExperimentStatesReset(
+            worker_tasks=tuple(t.task_id for t in rows.find(worker_task, status=open_tasks)),
+            actor_tasks=tuple(t.task_id for t in rows.find(actor_tasks, status=open_actor_tasks)),
+            contexts=tuple(
+                c.context_id for c in rows.find(contexts, status=ContextStatus.BUILDING)
+            ),
+            workers=tuple(
+                w.worker_id for w in rows.find(worker_progress, status=TaskStatus.IN_PROGRESS)
+            ),
+            controller=bool(rows.find(controller_progress, status=TaskStatus.IN_PROGRESS)),
+        )
+        if self.fail_runs:
+            live_runs = (RunStatus.NEW, RunStatus.ONGOING)
+            live_pipelines = (PipelineStatus.NEW, PipelineStatus.ONGOING)
+            found = msgspec.structs.replace(
+                found,
+                runs=tuple(r.run_id for r in rows.find(runs, status=live_runs)),
+                pipelines=tuple(p.pipeline_id for p in rows.find(pipelines, status=live_pipelines)),
+            )
+        nothing = found == ExperimentStatesReset()
+        ids = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in msgspec.structs.asdict(found).items()
+        }
+        return Decision([] if nothing else [found], ids)

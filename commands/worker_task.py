@@ -1,0 +1,62 @@
+"""Commands on the tasks of workers."""
+
+from commands.command import Command, Decision, existing
+from commands.transitions import WORKER_TASK, check_move
+from eventstore.events import Id, Int, TaskCompleted, TaskFailed, TaskScheduled, TaskStarted
+from eventstore.statuses import TaskStatus
+from projections.ids import next_id
+from projections.runs import runs
+from projections.unit_of_work import Rows
+from projections.worker_task import worker_task
+
+_BECAME = {
+    TaskStatus.IN_PROGRESS: TaskStarted,
+    TaskStatus.COMPLETED: TaskCompleted,
+    TaskStatus.FAILED: TaskFailed,
+}
+
+
+class CreateWorkerTask(Command, frozen=True):
+    """Schedule a chunk of a run for a worker; the result is the task's id."""
+
+    run_id: Id
+    worker_id: Id
+    chunk_id: Int
+    epoch: Int = 0
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        existing(rows, runs, self.run_id, "run")
+        task_id = next_id(rows, "task")
+        scheduled = TaskScheduled(task_id, self.run_id, self.worker_id, self.chunk_id, self.epoch)
+        return Decision([scheduled], task_id)
+
+
+class SetWorkerTaskStatus(Command, frozen=True):
+    """Move a task to a status; a late report on a task that has ended is refused."""
+
+    task_id: Id
+    status: TaskStatus
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        before = TaskStatus(existing(rows, worker_task, self.task_id, "worker task").status)
+        if before is self.status:
+            return Decision()
+        check_move(f"worker task {self.task_id}", WORKER_TASK, before, self.status)
+        return Decision([_BECAME[self.status](self.task_id)])
+
+
+class ClaimNextWorkerTask(Command, frozen=True):
+    """Start the oldest scheduled task of a worker; the result is its id, or None."""
+
+    worker_id: Id
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        found = rows.find(
+            worker_task, status=TaskStatus.SCHEDULED, worker_id=self.worker_id, limit=1
+        )
+        if not found:
+            return Decision()
+        return Decision([TaskStarted(found[0].task_id)], found[0].task_id)

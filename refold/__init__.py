@@ -1,0 +1,89 @@
+"""refold: the event-sourced state store for ML experiments.
+
+`RfDb` (training) and `RFDatabase` (inference) are its faces; `AsyncRfDb` and `AsyncRFDatabase`
+the same, awaited.
+"""
+
+from eventstore.errors import (
+    CommandIdReused,
+    DamagedEvent,
+    DBException,
+    IllegalTransition,
+    InvalidCommand,
+    InvalidEvent,
+    InvalidPayload,
+    InvalidQuery,
+    NotAStore,
+    NotFound,
+    PayloadRefused,
+    StoreBusy,
+    StoreClosed,
+    StoreDamaged,
+    StoreFailed,
+    StoreFull,
+    StoreReadOnly,
+    StoreTooNew,
+    UnknownEventType,
+    WriteRefused,
+    WrongExpectedVersion,
+)
+from eventstore.payloads import decode_db_payload, encode_payload
+from eventstore.statuses import (
+    ActorTaskStatus,
+    ContextStatus,
+    ControllerTask,
+    ExperimentStatus,
+    ICOperation,
+    InferenceStatus,
+    PipelineStatus,
+    RunEndedBy,
+    RunSource,
+    RunStatus,
+    TaskStatus,
+    WorkerTask,
+)
+from refold.asynchronous import AsyncRFDatabase, AsyncRfDb
+from refold.rf_database import RFDatabase
+from refold.rf_db import RfDb
+
+__all__ = [
+    "ActorTaskStatus",
+    "AsyncRFDatabase",
+    "AsyncRfDb",
+    "CommandIdReused",
+    "ContextStatus",
+    "ControllerTask",
+    "DBException",
+    "DamagedEvent",
+    "ExperimentStatus",
+    "ICOperation",
+    "IllegalTransition",
+    "InferenceStatus",
+    "InvalidCommand",
+    "InvalidEvent",
+    "InvalidPayload",
+    "InvalidQuery",
+    "NotAStore",
+    "NotFound",
+    "PayloadRefused",
+    "PipelineStatus",
+    "RFDatabase",
+    "RfDb",
+    "RunEndedBy",
+    "RunSource",
+    "RunStatus",
+    "StoreBusy",
+    "StoreClosed",
+    "StoreDamaged",
+    "StoreFailed",
+    "StoreFull",
+    "StoreReadOnly",
+    "StoreTooNew",
+    "TaskStatus",
+    "UnknownEventType",
+    "WorkerTask",
+    "WriteRefused",
+    "WrongExpectedVersion",
+    "decode_db_payload",
+    "encode_payload",
+]

@@ -1,0 +1,138 @@
+"""The async faces: every method of the sync ones, awaited, off the event loop's thread.
+
+They are derived from `RfDb` and `RFDatabase`, not written again; `asynchronous.pyi` tells type
+checkers what comes out.
+"""
+
+import asyncio
+import inspect
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from functools import partial, wraps
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from refold.face import Face
+from refold.rf_database import RFDatabase
+from refold.rf_db import RfDb
+
+T = TypeVar("T")
+
+_batch: ContextVar[object] = ContextVar("batch", default=None)
+
+
+class AsyncFace:
+    """Runs one face on one thread of its own, call by call.
+
+    Takes the arguments of the face that it wraps, which is opened at the first use.
+    """
+
+    face_type: type[Face]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._open = partial(self.face_type, *args, **kwargs)
+        self._face: Face | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=self.face_type.__name__)
+        # Held through a batch, so that no other task's command slips into it.
+        self._turn = asyncio.Lock()
+        self._open_batch: object = None
+
+    def __init_subclass__(cls, face: type[Face]) -> None:
+        cls.face_type = face
+        for name, method in inspect.getmembers(face, inspect.isfunction):
+            if not name.startswith("_") and not hasattr(cls, name):
+                setattr(cls, name, cls._awaited(method))
+
+    @staticmethod
+    def _awaited(method: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(method)
+        async def call(self: "AsyncFace", *args: Any, **kwargs: Any) -> Any:
+            return await self._call(lambda face: method(face, *args, **kwargs))
+
+        return call
+
+    async def _on_thread(self, call: Callable[[Face], T]) -> T:
+        def run() -> T:
+            if self._face is None:
+                self._face = self._open()
+            return call(self._face)
+
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, run)
+
+    async def _call(self, call: Callable[[Face], T]) -> T:
+        if self._open_batch is not None and _batch.get() is self._open_batch:
+            return await self._on_thread(call)
+        async with self._turn:
+            return await self._on_thread(call)
+
+    @asynccontextmanager
+    async def batch(self) -> AsyncGenerator[None, None]:
+        """Put the commands of the block into one transaction: all of them happen or none.
+
+        Other tasks' calls on this face wait for its end.
+        """
+        if self._open_batch is not None and _batch.get() is self._open_batch:
+            yield
+            return
+        async with self._turn:
+            self._open_batch = object()
+            token = _batch.set(self._open_batch)
+            try:
+                transaction = await self._on_thread(lambda face: face.batch())
+                await self._on_thread(lambda _: transaction.__enter__())
+                try:
+                    yield
+                except BaseException as error:
+                    leave = (type(error), error, error.__traceback__)
+                    await self._finish(partial(transaction.__exit__, *leave))
+                    raise
+                await self._finish(partial(transaction.__exit__, None, None, None))
+            finally:
+                _batch.reset(token)
+                self._open_batch = None
+
+    async def _finish(self, end: Callable[[], object]) -> None:
+        # A task that is cancelled here must still see the transaction ended.
+        await asyncio.shield(self._on_thread(lambda _: end()))
+
+    async def execute(self, query: str, params: Any = ()) -> list[dict[str, Any]]:
+        """Answer a SELECT as dicts: `db.db.execute` of the sync face.
+
+        Raises:
+            WriteRefused: the statement would write.
+            InvalidQuery: the SQL or the parameters are wrong.
+        """
+        return await self._call(lambda face: face.db.execute(query, params))
+
+    async def close(self) -> None:
+        """Close the store; closing twice does nothing."""
+        if self._face is not None:
+            await self._call(lambda face: face.close())
+        self._thread.shutdown(wait=False)
+
+    async def __aenter__(self) -> Self:
+        await self._call(lambda _: None)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
+class AsyncRfDb(AsyncFace, face=RfDb):
+    """`RfDb` with every method awaited.
+
+    >>> async with AsyncRfDb("example.db") as db:
+    ...     await db.create_experiment("digits")
+    """
+
+
+class AsyncRFDatabase(AsyncFace, face=RFDatabase):
+    """`RFDatabase` with every method awaited."""

@@ -1,0 +1,206 @@
+"""What both faces have in common: a store with its views, commands in, rows out."""
+
+import os
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self, Unpack
+
+from commands import Command, ResetAllTables, ResetExperimentStates, execute
+from eventstore import Event, Metadata, Subscription, open_store
+from eventstore.errors import InvalidPayload, NotFound
+from eventstore.payloads import PayloadCodec, is_payload
+from eventstore.recorded import NO_METADATA
+from eventstore.sqlite import Durability
+from projections import Difference, View, Views
+from refold.about import About
+from refold.queries import Queries
+
+
+class Face:
+    """A store of experiments.
+
+    Args:
+        path_or_url: the file, `rapidfire.db` by default, or a URL.
+        actor: who acts through this face, such as `controller`; noted with every event.
+        durability: `"normal"` survives the death of any process; `"full"` a power cut too.
+        timeout: seconds to wait for another process's write.
+        signing_key: payloads are signed with it, and unsigned or altered ones refused; by default
+            the environment's `REFOLD_PAYLOAD_KEY`, if it is set.
+        allow_dill: whether payloads may hold objects that only dill can carry, which can run code
+            when they are read.
+        projections: views of your own, kept equal to the log like the others.
+        clock: returns the time in microseconds since 1970-01-01 UTC; for tests.
+
+    Raises:
+        NotAStore: nothing at that place can be a store.
+        StoreTooNew: a newer refold wrote it.
+    """
+
+    def __init__(
+        self,
+        path_or_url: str | os.PathLike[str] = "rapidfire.db",
+        *,
+        actor: str | None = None,
+        durability: Durability = "normal",
+        timeout: float = 30,
+        signing_key: bytes | str | None = None,
+        allow_dill: bool = True,
+        projections: Iterable[View[Any]] = (),
+        clock: Callable[[], int] | None = None,
+    ) -> None:
+        self.store = open_store(path_or_url, durability=durability, timeout=timeout, clock=clock)
+        try:
+            self.views = Views(self.store, projections)
+        except BaseException:
+            self.store.close()
+            raise
+        self.db = Queries(self.views)
+        self.actor = actor
+        self.payloads = PayloadCodec(key=signing_key, allow_dill=allow_dill)
+
+    def create_tables(self) -> None:
+        """Make sure that all tables are there; opening a store does so already."""
+        with self.views.reading():
+            pass
+
+    def close(self) -> None:
+        """Close the store; closing twice does nothing."""
+        self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # --- changing -------------------------------------------------------------------------
+
+    def send(self, command: Command, **about: Unpack[About]) -> Any:
+        """Carry out a command in one transaction and return its result.
+
+        All methods that change something end here.
+
+        Raises:
+            DBException: it is refused, or the store failed; nothing was changed.
+        """
+        return execute(self.views, command, self._metadata(about))
+
+    def _metadata(self, about: About) -> Metadata:
+        if self.actor is not None:
+            about = {"actor": self.actor, **about}
+        return Metadata(**about) if about else NO_METADATA
+
+    @contextmanager
+    def batch(self) -> Generator[None, None, None]:
+        """Put the commands of the block into one transaction: all of them happen or none.
+
+        Reads within the block see what it has done so far. Other writers wait for it.
+
+        >>> from refold import RfDb
+        >>> db = RfDb("example.db")
+        >>> with db.batch():
+        ...     for name in ("a", "b"):
+        ...         experiment_id = db.create_experiment(name)
+        """
+        with self.store.transaction():
+            yield
+
+    def reset_all_tables(self, experiments_table: bool = False, **about: Unpack[About]) -> None:
+        """Empty the views, the experiments only if asked to; the history stays in the log."""
+        self.send(ResetAllTables(experiments_table), **about)
+
+    def reset_experiment_states(
+        self, fail_runs: bool = False, **about: Unpack[About]
+    ) -> dict[str, Any]:
+        """Recover from a crash: what was in progress becomes failed, by one compensating event.
+
+        Tasks that are scheduled or in progress (of workers and of actors), contexts being built
+        and progress rows in progress become failed. Requests that nobody has processed stay
+        pending. Runs and pipelines keep their status, so that a controller can go on from the
+        last completed chunk; with `fail_runs`, new and ongoing ones fail too. If nothing was in
+        progress, nothing is appended.
+
+        Returns:
+            the ids of what failed: `worker_tasks`, `actor_tasks`, `contexts`, `workers`,
+            `controller`, `runs`, `pipelines`.
+        """
+        return self.send(ResetExperimentStates(fail_runs), **about)
+
+    # --- payloads -------------------------------------------------------------------------
+
+    def put_payload(self, value: Any) -> str:
+        """Store any Python object, such as a checkpoint, and return the digest that names it.
+
+        Put the digest into an event of your own to find it again.
+
+        Raises:
+            InvalidPayload: it cannot be stored.
+        """
+        return self.store.put_payload(self.payloads.encode(value))
+
+    def get_payload(self, digest: str) -> Any:
+        """Return the object that a digest names.
+
+        Raises:
+            NotFound: there is none.
+            PayloadRefused: it is unsigned, altered, or holds dill where that is not allowed.
+        """
+        return self.payloads.decode(self.store.get_payload(digest))
+
+    def _encoded(self, value: Any) -> bytes | None:
+        """Return a value as payload bytes; bytes are taken for a payload already."""
+        if value is None:
+            return None
+        if not isinstance(value, bytes):
+            return self.payloads.encode(value)
+        if not is_payload(value):
+            raise InvalidPayload(
+                "config_leaf is bytes that do not come from encode_payload: pass the object "
+                "itself, or encode_payload(object)"
+            )
+        return value
+
+    # --- reading --------------------------------------------------------------------------
+
+    def _select(self, query: str, *params: Any) -> list[dict[str, Any]]:
+        with self.views.reading() as connection:
+            return connection.select(query, params)
+
+    def _one(self, query: str, key: Any, missing: str) -> dict[str, Any]:
+        found = self._select(query, key)
+        if not found:
+            raise NotFound(missing)
+        return found[0]
+
+    def subscribe(
+        self,
+        after: int = 0,
+        *,
+        stream: str | None = None,
+        types: Iterable[type[Event] | str] | None = None,
+    ) -> Subscription:
+        """Iterate over the events after a position, then over new ones, in order, for ever."""
+        return self.store.subscribe(after, stream=stream, types=types)
+
+    # --- replay ---------------------------------------------------------------------------
+
+    def rebuild(self, *, progress: bool | None = None) -> int:
+        """Fold the whole log into new views; readers see the old ones until these are complete.
+
+        Args:
+            progress: show a progress bar; None: only on a terminal.
+
+        Returns:
+            how many events were folded.
+        """
+        return self.views.rebuild(progress=progress)
+
+    def verify(self) -> list[Difference]:
+        """Fold the log and return every row and column in which a view differs; empty: equal."""
+        return self.views.verify()

@@ -1,0 +1,45 @@
+"""SQL of one's own on the views: `db.db.execute("SELECT …")`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from eventstore.errors import StoreClosed
+from projections.views import Views
+
+
+class Queries:
+    """Answers SELECTs as dicts and refuses everything that would write."""
+
+    def __init__(self, views: Views) -> None:
+        self._views = views
+
+    def execute(
+        self,
+        query: str,
+        params: Sequence[Any] = (),
+        commit: bool = False,
+        fetch: bool = True,
+    ) -> list[dict[str, Any]]:
+        """Run a query with `?` parameters and return its rows as dicts.
+
+        `commit` and `fetch` are taken for the sake of older callers and change nothing.
+
+        Raises:
+            WriteRefused: the statement would write: the views are rebuilt from events.
+            InvalidQuery: the SQL or the parameters are wrong.
+
+        >>> from refold import RfDb
+        >>> RfDb("example.db").db.execute("SELECT count(*) AS n FROM runs")
+        [{'n': 0}]
+        """
+        store = self._views.store
+        with self._views.reading() as connection:
+            within = connection if store.current() is not None else None
+            return store.engine.query(query, tuple(params), within=within)
+
+    def close(self) -> None:
+        """Close the store."""
+        try:
+            self._views.store.close()
+        except StoreClosed:
+            return

@@ -1,0 +1,404 @@
+"""`RFDatabase`: the face of inference (evals)."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Unpack
+
+from commands import (
+    CreateActorTask,
+    CreateContext,
+    CreateExperiment,
+    CreatePipeline,
+    SetActorTaskEndTime,
+    SetActorTaskError,
+    SetActorTaskStartTime,
+    SetActorTaskStatus,
+    SetContextEndTime,
+    SetContextError,
+    SetContextStartTime,
+    SetContextStatus,
+    SetExperimentError,
+    SetExperimentStatus,
+    SetPipelineError,
+    SetPipelineProgress,
+    SetPipelineStatus,
+)
+from eventstore.errors import InvalidCommand, NotFound
+from eventstore.events.codec import to_json
+from eventstore.statuses import (
+    ActorTaskStatus,
+    ContextStatus,
+    ExperimentStatus,
+    InferenceStatus,
+    PipelineStatus,
+    TaskStatus,
+)
+from refold.about import About
+from refold.face import Face
+
+Rows = list[dict[str, Any]]
+Time = str | datetime | float
+"""A time as text, as a datetime with a zone, or in seconds since 1970-01-01 UTC."""
+
+
+class RFDatabase(Face):
+    """Experiments, contexts, pipelines and tasks of actors, on one event log.
+
+    Rows are dicts of the columns of `tables.sql`. Every method that changes something also takes
+    the keywords of `About`.
+
+    >>> from refold import RFDatabase
+    >>> with RFDatabase("example.db") as db:
+    ...     exp_id = db.create_experiment("evals", num_shards=5, num_actors=4)
+    ...     pipeline_id = db.create_pipeline(exp_id, "baseline", "vllm")
+    ...     db.get_pipeline(pipeline_id)["status"]
+    'new'
+    """
+
+    # --- experiments ----------------------------------------------------------------------
+
+    def create_experiment(
+        self,
+        experiment_name: str,
+        num_shards: int = 0,
+        num_actors: int = 0,
+        num_cpus: float | None = None,
+        num_gpus: float | None = None,
+        status: InferenceStatus | ExperimentStatus | str = InferenceStatus.RUNNING,
+        experiments_path: str | None = None,
+        **about: Unpack[About],
+    ) -> int:
+        """Set up an experiment, running by default, and return its id.
+
+        Raises:
+            InvalidCommand: the name is empty, or an argument of a wrong type.
+        """
+        command = CreateExperiment(
+            kind="evals",
+            experiment_name=experiment_name,
+            status=ExperimentStatus.of(status),
+            experiments_path=experiments_path,
+            num_shards=num_shards,
+            num_actors=num_actors,
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+        )
+        return self.send(command, **about)
+
+    def get_current_experiment(self) -> dict[str, Any]:
+        """Return the newest experiment that runs.
+
+        Raises:
+            NotFound: none does.
+        """
+        found = self._select(
+            "SELECT * FROM experiments WHERE status = ? ORDER BY experiment_id DESC LIMIT 1",
+            InferenceStatus.RUNNING.value,
+        )
+        if not found:
+            raise NotFound("no experiment is running: create_experiment() begins one")
+        return found[0]
+
+    def get_all_experiment_names(self) -> list[str]:
+        """Return the names of all inference experiments, by id."""
+        rows = self._select(
+            "SELECT experiment_name FROM experiments WHERE kind = 'evals' ORDER BY experiment_id"
+        )
+        return [row["experiment_name"] for row in rows]
+
+    def set_experiment_status(
+        self,
+        experiment_id: int,
+        status: InferenceStatus | ExperimentStatus | str,
+        **about: Unpack[About],
+    ) -> None:
+        """Move an experiment to a status.
+
+        Raises:
+            NotFound: there is no such experiment.
+            IllegalTransition: the status cannot follow the present one.
+        """
+        self.send(SetExperimentStatus(experiment_id, ExperimentStatus.of(status)), **about)
+
+    def set_experiment_error(self, experiment_id: int, error: str, **about: Unpack[About]) -> None:
+        """Note an experiment's error message.
+
+        Raises:
+            NotFound: there is no such experiment.
+        """
+        self.send(SetExperimentError(experiment_id, error), **about)
+
+    def get_experiment_error(self, experiment_id: int) -> str:
+        """Return an experiment's error message, empty if there is none.
+
+        Raises:
+            NotFound: there is no such experiment.
+        """
+        row = self._one(
+            "SELECT error FROM experiments WHERE experiment_id = ?",
+            experiment_id,
+            f"there is no experiment {experiment_id}: get_all_experiment_names() lists them",
+        )
+        return row["error"] or ""
+
+    # --- contexts -------------------------------------------------------------------------
+
+    def create_context(
+        self,
+        context_hash: str,
+        rag_config_json: Mapping[str, Any] | str | None = None,
+        prompt_config_json: Mapping[str, Any] | str | None = None,
+        status: ContextStatus | str = ContextStatus.PENDING,
+        **about: Unpack[About],
+    ) -> int:
+        """Describe a context and return its id; a known hash gives the existing one's.
+
+        Raises:
+            InvalidCommand: the hash is empty, or an argument of a wrong type.
+        """
+        command = CreateContext(
+            context_hash,
+            _json(rag_config_json),
+            _json(prompt_config_json),
+            ContextStatus.of(status),
+        )
+        return self.send(command, **about)
+
+    def get_context(self, context_id: int) -> dict[str, Any]:
+        """Return a context.
+
+        Raises:
+            NotFound: there is no such context.
+        """
+        return self._one(
+            "SELECT * FROM contexts WHERE context_id = ?",
+            context_id,
+            f"there is no context {context_id}: create_context() returns ids",
+        )
+
+    def set_context_status(
+        self, context_id: int, status: ContextStatus | str, **about: Unpack[About]
+    ) -> None:
+        """Move a context to a status.
+
+        Raises:
+            NotFound: there is no such context.
+            IllegalTransition: the status cannot follow the present one.
+        """
+        self.send(SetContextStatus(context_id, ContextStatus.of(status)), **about)
+
+    def set_context_start_time(
+        self, context_id: int, start_time: Time, **about: Unpack[About]
+    ) -> None:
+        """Note when the building of a context began.
+
+        Raises:
+            NotFound: there is no such context.
+        """
+        self.send(SetContextStartTime(context_id, _time(start_time)), **about)
+
+    def set_context_end_time(
+        self,
+        context_id: int,
+        end_time: Time,
+        duration_seconds: float | None = None,
+        **about: Unpack[About],
+    ) -> None:
+        """Note when the building of a context ended, and how many seconds it took.
+
+        Raises:
+            NotFound: there is no such context.
+        """
+        command = SetContextEndTime(context_id, _time(end_time), duration_seconds)
+        self.send(command, **about)
+
+    def set_context_error(self, context_id: int, error: str, **about: Unpack[About]) -> None:
+        """Note a context's error message.
+
+        Raises:
+            NotFound: there is no such context.
+        """
+        self.send(SetContextError(context_id, error), **about)
+
+    # --- pipelines ------------------------------------------------------------------------
+
+    def create_pipeline(
+        self,
+        experiment_id: int,
+        pipeline_name: str,
+        pipeline_type: str,
+        model_config_json: Mapping[str, Any] | str | None = None,
+        sampling_params_json: Mapping[str, Any] | str | None = None,
+        status: PipelineStatus | str = PipelineStatus.NEW,
+        context_id: int | None = None,
+        **about: Unpack[About],
+    ) -> int:
+        """Give a model with its sampling parameters a pipeline and return its id.
+
+        Raises:
+            NotFound: there is no such experiment or context.
+        """
+        command = CreatePipeline(
+            experiment_id=experiment_id,
+            pipeline_name=pipeline_name,
+            pipeline_type=pipeline_type,
+            model_config_json=_json(model_config_json),
+            sampling_params_json=_json(sampling_params_json),
+            context_id=context_id,
+            status=PipelineStatus.of(status),
+        )
+        return self.send(command, **about)
+
+    def get_pipeline(self, pipeline_id: int) -> dict[str, Any]:
+        """Return a pipeline.
+
+        Raises:
+            NotFound: there is no such pipeline.
+        """
+        return self._one(
+            "SELECT * FROM pipelines WHERE pipeline_id = ?",
+            pipeline_id,
+            f"there is no pipeline {pipeline_id}: get_all_pipelines() lists those that there are",
+        )
+
+    def get_all_pipelines(self, experiment_id: int) -> Rows:
+        """Return the pipelines of an experiment, by id."""
+        return self._select(
+            "SELECT * FROM pipelines WHERE experiment_id = ? ORDER BY pipeline_id", experiment_id
+        )
+
+    def set_pipeline_status(
+        self, pipeline_id: int, status: PipelineStatus | str, **about: Unpack[About]
+    ) -> None:
+        """Move a pipeline to a status.
+
+        Raises:
+            NotFound: there is no such pipeline.
+            IllegalTransition: the status cannot follow the present one.
+        """
+        self.send(SetPipelineStatus(pipeline_id, PipelineStatus.of(status)), **about)
+
+    def set_pipeline_progress(
+        self,
+        pipeline_id: int,
+        current_shard_id: int | None,
+        shards_completed: int,
+        total_samples_processed: int,
+        **about: Unpack[About],
+    ) -> None:
+        """Note how many shards and samples a pipeline has processed.
+
+        Raises:
+            NotFound: there is no such pipeline.
+        """
+        command = SetPipelineProgress(
+            pipeline_id, current_shard_id, shards_completed, total_samples_processed
+        )
+        self.send(command, **about)
+
+    def set_pipeline_error(self, pipeline_id: int, error: str, **about: Unpack[About]) -> None:
+        """Note a pipeline's error message.
+
+        Raises:
+            NotFound: there is no such pipeline.
+        """
+        self.send(SetPipelineError(pipeline_id, error), **about)
+
+    # --- tasks of actors ------------------------------------------------------------------
+
+    def create_actor_task(
+        self,
+        experiment_id: int,
+        pipeline_id: int,
+        actor_id: int,
+        shard_id: int,
+        **about: Unpack[About],
+    ) -> int:
+        """Schedule a shard of a pipeline for an actor and return the task's id.
+
+        Raises:
+            NotFound: there is no such experiment or pipeline.
+            InvalidCommand: the pipeline belongs to another experiment.
+        """
+        return self.send(CreateActorTask(experiment_id, pipeline_id, actor_id, shard_id), **about)
+
+    def get_actor_task(self, task_id: int) -> dict[str, Any]:
+        """Return a task.
+
+        Raises:
+            NotFound: there is no such task.
+        """
+        return self._one(
+            "SELECT * FROM actor_tasks WHERE task_id = ?",
+            task_id,
+            f"there is no actor task {task_id}: create_actor_task() returns ids",
+        )
+
+    def get_running_actor_tasks(self, experiment_id: int) -> Rows:
+        """Return the tasks of an experiment that are in progress, by id."""
+        return self._select(
+            "SELECT * FROM actor_tasks WHERE status = 'in_progress' AND experiment_id = ? "
+            "ORDER BY task_id",
+            experiment_id,
+        )
+
+    def set_actor_task_status(
+        self, task_id: int, status: ActorTaskStatus | TaskStatus | str, **about: Unpack[About]
+    ) -> None:
+        """Move a task to a status.
+
+        Raises:
+            NotFound: there is no such task.
+            IllegalTransition: the status cannot follow the present one; so an actor that was
+                taken for dead learns that its task was failed meanwhile.
+        """
+        self.send(SetActorTaskStatus(task_id, ActorTaskStatus.of(status)), **about)
+
+    def set_actor_task_start_time(
+        self, task_id: int, start_time: Time, **about: Unpack[About]
+    ) -> None:
+        """Note when the work on a task began.
+
+        Raises:
+            NotFound: there is no such task.
+        """
+        self.send(SetActorTaskStartTime(task_id, _time(start_time)), **about)
+
+    def set_actor_task_end_time(
+        self,
+        task_id: int,
+        end_time: Time,
+        duration_seconds: float | None = None,
+        **about: Unpack[About],
+    ) -> None:
+        """Note when the work on a task ended, and how many seconds it took.
+
+        Raises:
+            NotFound: there is no such task.
+        """
+        self.send(SetActorTaskEndTime(task_id, _time(end_time), duration_seconds), **about)
+
+    def set_actor_task_error(self, task_id: int, error: str, **about: Unpack[About]) -> None:
+        """Note a task's error message.
+
+        Raises:
+            NotFound: there is no such task.
+        """
+        self.send(SetActorTaskError(task_id, error), **about)
+
+
+def _json(value: Mapping[str, Any] | str | None) -> str | None:
+    return value if value is None or isinstance(value, str) else to_json(dict(value))
+
+
+def _time(value: Time) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, datetime):
+        return value.isoformat()
+    try:
+        return datetime.fromtimestamp(value, UTC).isoformat()
+    except (TypeError, ValueError, OverflowError, OSError) as error:
+        raise InvalidCommand(
+            f"{value!r} is no time: pass ISO text, a datetime or seconds since 1970 ({error})"
+        ) from None

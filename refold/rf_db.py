@@ -1,0 +1,418 @@
+"""`RfDb`: the face of training (fit)."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Unpack
+
+import msgspec
+
+from commands import (
+    ClaimNextWorkerTask,
+    CreateExperiment,
+    CreateRun,
+    CreateWorkerTask,
+    MarkICOpsCompleted,
+    MarkICOpsFailed,
+    MarkICOpsSkipped,
+    RequestCloneModify,
+    RequestDelete,
+    RequestResume,
+    RequestStop,
+    SetControllerTask,
+    SetExperimentStatus,
+    SetRunEndedBy,
+    SetRunProgress,
+    SetRunStatus,
+    SetWorkerProgress,
+    SetWorkerTaskStatus,
+    UpdateRunMetrics,
+)
+from eventstore.errors import InvalidCommand, NotFound
+from eventstore.statuses import (
+    ControllerTask,
+    ExperimentStatus,
+    RunEndedBy,
+    RunSource,
+    RunStatus,
+    TaskStatus,
+    WorkerTask,
+)
+from refold.about import About
+from refold.face import Face
+
+Rows = list[dict[str, Any]]
+
+
+class RfDb(Face):
+    """Experiments, runs, tasks of workers and interactive control, on one event log.
+
+    Rows are dicts of the columns of `tables.sql`, with `config_leaf` and `metrics` decoded.
+    Every method that changes something also takes the keywords of `About`.
+
+    >>> from refold import RfDb, RunStatus
+    >>> with RfDb("example.db", actor="controller") as db:
+    ...     experiment_id = db.create_experiment("digits")
+    ...     run_id = db.create_run(experiment_id, config_leaf={"lr": 0.1}, num_chunks=8)
+    ...     db.set_run_status(run_id, RunStatus.ONGOING)
+    ...     db.get_run(run_id)["config_leaf"]
+    {'lr': 0.1}
+    """
+
+    # --- experiments ----------------------------------------------------------------------
+
+    def create_experiment(
+        self,
+        experiment_name: str,
+        experiments_path: str | None = None,
+        status: ExperimentStatus | str = ExperimentStatus.NEW,
+        **about: Unpack[About],
+    ) -> int:
+        """Set up an experiment and return its id.
+
+        Raises:
+            InvalidCommand: the name is empty, or an argument of a wrong type.
+        """
+        command = CreateExperiment(
+            kind="fit",
+            experiment_name=experiment_name,
+            status=ExperimentStatus.of(status),
+            experiments_path=experiments_path,
+        )
+        return self.send(command, **about)
+
+    def get_running_experiment(self) -> dict[str, Any]:
+        """Return the newest experiment that runs.
+
+        Raises:
+            NotFound: none does.
+        """
+        found = self._select(
+            "SELECT * FROM experiments WHERE status = ? ORDER BY experiment_id DESC LIMIT 1",
+            ExperimentStatus.RUNNING.value,
+        )
+        if not found:
+            raise NotFound(
+                "no experiment is running: set_experiment_status(id, ExperimentStatus.RUNNING)"
+            )
+        return found[0]
+
+    def set_experiment_status(
+        self, experiment_id: int, status: ExperimentStatus | str, **about: Unpack[About]
+    ) -> None:
+        """Move an experiment to a status.
+
+        Raises:
+            NotFound: there is no such experiment.
+            IllegalTransition: the status cannot follow the present one.
+        """
+        self.send(SetExperimentStatus(experiment_id, ExperimentStatus.of(status)), **about)
+
+    # --- runs -----------------------------------------------------------------------------
+
+    def create_run(
+        self,
+        experiment_id: int,
+        run_name: str | None = None,
+        mlflow_run_id: str | None = None,
+        config_leaf: Any = None,
+        status: RunStatus | str = RunStatus.NEW,
+        source: RunSource | str = RunSource.USER,
+        seed: int | None = None,
+        num_chunks: int | None = None,
+        parent_run_id: int | None = None,
+        warm_start: bool = False,
+        **about: Unpack[About],
+    ) -> int:
+        """Give a configuration a run and return its id.
+
+        Args:
+            experiment_id: the experiment that it belongs to.
+            run_name: `run_` and its id by default.
+            mlflow_run_id: its id in MLflow.
+            config_leaf: any object, or what `encode_payload` made of it.
+            status: NEW by default.
+            source: who made it.
+            seed: for reproducibility.
+            num_chunks: the number of chunks of data.
+            parent_run_id: the run that it was cloned from.
+            warm_start: whether it starts with its parent's weights.
+            about: see `About`.
+
+        Raises:
+            NotFound: there is no such experiment or parent.
+            InvalidPayload: the configuration cannot be stored.
+        """
+        command = CreateRun(
+            experiment_id=experiment_id,
+            run_name=run_name,
+            mlflow_run_id=mlflow_run_id,
+            config_leaf=self._encoded(config_leaf),
+            status=RunStatus.of(status),
+            source=RunSource.of(source),
+            seed=seed,
+            num_chunks=num_chunks,
+            parent_run_id=parent_run_id,
+            warm_start=warm_start,
+        )
+        return self.send(command, **about)
+
+    def get_run(self, run_id: int) -> dict[str, Any]:
+        """Return a run.
+
+        Raises:
+            NotFound: there is no such run.
+        """
+        row = self._one(
+            "SELECT * FROM runs WHERE run_id = ?",
+            run_id,
+            f"there is no run {run_id}: get_all_runs() lists those that there are",
+        )
+        return self._run(row)
+
+    def get_all_runs(self) -> Rows:
+        """Return all runs, with their metrics, by id."""
+        return [self._run(row) for row in self._select("SELECT * FROM runs ORDER BY run_id")]
+
+    def get_runs_by_status(self, status: RunStatus | str | Iterable[RunStatus | str]) -> Rows:
+        """Return the runs that have a status, or one of several, by id."""
+        wanted = [status] if isinstance(status, str) else list(status)
+        values = [RunStatus.of(word).value for word in wanted]
+        marks = ", ".join("?" * len(values))
+        query = f"SELECT * FROM runs WHERE status IN ({marks}) ORDER BY run_id"
+        return [self._run(row) for row in self._select(query, *values)]
+
+    def set_run_status(self, run_id: int, status: RunStatus | str, **about: Unpack[About]) -> None:
+        """Move a run to a status.
+
+        Raises:
+            NotFound: there is no such run.
+            IllegalTransition: the status cannot follow the present one.
+        """
+        self.send(SetRunStatus(run_id, RunStatus.of(status)), **about)
+
+    def set_run_ended_by(
+        self, run_id: int, ended_by: RunEndedBy | str, **about: Unpack[About]
+    ) -> None:
+        """Note how a run ended.
+
+        Raises:
+            NotFound: there is no such run.
+        """
+        self.send(SetRunEndedBy(run_id, RunEndedBy.of(ended_by)), **about)
+
+    def update_run_metrics(
+        self, run_id: int, metrics: Mapping[str, Any] | str, **about: Unpack[About]
+    ) -> None:
+        """Note a run's metrics, a dict or its JSON; they take the place of those before.
+
+        Values are numbers, text, lists or groups of them; NumPy and torch numbers are taken too.
+
+        Raises:
+            NotFound: there is no such run.
+            InvalidEvent, InvalidCommand: a value is NaN, infinite or of a wrong type; record what
+                it means instead, such as `{"diverged": True}`.
+        """
+        if isinstance(metrics, str):
+            try:
+                metrics = msgspec.json.decode(metrics)
+            except msgspec.DecodeError as error:
+                raise InvalidCommand(f"metrics of run {run_id} are not JSON: {error}") from None
+        if not isinstance(metrics, Mapping):
+            raise InvalidCommand(
+                f"metrics of run {run_id} are a {type(metrics).__name__}: pass a dict"
+            )
+        self.send(UpdateRunMetrics(run_id, dict(metrics)), **about)
+
+    def set_run_progress(
+        self, run_id: int, current_chunk: int, current_epoch: int, **about: Unpack[About]
+    ) -> None:
+        """Note the chunk and the epoch that a run has come to.
+
+        Raises:
+            NotFound: there is no such run.
+        """
+        self.send(SetRunProgress(run_id, current_chunk, current_epoch), **about)
+
+    def _run(self, row: dict[str, Any]) -> dict[str, Any]:
+        self._decode_config(row)
+        row["metrics"] = msgspec.json.decode(row["metrics"])
+        return row
+
+    def _decode_config(self, row: dict[str, Any]) -> None:
+        if row["config_leaf"] is not None:
+            row["config_leaf"] = self.payloads.decode(row["config_leaf"])
+        row["warm_start"] = bool(row["warm_start"])
+
+    # --- tasks of workers -----------------------------------------------------------------
+
+    def create_worker_task(
+        self, run_id: int, worker_id: int, chunk_id: int, epoch: int = 0, **about: Unpack[About]
+    ) -> int:
+        """Schedule a chunk of a run for a worker and return the task's id.
+
+        Raises:
+            NotFound: there is no such run.
+        """
+        return self.send(CreateWorkerTask(run_id, worker_id, chunk_id, epoch), **about)
+
+    def get_worker_task(self, task_id: int) -> dict[str, Any]:
+        """Return a task.
+
+        Raises:
+            NotFound: there is no such task.
+        """
+        return self._one(
+            "SELECT * FROM worker_task WHERE task_id = ?",
+            task_id,
+            f"there is no worker task {task_id}: SELECT task_id FROM worker_task lists them",
+        )
+
+    def get_next_worker_task(self, worker_id: int) -> dict[str, Any] | None:
+        """Return the oldest task that is scheduled for a worker, or None."""
+        found = self._select(
+            "SELECT * FROM worker_task WHERE status = 'SCHEDULED' AND worker_id = ? "
+            "ORDER BY task_id LIMIT 1",
+            worker_id,
+        )
+        return found[0] if found else None
+
+    def claim_next_worker_task(
+        self, worker_id: int, **about: Unpack[About]
+    ) -> dict[str, Any] | None:
+        """Start the oldest task that is scheduled for a worker and return it, or None.
+
+        Of several that poll at once, only one gets the task.
+        """
+        with self.store.transaction():
+            task_id = self.send(ClaimNextWorkerTask(worker_id), **about)
+            return None if task_id is None else self.get_worker_task(task_id)
+
+    def set_worker_task_status(
+        self, task_id: int, status: TaskStatus | str, **about: Unpack[About]
+    ) -> None:
+        """Move a task to a status.
+
+        Raises:
+            NotFound: there is no such task.
+            IllegalTransition: the status cannot follow the present one; so a worker that was
+                taken for dead learns that its task was failed meanwhile.
+        """
+        self.send(SetWorkerTaskStatus(task_id, TaskStatus.of(status)), **about)
+
+    # --- progress -------------------------------------------------------------------------
+
+    def get_controller_task(self) -> dict[str, Any] | None:
+        """Return what the controller does (`task`, `status`), or None if it never told."""
+        found = self._select("SELECT * FROM controller_progress")
+        return found[0] if found else None
+
+    def set_controller_task(
+        self,
+        task: ControllerTask | str,
+        status: TaskStatus | str = TaskStatus.IN_PROGRESS,
+        **about: Unpack[About],
+    ) -> None:
+        """Note what the controller does."""
+        self.send(SetControllerTask(ControllerTask.of(task), TaskStatus.of(status)), **about)
+
+    def get_worker_progress(self, worker_id: int) -> dict[str, Any] | None:
+        """Return what a worker does (`task`, `status`), or None if it never told."""
+        found = self._select("SELECT * FROM worker_progress WHERE worker_id = ?", worker_id)
+        return found[0] if found else None
+
+    def set_worker_progress(
+        self,
+        worker_id: int,
+        task: WorkerTask | str,
+        status: TaskStatus | str = TaskStatus.IN_PROGRESS,
+        **about: Unpack[About],
+    ) -> None:
+        """Note what a worker does."""
+        self.send(SetWorkerProgress(worker_id, WorkerTask.of(task), TaskStatus.of(status)), **about)
+
+    # --- interactive control --------------------------------------------------------------
+
+    def request_clone_modify(
+        self,
+        run_id: int,
+        config_leaf: Any = None,
+        warm_start: bool = False,
+        **about: Unpack[About],
+    ) -> int:
+        """Ask for a copy of a run with another configuration; return the request's id.
+
+        Raises:
+            NotFound: there is no such run.
+            IllegalTransition: the run is KILLED.
+        """
+        command = RequestCloneModify(run_id, self._encoded(config_leaf), warm_start)
+        return self.send(command, **about)
+
+    def request_stop(self, run_id: int, **about: Unpack[About]) -> int:
+        """Ask to stop a run; return the request's id.
+
+        Raises:
+            NotFound: there is no such run.
+            IllegalTransition: the run is KILLED.
+        """
+        return self.send(RequestStop(run_id), **about)
+
+    def request_resume(self, run_id: int, **about: Unpack[About]) -> int:
+        """Ask to let a run go on; return the request's id.
+
+        Raises:
+            NotFound: there is no such run.
+            IllegalTransition: the run is KILLED.
+        """
+        return self.send(RequestResume(run_id), **about)
+
+    def request_delete(self, run_id: int, **about: Unpack[About]) -> int:
+        """Ask to delete a run; return the request's id.
+
+        Raises:
+            NotFound: there is no such run.
+            IllegalTransition: the run is KILLED already.
+        """
+        return self.send(RequestDelete(run_id), **about)
+
+    def get_ic_ops_request(self) -> Rows:
+        """Return the requests that nobody has processed, the oldest first.
+
+        Pass a request's `position` on as `cause` of what it leads to, so that it can be told why.
+        """
+        rows = self._select(
+            "SELECT * FROM interactive_control WHERE status = 'PENDING' ORDER BY ic_id"
+        )
+        for row in rows:
+            self._decode_config(row)
+        return rows
+
+    def mark_ic_ops_completed(self, ic_id: int, **about: Unpack[About]) -> None:
+        """Note that a request was carried out.
+
+        Raises:
+            NotFound: there is no such request.
+            IllegalTransition: it has failed or was skipped.
+        """
+        self.send(MarkICOpsCompleted(ic_id), **about)
+
+    def mark_ic_ops_failed(
+        self, ic_id: int, error: str | None = None, **about: Unpack[About]
+    ) -> None:
+        """Note that a request could not be carried out, and why.
+
+        Raises:
+            NotFound: there is no such request.
+            IllegalTransition: it was carried out or skipped.
+        """
+        self.send(MarkICOpsFailed(ic_id, error), **about)
+
+    def mark_ic_ops_skipped(
+        self, ic_id: int, error: str | None = None, **about: Unpack[About]
+    ) -> None:
+        """Note that nothing was to be done for a request, and why.
+
+        Raises:
+            NotFound: there is no such request.
+            IllegalTransition: it was carried out or failed.
+        """
+        self.send(MarkICOpsSkipped(ic_id, error), **about)
