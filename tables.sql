@@ -275,4 +275,4 @@ CREATE TABLE ids (
     created_at  TEXT    NOT NULL,
     updated_at  TEXT    NOT NULL,
     position    INTEGER NOT NULL
-);
+) WITHOUT ROWID;

@@ -83,8 +83,5 @@ class ResetExperimentStates(Command, frozen=True):
                 pipelines=tuple(p.pipeline_id for p in rows.find(pipelines, status=live_pipelines)),
             )
         nothing = found == ExperimentStatesReset()
-        ids = {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in msgspec.structs.asdict(found).items()
-        }
+        ids: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(found))
         return Decision([] if nothing else [found], ids)

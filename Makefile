@@ -1,0 +1,50 @@
+# Each target does its own set-up, in .venv; Python 3.11 or later is all that must be there.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test lint soak wheel clean
+
+help:
+	@echo "make demo    train and evaluate for a minute: real processes, real kills (STORE=path)"
+	@echo "make test    all tests, with coverage"
+	@echo "make lint    ruff, types, import rules"
+	@echo "make soak    the long randomised tests"
+	@echo "make wheel   build the wheel and run the quick start from it, in a clean environment"
+
+demo: $(VENV)/demo
+	$(BIN)/python -m examples.demo $(if $(STORE),--store $(STORE))
+
+test: $(VENV)/test
+	$(BIN)/python -m pytest -m "not soak" --cov --cov-report=term --cov-report=xml:.coverage.xml
+	$(BIN)/python -m coverage report --include='projections/*,commands/*' --fail-under=95
+
+soak: $(VENV)/test
+	$(BIN)/python -m pytest -m soak --timeout 3600
+
+lint: $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+
+wheel: $(VENV)/dev
+	rm -rf dist $(VENV)/clean
+	$(BIN)/python -m build --wheel --outdir dist .
+	$(PYTHON) -m venv $(VENV)/clean
+	$(VENV)/clean/bin/pip install --quiet dist/*.whl
+	cd $(VENV)/clean && bin/python $(CURDIR)/.ci/quickstart $(CURDIR)/README.md
+
+clean:
+	rm -rf $(VENV) dist build .coverage .coverage.* .pytest_cache .ruff_cache .import_linter_cache
+
+# --- environments: a stamp for each extra, renewed when pyproject.toml changes -----------------
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "refold needs Python 3.11 or later: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/demo $(VENV)/test $(VENV)/dev: $(VENV)/%: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	touch $@

@@ -1,0 +1,139 @@
+"""Objects that are not plain data to dill and back; whoever imports this file imports dill."""
+
+# pyright: reportUnknownMemberType=false, reportAttributeAccessIssue=false
+
+import io
+import pickle
+import sys
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakSet
+
+import dill
+
+from eventstore.errors import InvalidPayload
+from eventstore.payloads import script_code
+from eventstore.payloads.tensors import Tensors
+
+_PROTOCOL = 5
+
+_FILES = (io.FileIO, io.BufferedReader, io.BufferedWriter, io.BufferedRandom, io.TextIOWrapper)
+
+# What the code of a pickled object may raise: everything that Python itself raises.
+_ERRORS = (
+    pickle.PickleError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    BufferError,
+    EOFError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    NameError,
+    OSError,
+    ReferenceError,
+    RuntimeError,
+    SyntaxError,
+    SystemError,
+    TypeError,
+    ValueError,
+    Warning,
+)
+
+_rebuilt: WeakSet[type] = WeakSet()
+
+
+def dump(obj: Any, tensors: Tensors) -> bytes:
+    """Pickle an object with dill; the tensors in it go to `tensors`.
+
+    Raises:
+        InvalidPayload: something in it cannot be pickled, or could not be read back elsewhere.
+    """
+    file = io.BytesIO()
+    pickler = _Pickler(file, tensors)
+    try:
+        pickler.dump(obj)
+        for cls in pickler.classes:
+            pickler.current = cls
+            _check_rebuilds(cls)
+    except RecursionError as error:
+        raise InvalidPayload("an object is nested too deeply to be stored") from error
+    except _ERRORS as error:
+        raise InvalidPayload(
+            f"an object of type {_type_name(pickler.current)} cannot be stored ({error}): store "
+            f"the data that it is made from, or move its class from the script to a module"
+        ) from error
+    return file.getvalue()
+
+
+def load(data: bytes, tensor: Callable[[int], Any]) -> Any:
+    """The object that `dump` pickled; `tensor` gives the tensor with a number.
+
+    Raises:
+        InvalidPayload: it cannot be unpickled here.
+    """
+    try:
+        return _Unpickler(io.BytesIO(data), tensor).load()
+    except _ERRORS as error:
+        raise InvalidPayload(
+            f"the payload cannot be unpickled here ({type(error).__name__}: {error}): "
+            f"it needs the modules and versions that it was written with"
+        ) from error
+
+
+def _type_name(obj: Any) -> str:
+    kind: type = obj if isinstance(obj, type) else type(obj)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+class _Pickler(dill.Pickler):
+    def __init__(self, file: io.BytesIO, tensors: Tensors) -> None:
+        super().__init__(file, protocol=_PROTOCOL, byref=False, recurse=True)
+        self._tensors = tensors
+        self.current: Any = None
+        self.classes: list[type] = []
+
+    def persistent_id(self, obj: Any) -> int | None:
+        return self._tensors.add(obj)
+
+    def reducer_override(self, obj: Any) -> Any:
+        self.current = obj
+        if issubclass(type(obj), _FILES) and obj not in (sys.stdin, sys.stdout, sys.stderr):
+            # dill would open it again on reading, and so truncate one that is open for writing.
+            raise TypeError("cannot pickle an open file")
+        if script_code.is_class_by_value(obj):
+            self.classes.append(obj)
+        return script_code.reduction(obj)
+
+    def save_global(self, obj: Any, name: str | None = None) -> None:
+        if getattr(obj, "__module__", None) == "__main__":
+            raise TypeError(f"cannot pickle {name!r} of a script")
+        super().save_global(obj, name)
+
+
+class _Unpickler(dill.Unpickler):
+    def __init__(self, file: io.BytesIO, tensor: Callable[[int], Any]) -> None:
+        super().__init__(file, ignore=True)
+        self._tensor = tensor
+
+    def persistent_load(self, pid: Any) -> Any:
+        return self._tensor(pid)
+
+
+class _Rebuilder(_Unpickler):
+    """Reads like a process that knows none of the classes of this one."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == (script_code.__name__, script_code.make_class.__name__):
+            return script_code.new_class
+        return super().find_class(module, name)
+
+
+def _check_rebuilds(cls: type) -> None:
+    if cls in _rebuilt:
+        return
+    file, tensors = io.BytesIO(), Tensors()
+    _Pickler(file, tensors).dump(cls)
+    _Rebuilder(io.BytesIO(file.getvalue()), tensors.original).load()
+    _rebuilt.add(cls)

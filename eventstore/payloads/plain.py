@@ -1,0 +1,201 @@
+"""Plain data to MessagePack and back: what MessagePack has no type for is an extension."""
+
+from collections.abc import Callable
+from types import NoneType
+from typing import Any, cast
+
+import msgspec
+from msgspec.msgpack import Ext
+
+from eventstore.errors import InvalidPayload
+from eventstore.payloads import numpy_array
+from eventstore.payloads.extension_types import FROM_EXTENSION, TO_EXTENSION, NotPlain, pack
+
+# The codes are in every payload ever written: add to them, never change one.
+_TUPLE = 1
+_SET = 2
+_FROZENSET = 3
+_MAP = 4
+_BYTEARRAY = 5
+_TENSOR = 6
+
+_NATIVE = frozenset({NoneType, bool, int, float, str, bytes})
+_NATIVE_WHATEVER_THEY_HOLD = _NATIVE - {int, str}
+
+_MALFORMED = (
+    msgspec.DecodeError,
+    ValueError,
+    TypeError,
+    ArithmeticError,
+    LookupError,
+    OSError,
+    SyntaxError,
+    MemoryError,
+    RecursionError,
+)
+
+
+def pack_plain(value: Any, add_tensor: Callable[[Any], int | None]) -> bytes:
+    """Plain data as MessagePack; `add_tensor` takes what is a tensor and returns its number.
+
+    Raises:
+        NotPlain: something in it is not plain, is in it twice, or holds itself.
+        RecursionError: it is nested too deeply.
+    """
+    for native in (_NATIVE, _NATIVE_WHATEVER_THEY_HOLD):
+        try:
+            return pack(_Lowering(native, add_tensor).lower(value))
+        except (OverflowError, UnicodeEncodeError):
+            continue  # a huge int or a lone surrogate: the second pass looks at each of them
+    raise NotPlain
+
+
+def unpack_plain(data: bytes | memoryview, tensor: Callable[[int], Any] | None = None) -> Any:
+    """The data that `pack_plain` packed; `tensor` gives the tensor with a number.
+
+    Raises:
+        InvalidPayload: the bytes are not such data, or a newer refold wrote them.
+    """
+    raising = _WITHOUT_TENSORS if tensor is None else _Raising(tensor)
+    try:
+        return raising.unpack(data)
+    except _MALFORMED as error:
+        raise InvalidPayload(f"the payload cannot be decoded: {error}") from error
+
+
+class _Lowering:
+    """One walk over the data that turns it into what MessagePack has types for.
+
+    What MessagePack keeps exactly is left as it is, a flat dict or list as a whole.
+    """
+
+    __slots__ = ("_add_tensor", "_native", "_seen")
+
+    def __init__(self, native: frozenset[type], add_tensor: Callable[[Any], int | None]) -> None:
+        self._native = native
+        self._add_tensor = add_tensor
+        self._seen: set[int] = set()
+
+    def lower(self, value: object) -> Any:
+        kind = type(value)
+        if kind in self._native:
+            return value
+        if (container := _CONTAINERS.get(kind)) is not None:
+            if id(value) in self._seen and not _may_come_back_twice(value):
+                raise NotPlain
+            self._seen.add(id(value))
+            return container(self, value)
+        if (extension := TO_EXTENSION.get(kind)) is not None:
+            return _extension(value, *extension)
+        if (number := self._add_tensor(value)) is not None:
+            return Ext(_TENSOR, pack(number))
+        if (scalar := numpy_array.pack_scalar(value)) is not None:
+            return Ext(numpy_array.SCALAR, scalar)
+        raise NotPlain
+
+    def from_dict(self, value: dict[Any, Any]) -> Any:
+        native = self._native
+        if native.issuperset(map(type, value)):
+            if native.issuperset(map(type, value.values())):
+                return value
+            lower = self.lower
+            return {k: v if type(v) in native else lower(v) for k, v in value.items()}
+        keys = [self.lower(key) for key in value]
+        values = [self.lower(each) for each in value.values()]
+        if _NATIVE.issuperset(map(type, keys)):
+            return dict(zip(keys, values, strict=True))
+        return Ext(_MAP, pack([keys, values]))
+
+    def from_list(self, value: list[Any] | tuple[Any, ...]) -> Any:
+        native = self._native
+        if native.issuperset(map(type, value)):
+            return value
+        lower = self.lower
+        return [each if type(each) in native else lower(each) for each in value]
+
+    def from_tuple(self, value: tuple[Any, ...]) -> Ext:
+        return Ext(_TUPLE, pack(self.from_list(value)))
+
+    def from_set(self, value: set[Any]) -> Ext:
+        return Ext(_SET, self._pack_sorted(value))
+
+    def from_frozenset(self, value: frozenset[Any]) -> Ext:
+        return Ext(_FROZENSET, self._pack_sorted(value))
+
+    def from_bytearray(self, value: bytearray) -> Ext:
+        return Ext(_BYTEARRAY, bytes(value))
+
+    def _pack_sorted(self, value: set[Any] | frozenset[Any]) -> bytes:
+        return pack(sorted([self.lower(each) for each in value], key=pack))
+
+
+def _may_come_back_twice(value: Any) -> bool:
+    # Two references to (0.9, 0.999) may become two tuples: only `is` can tell. But a tuple with
+    # containers in it could share a list, or double in size at each level.
+    return type(value) in (tuple, frozenset) and _NATIVE.issuperset(map(type, value))
+
+
+_CONTAINERS: dict[type, Callable[[_Lowering, Any], Any]] = {
+    dict: _Lowering.from_dict,
+    list: _Lowering.from_list,
+    tuple: _Lowering.from_tuple,
+    set: _Lowering.from_set,
+    frozenset: _Lowering.from_frozenset,
+    bytearray: _Lowering.from_bytearray,
+}
+
+
+def _extension(value: Any, code: int, to_bytes: Callable[[Any], bytes]) -> Any:
+    if type(value) is int or type(value) is str:
+        try:
+            pack(value)
+        except (OverflowError, UnicodeEncodeError):
+            return Ext(code, to_bytes(value))
+        return value
+    return Ext(code, to_bytes(value))
+
+
+class _Raising:
+    """Decodes MessagePack and raises its extensions to the objects that they stand for."""
+
+    def __init__(self, tensor: Callable[[int], Any]) -> None:
+        self._tensor = tensor
+        self.unpack: Callable[[bytes | memoryview], Any] = msgspec.msgpack.Decoder(
+            ext_hook=self._extension
+        ).decode
+
+    def _extension(self, code: int, data: memoryview) -> Any:
+        if (from_bytes := FROM_EXTENSION.get(code)) is not None:
+            return from_bytes(bytes(data))
+        if code == _TUPLE:
+            return tuple(self._list(data))
+        if code == _SET:
+            return set(self._list(data))
+        if code == _FROZENSET:
+            return frozenset(self._list(data))
+        if code == _MAP:
+            keys, values = self._list(data)
+            return dict(zip(keys, values, strict=True))
+        if code == _BYTEARRAY:
+            return bytearray(data)
+        if code == _TENSOR:
+            return self._tensor(self.unpack(data))
+        if code == numpy_array.SCALAR:
+            return numpy_array.unpack_scalar(bytes(data))
+        raise InvalidPayload(
+            f"the payload holds extension type {code}, which a newer refold wrote: "
+            f"update this one to read it"
+        )
+
+    def _list(self, data: memoryview) -> list[Any]:
+        items = self.unpack(data)
+        if not isinstance(items, list):
+            raise InvalidPayload(f"the payload has a {type(items).__name__} for a list of items")
+        return cast("list[Any]", items)
+
+
+def _no_tensors(number: int) -> Any:
+    raise InvalidPayload(f"the payload refers to tensor {number}, but holds no tensors")
+
+
+_WITHOUT_TENSORS = _Raising(_no_tensors)
