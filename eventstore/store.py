@@ -271,11 +271,11 @@ class EventStore:
         is closed. Events of other processes arrive within some 10 ms.
 
         >>> from eventstore import open_store
+        >>> from eventstore.events import RunStarted
         >>> with open_store("example.db") as store, store.subscribe() as events:
-        ...     for recorded in events:
-        ...         print(recorded.position, recorded.event)
-        ...         break
-        1 LossSeen(loss=0.7)
+        ...     _ = store.append("run-5", [RunStarted(5)])
+        ...     next(events).event
+        RunStarted(run_id=5)
         """
         chosen = None if types is None else list(types)
         return Subscription(

@@ -107,12 +107,12 @@ class UnitOfWork:
     def fold(self, recorded: Recorded) -> None:
         """Let each view take in an event: the one place where rows change, live and in replay."""
         event = recorded.event
-        cls = type(event)
+        name = type(event).__name__
         for view in self.views:
-            when = view.clearing.get(cls)
+            when = view.clearing.get(name)
             if when is not None and when(event):
                 self.clear(view)
-            handler = view.handlers.get(cls)
+            handler = view.handlers.get(name)
             if handler is not None:
                 for key in handler.keys(event):
                     self._evolve(view, key, handler, recorded)

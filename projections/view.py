@@ -58,11 +58,15 @@ class View(Generic[R]):
         schema: the SQL that creates the table; without it, it is made from the row's fields.
         table: the name of the table, if another than that of the view.
 
-    >>> class Best(Row, frozen=True, kw_only=False):
+    >>> from eventstore import Event
+    >>> class StepTaken(Event):
     ...     run_id: int
     ...     loss: float
-    >>> best = View("best", Best, version=1)
-    >>> best.created_by(LossSeen, lambda e: Best(e.run_id, e.loss))
+    >>> class LastLoss(Row, frozen=True, kw_only=False):
+    ...     run_id: int
+    ...     loss: float
+    >>> last_loss = View("last_loss", LastLoss, version=1)
+    >>> last_loss.created_by(StepTaken, lambda e: LastLoss(e.run_id, e.loss))
     """
 
     def __init__(
@@ -78,8 +82,9 @@ class View(Generic[R]):
         self.row = row
         self.version = version
         self.table = table or name
-        self.handlers: dict[type[Event], Handler] = {}
-        self.clearing: dict[type[Event], Callable[[Any], bool]] = {}
+        # By the name of the type: a class that is defined anew is still the same event.
+        self.handlers: dict[str, Handler] = {}
+        self.clearing: dict[str, Callable[[Any], bool]] = {}
         self._schema = schema
 
     def __repr__(self) -> str:
@@ -91,7 +96,7 @@ class View(Generic[R]):
         self, event: type[E], create: Callable[[E], R], *, key: Callable[[E], Key] | None = None
     ) -> None:
         """Declare that an event creates a row, or begins it anew."""
-        self.handlers[event] = Handler(
+        self.handlers[event.__name__] = Handler(
             self._keys(event, key), lambda _, happened: create(happened), creates=True
         )
 
@@ -111,7 +116,7 @@ class View(Generic[R]):
             key: the row's key, if it is not the event's field of the name of the key column.
             keys: the keys, if the event touches several rows.
         """
-        self.handlers[event] = Handler(
+        self.handlers[event.__name__] = Handler(
             keys or self._keys(event, key),
             lambda row, happened: None if row is None else evolve(row, happened),
             creates=False,
@@ -121,11 +126,11 @@ class View(Generic[R]):
         self, event: type[E], evolve: Callable[[R | None, E], R], *, key: Callable[[E], Key]
     ) -> None:
         """Declare how an event changes a row or, where there is None, begins it."""
-        self.handlers[event] = Handler(self._keys(event, key), evolve, creates=False)
+        self.handlers[event.__name__] = Handler(self._keys(event, key), evolve, creates=False)
 
     def cleared_by(self, event: type[E], when: Callable[[E], bool] = lambda _: True) -> None:
         """Declare that an event empties the view."""
-        self.clearing[event] = when
+        self.clearing[event.__name__] = when
 
     def _keys(self, event: type[E], key: Callable[[E], Key] | None) -> Keys:
         if key is not None:

@@ -129,8 +129,11 @@ class AsyncFace:
 class AsyncRfDb(AsyncFace, face=RfDb):
     """`RfDb` with every method awaited.
 
-    >>> async with AsyncRfDb("example.db") as db:
-    ...     await db.create_experiment("digits")
+    >>> async def main() -> int:
+    ...     async with AsyncRfDb("example.db") as db:
+    ...         return await db.create_experiment("digits")
+    >>> asyncio.run(main())
+    1
     """
 
 

@@ -14,7 +14,6 @@ from zlib import crc32
 import msgspec
 
 from eventstore.errors import InvalidPayload
-from eventstore.payloads.header import VERSION
 from eventstore.payloads.layout import ArrayLayout, Count, TensorLayout
 from eventstore.payloads.tensors import StoredTensors, Tensors
 
@@ -38,7 +37,7 @@ def bundle(kind: bytes, tree: bytes, tensors: Tensors) -> list[bytes | memoryvie
     """The parts of a payload, to be joined; the buffers are not copied."""
     sizes = [len(buffer) for buffer in tensors.buffers]
     head = _encode_head(_Head(tree, sizes, tensors.layouts))
-    parts: list[bytes | memoryview] = [kind, VERSION, _CHECK.pack(crc32(head), len(head)), head]
+    parts: list[bytes | memoryview] = [kind, _CHECK.pack(crc32(head), len(head)), head]
     end = _HEAD_START + len(head)
     for buffer, (start, stop) in zip(tensors.buffers, _places(end, sizes), strict=True):
         parts += [bytes(start - end), buffer]

@@ -8,7 +8,7 @@ import msgspec
 from eventstore.errors import InvalidPayload, PayloadRefused
 from eventstore.payloads.bundle import bundle, unbundle
 from eventstore.payloads.extension_types import NotPlain
-from eventstore.payloads.header import DILL, PLAIN, SIGNED, TENSORS, VERSION, kind_of, view_of
+from eventstore.payloads.header import DILL, PLAIN, SIGNED, TENSORS, kind_of, view_of
 from eventstore.payloads.plain import pack_plain, unpack_plain
 from eventstore.payloads.signing import KEY_VARIABLE, sign, signing_key, verify
 from eventstore.payloads.tensors import Tensors
@@ -33,6 +33,7 @@ class PayloadCodec(msgspec.Struct, frozen=True):
     Raises:
         InvalidPayload: the key is empty.
 
+    >>> from eventstore.payloads import PayloadCodec
     >>> codec = PayloadCodec(key="a secret")
     >>> codec.decode(codec.encode({"lr": 0.1, "betas": (0.9, 0.999)}))
     {'lr': 0.1, 'betas': (0.9, 0.999)}
@@ -77,7 +78,7 @@ class PayloadCodec(msgspec.Struct, frozen=True):
                 f"the payload is not signed, and the key ({KEY_VARIABLE}) demands it"
             )
         if kind == PLAIN:
-            return unpack_plain(payload[2:])
+            return unpack_plain(payload[len(PLAIN) :])
         if kind == TENSORS:
             tree, tensors = unbundle(payload)
             return unpack_plain(tree, tensors.get)
@@ -107,7 +108,7 @@ def _parts(obj: Any) -> list[bytes | memoryview]:
         return bundle(DILL, dill_objects.dump(obj, tensors), tensors)
     except RecursionError as error:
         raise InvalidPayload("an object is nested too deeply to be stored") from error
-    return bundle(TENSORS, tree, tensors) if tensors.layouts else [PLAIN, VERSION, tree]
+    return bundle(TENSORS, tree, tensors) if tensors.layouts else [PLAIN, tree]
 
 
 def encode_payload(obj: Any, *, key: bytes | str | None = None) -> bytes:
@@ -116,6 +117,7 @@ def encode_payload(obj: Any, *, key: bytes | str | None = None) -> bytes:
     Raises:
         InvalidPayload: it holds what cannot be stored, or the key is empty.
 
+    >>> from eventstore.payloads import encode_payload
     >>> encode_payload({"lr": 0.1}).hex()
     'f80181a26c72cb3fb999999999999a'
     """
@@ -131,6 +133,7 @@ def decode_db_payload(
         InvalidPayload: the bytes are not a payload, or are damaged.
         PayloadRefused: it is not signed with the key, or it is dill and dill is not allowed.
 
+    >>> from eventstore.payloads import decode_db_payload, encode_payload
     >>> decode_db_payload(encode_payload({"lr": 0.1}))
     {'lr': 0.1}
     """
@@ -140,6 +143,7 @@ def decode_db_payload(
 def digest(data: bytes) -> str:
     """The SHA-256 of the bytes of a payload in hex: the address of its content.
 
+    >>> from eventstore.payloads import digest
     >>> digest(b"")[:8]
     'e3b0c442'
     """

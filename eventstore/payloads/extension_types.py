@@ -14,8 +14,7 @@ import msgspec
 pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder().decode
 
-# The codes are in every payload ever written: add to them, never change one. 1 to 15 belong to
-# plain.py, 32 to numpy_array.py.
+# The codes are in payloads for ever: add to them, never change one. 1 to 15 are those of plain.py.
 _TEXT = 16
 _INTEGER = 17
 _COMPLEX = 18

@@ -4,34 +4,32 @@ from typing import Any
 
 from eventstore.errors import InvalidPayload
 
-# No UTF-8 text, pickle, image or archive starts with one of these bytes, and so no base64 either.
-PLAIN = b"\xf8"
-TENSORS = b"\xf9"
-DILL = b"\xfa"
+# The kind and the version of its format. No UTF-8 text, pickle, image or archive starts with one
+# of these bytes, and so no JSON or base64 does.
+PLAIN = b"\xf8\x01"
+TENSORS = b"\xf9\x01"
+DILL = b"\xfa\x01"
+
 SIGNED = b"\xfb"
-
-VERSION = b"\x01"
-"""The version of the format; it follows the first byte of every kind but `SIGNED`."""
-
 MAC_SIZE = 32
 """The bytes of the HMAC-SHA256 between `SIGNED` and the payload that it signs."""
 
 _KINDS = frozenset({PLAIN, TENSORS, DILL})
+_FIRST_BYTES = frozenset(kind[:1] for kind in _KINDS)
 _SIGNED_PREFIX = len(SIGNED) + MAC_SIZE
 
 
 def is_payload(data: object) -> bool:
     """Whether `data` begins like bytes that `encode_payload` made; the rest is not looked at.
 
+    >>> from eventstore.payloads import encode_payload, is_payload
     >>> is_payload(encode_payload({"lr": 0.1})), is_payload(b'{"lr": 0.1}')
     (True, False)
     """
     if not isinstance(data, bytes | bytearray):
         return False
-    head = bytes(data[: _SIGNED_PREFIX + 2])
-    if head[:1] == SIGNED:
-        head = head[_SIGNED_PREFIX:]
-    return head[:1] in _KINDS and head[1:2] == VERSION
+    start = _SIGNED_PREFIX if data[:1] == SIGNED else 0
+    return bytes(data[start : start + 2]) in _KINDS
 
 
 def view_of(data: Any) -> memoryview:
@@ -52,15 +50,13 @@ def kind_of(payload: memoryview) -> bytes:
     Raises:
         InvalidPayload: the bytes begin like none of them.
     """
-    kind = bytes(payload[:1])
-    if kind == SIGNED:
-        return kind
-    if kind not in _KINDS:
+    head = bytes(payload[:2])
+    if head in _KINDS:
+        return head
+    if head[:1] == SIGNED:
+        return SIGNED
+    if head[:1] in _FIRST_BYTES:
         raise InvalidPayload(
-            f"these {len(payload)} bytes are not a payload: encode_payload makes payloads"
+            "the payload is cut off, or a newer refold wrote it: update this one to read it"
         )
-    if bytes(payload[1:2]) != VERSION:
-        raise InvalidPayload(
-            "a payload is cut off, or was written by a newer refold: update this one to read it"
-        )
-    return kind
+    raise InvalidPayload(f"these {len(payload)} bytes are no payload: encode_payload makes one")

@@ -2,19 +2,18 @@
 
 import ast
 import math
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from eventstore.errors import InvalidPayload
 from eventstore.payloads.layout import ArrayLayout, inverse, memory_order
 
 if TYPE_CHECKING:
     import numpy as np
 
-SCALAR = 32
-"""The extension code of a NumPy scalar: it is in payloads ever written, so it never changes."""
+_SIMPLE_DTYPE = re.compile(r"[<>|][biufcmMSUV]\d*(\[\w+\])?|[qQ]")
 
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(tuple[str, bytes]).decode
@@ -28,8 +27,10 @@ def lower_array(array: Any, place: Callable[[memoryview], int]) -> ArrayLayout |
     """
     import numpy as np
 
+    if type(array) is not np.ndarray:
+        return None
     dtype = _dtype_text(array.dtype)
-    if type(array) is not np.ndarray or dtype is None:
+    if dtype is None:
         return None
     order = memory_order(array.strides)
     dense = array.transpose(order)
@@ -43,8 +44,7 @@ def raise_array(layout: ArrayLayout, data: memoryview) -> Any:
     """The array, writable and with memory of its own.
 
     Raises:
-        ValueError: the layout does not fit the bytes.
-        InvalidPayload: its dtype would need pickling.
+        ValueError: the layout does not fit the bytes, or the dtype is not one of bare bytes.
     """
     import numpy as np
 
@@ -67,11 +67,7 @@ def pack_scalar(value: Any) -> bytes | None:
     dtype = _dtype_text(value.dtype)
     if dtype is None:
         return None
-    data = value.tobytes()
-    # A trailing NUL of np.str_ and np.bytes_ is lost in an array.
-    return (
-        None if value.dtype.kind in "US" and value != _scalar(dtype, data) else _pack((dtype, data))
-    )
+    return _pack((dtype, value.tobytes()[: value.itemsize]))  # an empty np.str_ has one byte more
 
 
 def unpack_scalar(data: bytes) -> Any:
@@ -80,11 +76,15 @@ def unpack_scalar(data: bytes) -> Any:
     Raises:
         ValueError: the bytes are not one.
     """
-    return _scalar(*_unpack(data))
+    import numpy as np
 
-
-def _scalar(dtype: str, data: bytes) -> Any:
-    return raise_array(ArrayLayout(dtype, (), (), 0), memoryview(data))[()]
+    dtype, content = _unpack(data)
+    # An array would lose NULs at the end of these two.
+    if dtype.startswith("|S"):
+        return np.bytes_(content)
+    if dtype.startswith("<U"):
+        return np.str_(content.decode("utf-32-le", "surrogatepass"))
+    return raise_array(ArrayLayout(dtype, (), (), 0), memoryview(content))[()]
 
 
 def _dtype_text(dtype: "np.dtype[Any]") -> str | None:
@@ -93,15 +93,26 @@ def _dtype_text(dtype: "np.dtype[Any]") -> str | None:
 
     if dtype.hasobject or dtype.metadata:
         return None
-    if dtype.names is None:
-        return next(
-            (text for text in (dtype.str, dtype.char) if _is_exactly(np.dtype(text), dtype)), None
-        )
     try:
-        described = np.lib.format.dtype_to_descr(dtype)
-    except ValueError:
+        named = dtype.names is not None
+        texts = [repr(np.lib.format.dtype_to_descr(dtype))] if named else [dtype.str, dtype.char]
+        return next((text for text in texts if _is_exactly(_dtype(text), dtype)), None)
+    except (ValueError, TypeError):
         return None
-    return repr(described) if _is_exactly(np.lib.format.descr_to_dtype(described), dtype) else None
+
+
+def _dtype(text: str) -> "np.dtype[Any]":
+    import numpy as np
+
+    if _SIMPLE_DTYPE.fullmatch(text):
+        return np.dtype(text)
+    if not text.startswith("["):
+        raise ValueError(f"an array has the unknown dtype {text!r}")
+    described: Any = ast.literal_eval(text)
+    dtype = np.lib.format.descr_to_dtype(described)
+    if dtype.hasobject:
+        raise ValueError("an array of Python objects cannot be made from bytes")
+    return dtype
 
 
 def _is_exactly(one: "np.dtype[Any]", other: "np.dtype[Any]") -> bool:
@@ -111,13 +122,3 @@ def _is_exactly(one: "np.dtype[Any]", other: "np.dtype[Any]") -> bool:
         and one.type is other.type
         and one.isalignedstruct == other.isalignedstruct
     )
-
-
-def _dtype(text: str) -> "np.dtype[Any]":
-    import numpy as np
-
-    described: Any = ast.literal_eval(text) if text.startswith("[") else text
-    dtype = np.lib.format.descr_to_dtype(described)
-    if dtype.hasobject:
-        raise InvalidPayload("the payload has an array of Python objects as bare bytes")
-    return dtype

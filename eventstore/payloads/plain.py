@@ -2,22 +2,23 @@
 
 from collections.abc import Callable
 from types import NoneType
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 from msgspec.msgpack import Ext
 
 from eventstore.errors import InvalidPayload
-from eventstore.payloads import numpy_array
 from eventstore.payloads.extension_types import FROM_EXTENSION, TO_EXTENSION, NotPlain, pack
+from eventstore.payloads.numpy_array import pack_scalar, unpack_scalar
 
-# The codes are in every payload ever written: add to them, never change one.
+# The codes are in payloads for ever: add to them, never change one.
 _TUPLE = 1
 _SET = 2
 _FROZENSET = 3
 _MAP = 4
 _BYTEARRAY = 5
 _TENSOR = 6
+_NUMPY_SCALAR = 7
 
 _NATIVE = frozenset({NoneType, bool, int, float, str, bytes})
 _NATIVE_WHATEVER_THEY_HOLD = _NATIVE - {int, str}
@@ -86,25 +87,28 @@ class _Lowering:
             self._seen.add(id(value))
             return container(self, value)
         if (extension := TO_EXTENSION.get(kind)) is not None:
-            return _extension(value, *extension)
+            return _to_extension(value, *extension)
         if (number := self._add_tensor(value)) is not None:
             return Ext(_TENSOR, pack(number))
-        if (scalar := numpy_array.pack_scalar(value)) is not None:
-            return Ext(numpy_array.SCALAR, scalar)
+        if (scalar := pack_scalar(value)) is not None:
+            return Ext(_NUMPY_SCALAR, scalar)
         raise NotPlain
 
     def from_dict(self, value: dict[Any, Any]) -> Any:
         native = self._native
         if native.issuperset(map(type, value)):
-            if native.issuperset(map(type, value.values())):
-                return value
-            lower = self.lower
-            return {k: v if type(v) in native else lower(v) for k, v in value.items()}
+            lowered = value
+            for key, each in value.items():
+                if type(each) not in native and (low := self.lower(each)) is not each:
+                    lowered = value.copy() if lowered is value else lowered
+                    lowered[key] = low
+            return lowered
         keys = [self.lower(key) for key in value]
         values = [self.lower(each) for each in value.values()]
         if _NATIVE.issuperset(map(type, keys)):
             return dict(zip(keys, values, strict=True))
-        return Ext(_MAP, pack([keys, values]))
+        pairs = zip(keys, values, strict=True)
+        return Ext(_MAP, pack([each for pair in pairs for each in pair]))
 
     def from_list(self, value: list[Any] | tuple[Any, ...]) -> Any:
         native = self._native
@@ -145,7 +149,7 @@ _CONTAINERS: dict[type, Callable[[_Lowering, Any], Any]] = {
 }
 
 
-def _extension(value: Any, code: int, to_bytes: Callable[[Any], bytes]) -> Any:
+def _to_extension(value: Any, code: int, to_bytes: Callable[[Any], bytes]) -> Any:
     if type(value) is int or type(value) is str:
         try:
             pack(value)
@@ -167,31 +171,30 @@ class _Raising:
     def _extension(self, code: int, data: memoryview) -> Any:
         if (from_bytes := FROM_EXTENSION.get(code)) is not None:
             return from_bytes(bytes(data))
-        if code == _TUPLE:
-            return tuple(self._list(data))
-        if code == _SET:
-            return set(self._list(data))
-        if code == _FROZENSET:
-            return frozenset(self._list(data))
-        if code == _MAP:
-            keys, values = self._list(data)
-            return dict(zip(keys, values, strict=True))
         if code == _BYTEARRAY:
             return bytearray(data)
         if code == _TENSOR:
             return self._tensor(self.unpack(data))
-        if code == numpy_array.SCALAR:
-            return numpy_array.unpack_scalar(bytes(data))
+        if code == _NUMPY_SCALAR:
+            return unpack_scalar(bytes(data))
+        if (from_items := _FROM_ITEMS.get(code)) is not None:
+            return from_items(self.unpack(data))
         raise InvalidPayload(
             f"the payload holds extension type {code}, which a newer refold wrote: "
             f"update this one to read it"
         )
 
-    def _list(self, data: memoryview) -> list[Any]:
-        items = self.unpack(data)
-        if not isinstance(items, list):
-            raise InvalidPayload(f"the payload has a {type(items).__name__} for a list of items")
-        return cast("list[Any]", items)
+
+def _from_pairs(items: list[Any]) -> dict[Any, Any]:
+    return dict(zip(items[::2], items[1::2], strict=True))
+
+
+_FROM_ITEMS: dict[int, Callable[[list[Any]], Any]] = {
+    _TUPLE: tuple,
+    _SET: set,
+    _FROZENSET: frozenset,
+    _MAP: _from_pairs,
+}
 
 
 def _no_tensors(number: int) -> Any:

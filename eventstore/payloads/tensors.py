@@ -50,7 +50,7 @@ class Tensors:
             if module == "numpy":
                 return lower_array(value, self._place)
             return lower_tensor(value, self._place_shared)
-        except RuntimeError:
+        except (RuntimeError, TypeError):
             return None
 
     def _place(self, data: memoryview) -> int:

@@ -1,0 +1,56 @@
+"""Every example in the documentation runs."""
+
+import doctest
+import importlib
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import commands
+import eventstore
+import projections
+import refold
+
+TOP = Path(__file__).parent.parent
+PAGES = [TOP / "README.md", TOP / "docs" / "how-to.md"]
+
+
+def modules() -> Iterator[ModuleType]:
+    for package in (eventstore, projections, commands, refold):
+        yield package
+        for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            yield importlib.import_module(info.name)
+
+
+EXAMPLES = [
+    example
+    for module in modules()
+    for example in doctest.DocTestFinder(exclude_empty=True).find(module)
+    if example.examples
+]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_blocks_of_a_page_run_in_order(page: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", TOP / ".ci" / "quickstart", page],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
+def test_the_example_in_a_docstring_runs(
+    example: doctest.DocTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    failed, tried = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example)
+    assert tried
+    assert not failed
