@@ -24,9 +24,9 @@ def execute(views: Views, command: Command, metadata: Metadata = NO_METADATA) ->
             if sent is not None:
                 return sent.result
         decision = command.decide(views.unit_of_work(transaction))
-        appended = transaction.append(decision.events, metadata=metadata)
         for content in decision.payloads:
             transaction.put_payload(content)
+        appended = transaction.append(decision.events, metadata=metadata)
         if metadata.command_id is not None:
             transaction.remember(metadata.command_id, name, appended, decision.result)
     return decision.result

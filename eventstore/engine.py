@@ -83,6 +83,14 @@ class Engine(Protocol):
         """Begin to watch for commits."""
         ...
 
+    def before_fork(self, timeout: float) -> bool:
+        """Close all connections, once they are idle; return False if some stay in use."""
+        ...
+
+    def after_fork(self, *, usable: bool) -> None:
+        """In the child of a fork, begin anew; refuse all use if connections were inherited."""
+        ...
+
     def close(self) -> None:
         """Close all connections; closing twice does nothing."""
         ...

@@ -76,12 +76,23 @@ def _only_reads(action: int, name: str | None, value: str | None, *_: str | None
     return sqlite3.SQLITE_OK if reads else sqlite3.SQLITE_DENY
 
 
-def _fail(name: str, error: sqlite3.Error) -> NoReturn:
-    if isinstance(error, sqlite3.ProgrammingError) and "closed" in str(error):
+def _fail(name: str, error: Exception, sql: str = "") -> NoReturn:
+    code = getattr(error, "sqlite_errorcode", 0)
+    if "closed database" in str(error):
         raise errors.StoreClosed(f"{name} was closed: open it again") from error
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    kind, advice = _ERRORS.get(code, (errors.StoreFailed, "see the cause"))
+    if code == sqlite3.SQLITE_AUTH or "because it is a view" in str(error):
+        raise errors.WriteRefused(
+            f"{sql.strip()!r} would write: the views are rebuilt from events and only events "
+            f"change them; use a method such as set_run_status()"
+        ) from error
+    kind, advice = _ERRORS.get(code & 0xFF, (errors.StoreFailed, "see the cause"))
+    if code in (0, sqlite3.SQLITE_ERROR):
+        # Python's own complaints about the statement or its parameters carry no code.
+        raise errors.InvalidQuery(f"{sql.strip()!r}: {error}") from error
     raise kind(f"{name}: {error}; {advice}") from error
+
+
+_FAILURES = (sqlite3.Error, OverflowError, UnicodeError, ValueError)
 
 
 class SqliteConnection:
@@ -89,30 +100,46 @@ class SqliteConnection:
 
     def __init__(self, raw: sqlite3.Connection, name: str) -> None:
         self.raw = raw
+        self.begun = False
         self._name = name
+
+    def _check_begun(self) -> None:
+        # On a full disk, for one, SQLite ends a transaction by itself; what came after it would
+        # be committed statement by statement.
+        if self.begun and not self.raw.in_transaction:
+            raise errors.StoreFailed(
+                f"{self._name}: the transaction failed and was rolled back: leave its block and "
+                f"begin anew"
+            )
 
     def execute(self, sql: str, parameters: Values = (), /) -> list[tuple[Any, ...]]:
         """Run one statement and return all its rows."""
+        if self.begun:
+            self._check_begun()
         try:
             return self.raw.execute(sql, parameters).fetchall()
-        except sqlite3.Error as error:
-            _fail(self._name, error)
+        except _FAILURES as error:
+            _fail(self._name, error, sql)
 
     def select(self, sql: str, parameters: Values = (), /) -> list[dict[str, Any]]:
         """Run one statement and return its rows as dicts."""
+        if self.begun:
+            self._check_begun()
         try:
             cursor = self.raw.execute(sql, parameters)
             names = [column[0] for column in cursor.description]
             return [dict(zip(names, row, strict=True)) for row in cursor]
-        except sqlite3.Error as error:
-            _fail(self._name, error)
+        except _FAILURES as error:
+            _fail(self._name, error, sql)
 
     def executemany(self, sql: str, rows: Iterable[Values], /) -> None:
         """Run one statement for each row of parameters."""
+        if self.begun:
+            self._check_begun()
         try:
             self.raw.executemany(sql, rows)
-        except sqlite3.Error as error:
-            _fail(self._name, error)
+        except _FAILURES as error:
+            _fail(self._name, error, sql)
 
     def drop(self, name: str) -> None:
         """Drop a table or an SQL view, if there is one of that name."""
@@ -127,9 +154,9 @@ class SqliteConnection:
 class SqliteWatch:
     """Looks for commits of any process at the database's counter of changes."""
 
-    def __init__(self, engine: "SqliteEngine", connection: SqliteConnection) -> None:
+    def __init__(self, engine: "SqliteEngine") -> None:
         self._engine = engine
-        self._connection = connection
+        self._connection: SqliteConnection | None = None
         self._seen: int | None = None
         self._closed = threading.Event()
         self._looking = threading.Lock()
@@ -138,9 +165,18 @@ class SqliteWatch:
         with self._looking:
             if self._closed.is_set():
                 return False
+            if self._connection is None:
+                self._connection = self._engine.watching()
             now = self._connection.changes()
-        news, self._seen = now != self._seen, now
-        return news
+            news, self._seen = now != self._seen, now
+            return news
+
+    def rest(self) -> None:
+        """Disconnect until the next look, which then counts as news."""
+        with self._looking:
+            if self._connection is not None:
+                self._engine.disconnect(self._connection)
+            self._connection = self._seen = None
 
     def wait(self, timeout: float) -> bool:
         """Return True as soon as anything was committed since the last call that did."""
@@ -166,10 +202,8 @@ class SqliteWatch:
 
     def close(self) -> None:
         """Stop watching; a `wait` under way returns."""
-        with self._looking:
-            if not self._closed.is_set():
-                self._closed.set()
-                self._engine.disconnect(self._connection)
+        self._closed.set()
+        self.rest()
 
 
 class SqliteEngine:
@@ -202,22 +236,46 @@ class SqliteEngine:
         self._closed = False
         self._begin_afresh()
         self._check_place()
+        self._check_open()
         self._create()
-        _engines.add(self)
 
     def _begin_afresh(self) -> None:
         self._lock = threading.RLock()
         self._writer: SqliteConnection | None = None
         self._readers: list[SqliteConnection] = []
         self._guests: list[SqliteConnection] = []
+        self._watches: weakref.WeakSet[SqliteWatch] = weakref.WeakSet()
         self._all: list[sqlite3.Connection] = []
         # Connections that nobody closed are closed with the engine, not one by one with warnings.
         self._finalizer = weakref.finalize(self, _close_all, self._all)
 
-    def after_fork(self) -> None:
-        """Leave the parent's connections alone, for SQLite's must not cross a fork."""
-        _inherited.append(self._all)
-        self._finalizer.detach()
+    def before_fork(self, timeout: float) -> bool:
+        """Close all connections, once they are idle; return False if some stay in use."""
+        # SQLite keeps, for the whole process, which locks it holds on which file. A child that
+        # inherits that believes to hold locks that only its parent holds.
+        deadline = time.monotonic() + timeout
+        with self._lock:
+            while True:
+                idle = [*self._readers, *self._guests, *([self._writer] if self._writer else [])]
+                if len(idle) + len(self._watches) >= len(self._all):
+                    break
+                if time.monotonic() > deadline:
+                    return False
+                time.sleep(0.001)
+            for watch in list(self._watches):
+                watch.rest()
+            self._readers.clear()
+            self._guests.clear()
+            self._writer = None
+            for connection in idle:
+                self.disconnect(connection)
+            return not self._all
+
+    def after_fork(self, *, usable: bool) -> None:
+        """In the child of a fork, begin anew; refuse all use if connections were inherited."""
+        if not usable:
+            _inherited[self._path.resolve()] = self._all
+            self._finalizer.detach()
         self._begin_afresh()
 
     # --- opening --------------------------------------------------------------------------
@@ -318,6 +376,11 @@ class SqliteEngine:
     def _check_open(self) -> None:
         if self._closed:
             raise errors.StoreClosed(f"{self.name} was closed: open it again")
+        if _inherited and self._path.resolve() in _inherited:
+            raise errors.StoreFailed(
+                f"{self.name}: this process was forked in the middle of a transaction or a read: "
+                f"fork outside of them, or start processes with spawn"
+            )
 
     # --- using ----------------------------------------------------------------------------
 
@@ -331,11 +394,14 @@ class SqliteEngine:
                 connection = self._writer = self._connect(timeout=0)
             try:
                 self._begin(connection)
+                connection.begun = True
                 yield connection
                 connection.execute("COMMIT")
             except BaseException:
                 self._roll_back(connection)
                 raise
+            finally:
+                connection.begun = False
 
     def _begin(self, connection: SqliteConnection) -> None:
         # SQLite's own busy handler backs off to 100 ms, which starves whoever waited longest.
@@ -406,28 +472,22 @@ class SqliteEngine:
                 cursor = within.raw.execute(sql, parameters)
             names = [column[0] for column in cursor.description or ()]
             return [dict(zip(names, row, strict=True)) for row in cursor]
-        except sqlite3.Error as error:
-            if getattr(
-                error, "sqlite_errorcode", 0
-            ) == sqlite3.SQLITE_AUTH or "because it is a view" in str(error):
-                raise errors.WriteRefused(
-                    f"{sql.strip()!r} would write: the views are rebuilt from events and only "
-                    f"events change them; use a method such as set_run_status()"
-                ) from error
-            if isinstance(error, sqlite3.ProgrammingError | sqlite3.InterfaceError) or (
-                getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_ERROR
-            ):
-                raise errors.InvalidQuery(f"{sql.strip()!r}: {error}") from error
-            _fail(self.name, error)
-        except (OverflowError, UnicodeError, ValueError, TypeError) as error:
-            raise errors.InvalidQuery(f"{sql.strip()!r}: {error}") from error
+        except _FAILURES as error:
+            _fail(self.name, error, sql)
         finally:
             self._guests.append(guest)
 
     def watch(self) -> SqliteWatch:
         """Begin to watch for commits."""
         self._check_open()
-        return SqliteWatch(self, self._connect(self._timeout))
+        watch = SqliteWatch(self)
+        self._watches.add(watch)
+        return watch
+
+    def watching(self) -> SqliteConnection:
+        """Open a connection for a watch."""
+        self._check_open()
+        return self._connect(self._timeout)
 
     def close(self) -> None:
         """Close all connections; closing twice does nothing."""
@@ -441,14 +501,5 @@ def _close_all(connections: list[sqlite3.Connection]) -> None:
         connections.pop().close()
 
 
-_engines: weakref.WeakSet[SqliteEngine] = weakref.WeakSet()
-_inherited: list[list[sqlite3.Connection]] = []  # never closed, see after_fork
-
-
-def _after_fork() -> None:
-    for engine in list(_engines):
-        engine.after_fork()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_after_fork)
+# Connections that a fork caught in use: never closed, and the file never opened again here.
+_inherited: dict[Path, list[sqlite3.Connection]] = {}

@@ -1,9 +1,12 @@
 """The event store: append, read, subscribe."""
 
+import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,6 +22,9 @@ from eventstore.transaction import Fold, Heads, Transaction
 
 PAGE = 5_000
 """Events that are read at a time: no reader holds the log open for longer than this takes."""
+
+FORK_PATIENCE = 5.0
+"""Seconds that a fork waits for what other threads are doing."""
 
 COLUMNS = "position, stream, version, type, schema_version, data, metadata, recorded_at"
 
@@ -54,12 +60,32 @@ class EventStore:
     def __init__(self, engine: Engine, *, clock: Callable[[], int] = _microseconds) -> None:
         self.engine = engine
         self._clock = clock
+        self._follow: Callable[[Transaction], Fold] | None = None
+        self._followed: frozenset[str] = frozenset()
+        self._begin_afresh()
+        _stores.add(self)
+
+    def _begin_afresh(self) -> None:
         self._heads = Heads()
         self._turn = threading.RLock()
         self._current: Transaction | None = None
         self._snapshots = threading.local()
-        self._follow: Callable[[Transaction], Fold] | None = None
-        self._followed: frozenset[str] = frozenset()
+        self._held = self._forkable = False
+
+    def before_fork(self) -> None:
+        """Let go of the database: nothing of SQLite's may be in the middle of a fork."""
+        # A thread that waits for the one that forks must not hang the fork for ever.
+        self._held = self._turn.acquire(timeout=FORK_PATIENCE)
+        idle = self._held and self._current is None
+        self._forkable = self.engine.before_fork(FORK_PATIENCE) if idle else False
+
+    def after_fork(self, *, child: bool) -> None:
+        """Go on, in the parent and in the child of a fork, with connections of their own."""
+        if child:
+            self.engine.after_fork(usable=self._forkable)
+            self._begin_afresh()
+        elif self._held:
+            self._turn.release()
 
     # --- writing --------------------------------------------------------------------------
 
@@ -349,4 +375,25 @@ def _recorded(row: tuple[Any, ...]) -> Recorded:
         decode(type_name, schema_version, data, position),
         decode_metadata(metadata),
         recorded_at,
+    )
+
+
+_stores: weakref.WeakSet[EventStore] = weakref.WeakSet()
+
+
+def _before_fork() -> None:
+    for store in list(_stores):
+        store.before_fork()
+
+
+def _after_fork(*, child: bool) -> None:
+    for store in list(_stores):
+        store.after_fork(child=child)
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=partial(_after_fork, child=False),
+        after_in_child=partial(_after_fork, child=True),
     )

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from eventstore.engine import Watch
+from eventstore.errors import DBException
 from eventstore.recorded import Recorded
 
 PAGE = 1_000  # events that are read ahead
@@ -22,7 +23,8 @@ class Subscription(Iterator[Recorded], AsyncIterator[Recorded]):
         self._watch = watch
         self._read = read
         self._page: deque[Recorded] = deque()
-        self._at_end = True
+        self._error: DBException | None = None
+        self._news = False
         self._closed = False
         self.position = after
         """The position of the last event that was given."""
@@ -31,31 +33,47 @@ class Subscription(Iterator[Recorded], AsyncIterator[Recorded]):
         return self
 
     def __next__(self) -> Recorded:
-        while not self._page:
-            if self._closed:
-                raise StopIteration
+        while not self._closed:
+            if self._page or self._error:
+                return self._give()
             # The watch looks before the read begins: what is committed meanwhile is news again.
-            if not self._at_end or self._watch.wait(PATIENCE):
-                self._turn_page()
-        return self._give()
+            self._news = self._news or self._watch.wait(PATIENCE)
+            if self._news:
+                self._turn_to(*self._read_page())
+        raise StopIteration
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Recorded:
-        while not self._page:
-            if self._closed:
-                raise StopAsyncIteration
-            if not self._at_end or await self._watch.wait_async(PATIENCE):
-                await asyncio.to_thread(self._turn_page)
-        return self._give()
+        while not self._closed:
+            if self._page or self._error:
+                return self._give()
+            self._news = self._news or await self._watch.wait_async(PATIENCE)
+            if self._news:
+                # If this is cancelled, what the thread read is dropped, and read again.
+                self._turn_to(*await asyncio.to_thread(self._read_page))
+        raise StopAsyncIteration
 
-    def _turn_page(self) -> None:
-        for recorded in self._read(self.position, PAGE):
-            self._page.append(recorded)
-        self._at_end = len(self._page) < PAGE
+    def _read_page(self) -> tuple[list[Recorded], DBException | None]:
+        page: list[Recorded] = []
+        try:
+            page.extend(self._read(self.position, PAGE))
+        except DBException as error:
+            # It is about the event behind those that could be read, so they come first.
+            return page, error
+        return page, None
+
+    def _turn_to(self, page: list[Recorded], error: DBException | None) -> None:
+        self._page.extend(page)
+        self._error = error
+        self._news = len(page) == PAGE or error is not None
 
     def _give(self) -> Recorded:
+        if not self._page:
+            error, self._error = self._error, None
+            assert error is not None
+            raise error
         recorded = self._page.popleft()
         self.position = recorded.position
         return recorded
@@ -63,7 +81,6 @@ class Subscription(Iterator[Recorded], AsyncIterator[Recorded]):
     def close(self) -> None:
         """End the subscription; an iteration that waits stops."""
         self._closed = True
-        self._page.clear()
         self._watch.close()
 
     def __enter__(self) -> Self:

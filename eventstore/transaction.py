@@ -204,7 +204,9 @@ class Transaction:
 
         Raises:
             CommandIdReused: the id belongs to another kind of command.
+            InvalidEvent: the id is not text that can be stored.
         """
+        encode_metadata(Metadata(command_id=command_id))
         found = self.connection.execute(
             "SELECT command, first, last, result FROM commands WHERE command_id = ?", (command_id,)
         )

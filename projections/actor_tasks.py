@@ -17,7 +17,7 @@ from eventstore.schema import section
 from projections.view import Row, View
 
 
-class ActorTask(Row, frozen=True, kw_only=False):
+class ActorTask(Row, frozen=True):
     """A row of `actor_tasks`."""
 
     task_id: int

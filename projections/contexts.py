@@ -17,7 +17,7 @@ from eventstore.schema import section
 from projections.view import Row, View
 
 
-class Context(Row, frozen=True, kw_only=False):
+class Context(Row, frozen=True):
     """A row of `contexts`."""
 
     context_id: int

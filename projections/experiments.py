@@ -14,7 +14,7 @@ from eventstore.schema import section
 from projections.view import Row, View
 
 
-class Experiment(Row, frozen=True, kw_only=False):
+class Experiment(Row, frozen=True):
     """A row of `experiments`."""
 
     experiment_id: int

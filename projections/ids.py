@@ -23,7 +23,7 @@ from projections.unit_of_work import Rows
 from projections.view import Row, View
 
 
-class LastId(Row, frozen=True, kw_only=False):
+class LastId(Row, frozen=True):
     """A row of `ids`."""
 
     kind: str

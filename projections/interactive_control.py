@@ -16,7 +16,7 @@ from eventstore.schema import section
 from projections.view import Row, View
 
 
-class Request(Row, frozen=True, kw_only=False):
+class Request(Row, frozen=True):
     """A row of `interactive_control`; `config_digest` is read as `config_leaf`."""
 
     ic_id: int

@@ -20,7 +20,7 @@ from eventstore.schema import section
 from projections.view import Row, View
 
 
-class Pipeline(Row, frozen=True, kw_only=False):
+class Pipeline(Row, frozen=True):
     """A row of `pipelines`."""
 
     pipeline_id: int

@@ -15,7 +15,7 @@ CONTROLLER = 1
 """The key of the one row of `controller_progress`."""
 
 
-class ControllerProgress(Row, frozen=True, kw_only=False):
+class ControllerProgress(Row, frozen=True):
     """The row of `controller_progress`."""
 
     controller_id: int
@@ -43,7 +43,7 @@ controller_progress.on(
 controller_progress.cleared_by(TablesReset)
 
 
-class WorkerProgress(Row, frozen=True, kw_only=False):
+class WorkerProgress(Row, frozen=True):
     """A row of `worker_progress`."""
 
     worker_id: int

@@ -21,7 +21,7 @@ from eventstore.schema import section
 from projections.view import Row, View
 
 
-class Run(Row, frozen=True, kw_only=False):
+class Run(Row, frozen=True):
     """A row of `runs`; `config_digest` names the payload that is read as `config_leaf`."""
 
     run_id: int

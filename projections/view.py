@@ -62,7 +62,7 @@ class View(Generic[R]):
     >>> class StepTaken(Event):
     ...     run_id: int
     ...     loss: float
-    >>> class LastLoss(Row, frozen=True, kw_only=False):
+    >>> class LastLoss(Row, frozen=True):
     ...     run_id: int
     ...     loss: float
     >>> last_loss = View("last_loss", LastLoss, version=1)

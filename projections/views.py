@@ -108,8 +108,7 @@ class Views:
             if self._seen.get(connection) == changes:
                 yield connection
                 return
-            rows = connection.execute("SELECT name, version, position FROM projections")
-            if not self._unsettled({name: (version, at) for name, version, at in rows}):
+            if not self._unsettled(_known(connection)):
                 self._seen[connection] = changes
                 yield connection
                 return
@@ -178,14 +177,22 @@ class Views:
 
     def verify(self) -> list[Difference]:
         """Fold the log in memory and return where the views differ from it; empty means equal."""
-        with self.reading():
-            pass
-        with self.store.snapshot(), self.store.reading() as connection:
-            unit = UnitOfWork(self.views)
-            for recorded in self.store.read():
-                unit.fold(recorded)
-            return [
-                difference
-                for view in self.views
-                for difference in differences(view, unit, connection)
-            ]
+        while True:
+            with self.reading():
+                pass
+            with self.store.snapshot(), self.store.reading() as connection:
+                if self._unsettled(_known(connection)):
+                    continue  # somebody who does not fold them appended in between
+                unit = UnitOfWork(self.views)
+                for recorded in self.store.read():
+                    unit.fold(recorded)
+                return [
+                    difference
+                    for view in self.views
+                    for difference in differences(view, unit, connection)
+                ]
+
+
+def _known(connection: Connection) -> dict[str, tuple[int, int | None]]:
+    rows = connection.execute("SELECT name, version, position FROM projections")
+    return {name: (version, position) for name, version, position in rows}

@@ -14,7 +14,7 @@ from eventstore.schema import section
 from projections.view import Row, View
 
 
-class Task(Row, frozen=True, kw_only=False):
+class Task(Row, frozen=True):
     """A row of `worker_task`."""
 
     task_id: int

@@ -18,6 +18,7 @@ from eventstore.payloads.tensors import Tensors
 _PROTOCOL = 5
 
 _FILES = (io.FileIO, io.BufferedReader, io.BufferedWriter, io.BufferedRandom, io.TextIOWrapper)
+_STREAMS = ("stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__")
 
 # What the code of a pickled object may raise: everything that Python itself raises.
 _ERRORS = (
@@ -99,9 +100,8 @@ class _Pickler(dill.Pickler):
 
     def reducer_override(self, obj: Any) -> Any:
         self.current = obj
-        if issubclass(type(obj), _FILES) and obj not in (sys.stdin, sys.stdout, sys.stderr):
-            # dill would open it again on reading, and so truncate one that is open for writing.
-            raise TypeError("cannot pickle an open file")
+        if issubclass(type(obj), _FILES):
+            return _reduce_file(obj)
         if script_code.is_class_by_value(obj):
             self.classes.append(obj)
         return script_code.reduction(obj)
@@ -110,6 +110,14 @@ class _Pickler(dill.Pickler):
         if getattr(obj, "__module__", None) == "__main__":
             raise TypeError(f"cannot pickle {name!r} of a script")
         super().save_global(obj, name)
+
+
+def _reduce_file(file: Any) -> Any:
+    for name in _STREAMS:
+        if file is getattr(sys, name):
+            return getattr, (sys, name)
+    # dill would open it again on reading, and so truncate one that was open for writing.
+    raise TypeError("cannot pickle an open file")
 
 
 class _Unpickler(dill.Unpickler):

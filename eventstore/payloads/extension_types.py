@@ -1,6 +1,5 @@
 """The single values that MessagePack has no type for, each as an extension of its own."""
 
-import struct
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
@@ -108,8 +107,8 @@ _TYPES: dict[type, tuple[int, Callable[[Any], bytes], Callable[[bytes], Any]]] =
     int: (_INTEGER, _from_integer, _to_integer),
     complex: (
         _COMPLEX,
-        lambda value: struct.pack("<dd", value.real, value.imag),
-        lambda data: complex(*struct.unpack("<dd", data)),
+        lambda value: pack([value.real, value.imag]),
+        lambda data: complex(*_unpack(data)),
     ),
     datetime: (_DATETIME, _from_datetime, _to_datetime),
     date: (
@@ -121,7 +120,11 @@ _TYPES: dict[type, tuple[int, Callable[[Any], bytes], Callable[[bytes], Any]]] =
     timedelta: (_TIMEDELTA, _from_timedelta, lambda data: timedelta(*_unpack(data))),
     Decimal: (_DECIMAL, lambda value: str(value).encode(), lambda data: Decimal(data.decode())),
     UUID: (_UUID, lambda value: value.bytes, lambda data: UUID(bytes=data)),
-    type(Path()): (_PATH, lambda value: _from_text(str(value)), lambda data: Path(_to_text(data))),
+    type(Path()): (
+        _PATH,
+        lambda value: _from_text(value.as_posix()),
+        lambda data: Path(_to_text(data)),
+    ),
 }
 
 TO_EXTENSION = {kind: (code, to_bytes) for kind, (code, to_bytes, _) in _TYPES.items()}

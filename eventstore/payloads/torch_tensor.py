@@ -20,13 +20,14 @@ def lower_tensor(tensor: Any, place: Callable[[memoryview, int], int]) -> Tensor
     if not (parameter or type(tensor) is torch.Tensor) or not _has_bare_bytes(tensor):
         return None
     values: torch.Tensor = tensor.detach().cpu().resolve_conj().resolve_neg()
-    if values.element_size() == 1:
-        values = values.view(torch.uint8)  # dtypes of less than a byte cannot be copied
+    # torch cannot copy every dtype, but whole numbers of every size.
+    of_size = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    values = values.view(of_size.get(values.element_size(), values.dtype))
     order = memory_order(values.stride())
     dense = values.permute(order)
     if values.is_contiguous() or not dense.is_contiguous():
         order, dense = [], values.contiguous()
-    data = dense.reshape(-1).view(torch.uint8).numpy().data
+    data = dense.as_strided((dense.numel(),), (1,)).view(torch.uint8).numpy().data
     return TensorLayout(
         dtype=str(tensor.dtype).removeprefix("torch."),
         shape=tuple(dense.shape),
