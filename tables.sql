@@ -76,6 +76,8 @@ CREATE TABLE IF NOT EXISTS projections (
 
 -- ═════════════════════════════════ the line ═════════════════════════════════
 -- In every view, position is that of the last event that changed the row.
+-- Only what is polled is indexed: each page that a commit touches costs it about as much as the
+-- insertion of the event itself.
 
 
 -- section: experiments
@@ -95,8 +97,6 @@ CREATE TABLE experiments (
     updated_at        TEXT    NOT NULL,
     position          INTEGER NOT NULL
 );
-
-CREATE INDEX experiments_by_status ON experiments (status, experiment_id);
 
 
 -- section: runs
@@ -122,7 +122,6 @@ CREATE TABLE runs_folded (
     position       INTEGER NOT NULL
 );
 
-CREATE INDEX runs_by_status ON runs_folded (status, run_id);
 
 -- What people and programs read: with the configuration, which is stored once, as a payload.
 CREATE VIEW runs AS
@@ -217,8 +216,6 @@ CREATE TABLE contexts (
 );
 
 CREATE INDEX contexts_by_hash ON contexts (context_hash);
-CREATE INDEX contexts_by_status ON contexts (status, context_id);
-
 
 -- section: pipelines
 
@@ -239,9 +236,6 @@ CREATE TABLE pipelines (
     updated_at               TEXT    NOT NULL,
     position                 INTEGER NOT NULL
 );
-
-CREATE INDEX pipelines_by_experiment ON pipelines (experiment_id, pipeline_id);
-CREATE INDEX pipelines_by_status ON pipelines (status, pipeline_id);
 
 
 -- section: actor_tasks

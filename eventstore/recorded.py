@@ -1,6 +1,7 @@
 """An event as it stands in the log."""
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 import msgspec
 
@@ -55,14 +56,13 @@ NO_METADATA = Metadata()
 _decoder = msgspec.json.Decoder(Metadata)
 
 
+@lru_cache(maxsize=1024)
 def encode_metadata(metadata: Metadata) -> str:
     """Return metadata as the JSON text of the log.
 
     Raises:
         InvalidEvent: a field is of a wrong type.
     """
-    if metadata is NO_METADATA:
-        return "{}"
     text = to_json(metadata)
     try:
         _decoder.decode(text)

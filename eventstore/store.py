@@ -148,9 +148,10 @@ class EventStore:
                 return
             try:
                 with self.engine.write() as connection:
-                    self._heads.look(connection)
-                    transaction = Transaction(connection, self._heads, self._clock)
-                    self._leave_behind(transaction)
+                    fresh = self._heads.look(connection)
+                    transaction = Transaction(connection, self._heads, self._clock, fresh)
+                    if fresh:
+                        self._leave_behind(transaction)
                     if self._follow is not None:
                         transaction.fold = self._follow(transaction)
                     self._current = transaction

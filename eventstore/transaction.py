@@ -53,11 +53,11 @@ class Heads:
         self.streams: dict[str, tuple[int, int]] = {}
         self.projections: dict[str, tuple[int, int | None]] = {}
 
-    def look(self, connection: Connection) -> None:
-        """Bring everything up to date, at the start of a transaction."""
+    def look(self, connection: Connection) -> bool:
+        """Bring everything up to date, at the start of a transaction; return whether it was not."""
         changes = connection.changes()
         if connection is self.connection and changes == self.changes:
-            return
+            return False
         self.forget()
         last = connection.execute(
             "SELECT position, recorded_at FROM events ORDER BY position DESC LIMIT 1"
@@ -66,6 +66,7 @@ class Heads:
         rows = connection.execute("SELECT name, version, position FROM projections")
         self.projections = {name: (version, position) for name, version, position in rows}
         self.connection, self.changes = connection, changes
+        return True
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -80,8 +81,12 @@ class Sent(msgspec.Struct, frozen=True):
 class Transaction:
     """Appends events and stores payloads; `EventStore.transaction()` opens one."""
 
-    def __init__(self, connection: Connection, heads: Heads, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, connection: Connection, heads: Heads, clock: Callable[[], int], fresh: bool
+    ) -> None:
         self.connection = connection
+        self.fresh = fresh
+        """Whether somebody else may have written since this store's last transaction."""
         self.fold: Fold | None = None
         self._heads = heads
         self._clock = clock
@@ -254,7 +259,10 @@ class Transaction:
             self.connection.executemany(INSERT_EVENT, self._events)
         self._events.clear()
         heads = [(stream, *head) for stream, head in self._streams.items()]
-        self.connection.executemany(UPSERT_STREAM, heads)
+        if len(heads) == 1:
+            self.connection.execute(UPSERT_STREAM, heads[0])
+        else:
+            self.connection.executemany(UPSERT_STREAM, heads)
         self._streams.clear()
 
 

@@ -41,8 +41,13 @@ class UnitOfWork:
         self._rows: defaultdict[View[Any], dict[Key, Any]] = defaultdict(dict)
         self._dirty: defaultdict[View[Any], set[Key]] = defaultdict(set)
         self._cleared: set[View[Any]] = set()
+        self._concerned: dict[str, list[View[Any]]] = {}
         self.before_query: Callable[[], None] = self.flush
         """Called before a query on the tables: a transaction has more to write than the rows."""
+
+    def __len__(self) -> int:
+        """Return how many rows are in memory."""
+        return sum(map(len, self._rows.values()))
 
     # --- rows -----------------------------------------------------------------------------
 
@@ -108,7 +113,12 @@ class UnitOfWork:
         """Let each view take in an event: the one place where rows change, live and in replay."""
         event = recorded.event
         name = type(event).__name__
-        for view in self.views:
+        concerned = self._concerned.get(name)
+        if concerned is None:
+            concerned = self._concerned[name] = [
+                view for view in self.views if name in view.handlers or name in view.clearing
+            ]
+        for view in concerned:
             when = view.clearing.get(name)
             if when is not None and when(event):
                 self.clear(view)

@@ -39,6 +39,9 @@ ALL: tuple[View[Any], ...] = (
 EVENTS_PER_FLUSH = 20_000
 """Bounds the memory of a rebuild: no more rows than so many events touch are held."""
 
+ROWS_REMEMBERED = 20_000
+"""Likewise for the rows that are kept from one transaction to the next."""
+
 
 class Views:
     """Folds every event of a store into views, in the transaction that appends it.
@@ -53,7 +56,7 @@ class Views:
     def __init__(self, store: EventStore, more: Iterable[View[Any]] = ()) -> None:
         self.store = store
         self.views = (*ALL, *more)
-        self._settled: object = None
+        self._unit: UnitOfWork | None = None
         self._seen: dict[Connection, int] = {}
         store.follow((view.name for view in self.views), self._begin)
         with self.reading():
@@ -67,13 +70,13 @@ class Views:
         return transaction.fold
 
     def _begin(self, transaction: Transaction) -> UnitOfWork:
-        known = transaction.projections
-        if known is not self._settled:
+        # As long as nobody else writes, the rows in memory stay true from one transaction to the
+        # next.
+        if transaction.fresh or self._unit is None or len(self._unit) > ROWS_REMEMBERED:
             self._settle(transaction)
-            self._settled = known
-        unit = UnitOfWork(self.views, transaction.connection)
-        unit.before_query = transaction.flush
-        return unit
+            self._unit = UnitOfWork(self.views, transaction.connection)
+        self._unit.before_query = transaction.flush
+        return self._unit
 
     def _settle(self, transaction: Transaction) -> None:
         plan = self._unsettled(transaction.projections)

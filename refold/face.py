@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self, Unpack
 
+from msgspec.structs import replace
+
 from commands import Command, ResetAllTables, ResetExperimentStates, execute
 from eventstore import Event, Metadata, Subscription, open_store
 from eventstore.errors import InvalidPayload, NotFound
@@ -56,7 +58,7 @@ class Face:
             self.store.close()
             raise
         self.db = Queries(self.views)
-        self.actor = actor
+        self._about = NO_METADATA if actor is None else Metadata(actor=actor)
         self.payloads = PayloadCodec(key=signing_key, allow_dill=allow_dill)
 
     def create_tables(self) -> None:
@@ -92,9 +94,7 @@ class Face:
         return execute(self.views, command, self._metadata(about))
 
     def _metadata(self, about: About) -> Metadata:
-        if self.actor is not None:
-            about = {"actor": self.actor, **about}
-        return Metadata(**about) if about else NO_METADATA
+        return replace(self._about, **about) if about else self._about
 
     @contextmanager
     def batch(self) -> Generator[None, None, None]:

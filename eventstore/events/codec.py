@@ -54,10 +54,10 @@ def encode(event: Event) -> tuple[str, Event]:
         InvalidEvent: the JSON would not give back an equal event (wrong types, NaN, infinity,
             integers beyond 64 bits, NUL, lone surrogates …).
     """
-    name = type(event).__name__
+    name, version = type(event).__name__, event.schema_version
     text = to_json(event)
     try:
-        kept = _decoder(name, event.schema_version)(text)
+        kept = (decoders.get((name, version)) or _decoder(name, version))(text)
     except msgspec.ValidationError as error:
         raise InvalidEvent(f"{name} is not valid: {error}") from error
     if kept != event:
