@@ -32,6 +32,12 @@ BEGIN
     SELECT RAISE(ABORT, 'events are never deleted: append a new one that corrects it');
 END;
 
+CREATE TRIGGER IF NOT EXISTS events_are_never_replaced BEFORE INSERT ON events
+WHEN EXISTS (SELECT 1 FROM events WHERE position = new.position)
+BEGIN
+    SELECT RAISE(ABORT, 'events are never replaced: append a new one that corrects it');
+END;
+
 -- The last event of each stream. With events.previous this is the index by stream: a walk back
 -- along a chain, at a fraction of what an index over (stream, version) costs every append.
 CREATE TABLE IF NOT EXISTS streams (
@@ -63,6 +69,12 @@ END;
 CREATE TRIGGER IF NOT EXISTS payloads_are_never_deleted BEFORE DELETE ON payloads
 BEGIN
     SELECT RAISE(ABORT, 'payloads are never deleted: events refer to them');
+END;
+
+CREATE TRIGGER IF NOT EXISTS payloads_are_never_replaced BEFORE INSERT ON payloads
+WHEN EXISTS (SELECT 1 FROM payloads WHERE digest = new.digest AND content <> new.content)
+BEGIN
+    SELECT RAISE(ABORT, 'payloads are never replaced: they are named by their content');
 END;
 
 -- Which views this store holds, and how far each is folded: NULL means up to the last event,

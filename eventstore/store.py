@@ -1,42 +1,22 @@
 """The event store: append, read, subscribe."""
 
-import os
 import threading
 import time
-import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import msgspec
 
 from eventstore.engine import Connection, Engine
-from eventstore.errors import InvalidCommand, NotFound
+from eventstore.errors import NotFound
 from eventstore.events import Event
-from eventstore.events.codec import decode
-from eventstore.recorded import NO_METADATA, Metadata, Recorded, decode_metadata
+from eventstore.forks import FORK_PATIENCE, watch_forks
+from eventstore.reader import read_events, read_head
+from eventstore.recorded import NO_METADATA, Metadata, Recorded
 from eventstore.subscription import Subscription
 from eventstore.transaction import Fold, Heads, Transaction
-
-PAGE = 5_000
-"""Events that are read at a time: no reader holds the log open for longer than this takes."""
-
-FORK_PATIENCE = 5.0
-"""Seconds that a fork waits for what other threads are doing."""
-
-COLUMNS = "position, stream, version, type, schema_version, data, metadata, recorded_at"
-
-STREAM_POSITIONS = """
-    WITH RECURSIVE chain (position, previous) AS (
-        SELECT e.position, e.previous FROM streams s JOIN events e ON e.position = s.position
-        WHERE s.stream = ? AND e.position > ?
-        UNION ALL
-        SELECT e.position, e.previous FROM chain c JOIN events e ON e.position = c.previous
-        WHERE c.previous > ?
-    )
-    SELECT position FROM chain"""
 
 
 def _microseconds() -> int:
@@ -63,7 +43,7 @@ class EventStore:
         self._follow: Callable[[Transaction], Fold] | None = None
         self._followed: frozenset[str] = frozenset()
         self._begin_afresh()
-        _stores.add(self)
+        watch_forks(self)
 
     def _begin_afresh(self) -> None:
         self._heads = Heads()
@@ -186,9 +166,7 @@ class EventStore:
 
     def head(self) -> int:
         """Return the position of the last event; 0 if there is none."""
-        with self.reading() as connection:
-            ((head,),) = connection.execute("SELECT max(position) FROM events")
-        return head or 0
+        return read_head(self.reading)
 
     def version(self, stream: str) -> int:
         """Return how many events a stream has."""
@@ -227,63 +205,18 @@ class EventStore:
             backwards: the latest first.
 
         Raises:
+            InvalidCommand: `after` or `limit` is negative.
             UnknownEventType, DamagedEvent: when the event in question is reached; those before it
                 have been given by then.
         """
-        names = None if types is None else [t if isinstance(t, str) else t.__name__ for t in types]
-        left = -1 if limit is None else limit
-        if left < -1 or after < 0:
-            raise InvalidCommand(f"limit ({limit}) and after ({after}) must not be negative")
-        if stream is None:
-            pages = self._pages(after, names, backwards)
-        else:
-            pages = self._stream_pages(stream, after, names, backwards)
-        for page in pages:
-            for row in page:
-                if not left:
-                    return
-                left -= 1
-                yield _recorded(row)
-
-    def _pages(
-        self, after: int, names: list[str] | None, backwards: bool
-    ) -> Iterator[list[tuple[Any, ...]]]:
-        chosen = "" if names is None else f"AND type IN ({', '.join('?' * len(names))})"
-        order = "DESC" if backwards else "ASC"
-        statement = (
-            f"SELECT {COLUMNS} FROM events WHERE position > ? AND position <= ? {chosen} "
-            f"ORDER BY position {order} LIMIT {PAGE}"
+        return read_events(
+            self.reading,
+            after,
+            stream=stream,
+            types=types,
+            limit=limit,
+            backwards=backwards,
         )
-        first, last = after, self.head()
-        while first < last:
-            with self.reading() as connection:
-                page = connection.execute(statement, (first, last, *(names or ())))
-            yield page
-            if len(page) < PAGE:
-                return
-            if backwards:
-                last = page[-1][0] - 1
-            else:
-                first = page[-1][0]
-
-    def _stream_pages(
-        self, stream: str, after: int, names: list[str] | None, backwards: bool
-    ) -> Iterator[list[tuple[Any, ...]]]:
-        with self.reading() as connection:
-            found = connection.execute(STREAM_POSITIONS, (stream, after, after))
-        positions = [position for (position,) in found]
-        if not backwards:
-            positions.reverse()
-        size = 500  # parameters in one statement
-        for start in range(0, len(positions), size):
-            part = positions[start : start + size]
-            statement = (
-                f"SELECT {COLUMNS} FROM events WHERE position IN ({', '.join('?' * len(part))}) "
-                f"ORDER BY position {'DESC' if backwards else 'ASC'}"
-            )
-            with self.reading() as connection:
-                page = connection.execute(statement, part)
-            yield page if names is None else [row for row in page if row[3] in names]
 
     def subscribe(
         self,
@@ -304,12 +237,21 @@ class EventStore:
         ...     next(events).event
         RunStarted(run_id=5)
         """
+        # What a transaction of this thread has not committed has not happened yet.
+        committed = self.engine.read
         chosen = None if types is None else list(types)
-        return Subscription(
-            self.engine.watch(),
-            lambda position, limit: self.read(position, stream=stream, types=chosen, limit=limit),
-            after,
-        )
+
+        def read(position: int, limit: int) -> Iterator[Recorded]:
+            return read_events(
+                committed,
+                position,
+                stream=stream,
+                types=chosen,
+                limit=limit,
+                backwards=False,
+            )
+
+        return Subscription(self.engine.watch(), lambda: read_head(committed), read, after)
 
     @contextmanager
     def reading(self) -> Generator[Connection, None, None]:
@@ -365,36 +307,3 @@ class EventStore:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def _recorded(row: tuple[Any, ...]) -> Recorded:
-    position, stream, version, type_name, schema_version, data, metadata, recorded_at = row
-    return Recorded(
-        position,
-        stream,
-        version,
-        decode(type_name, schema_version, data, position),
-        decode_metadata(metadata),
-        recorded_at,
-    )
-
-
-_stores: weakref.WeakSet[EventStore] = weakref.WeakSet()
-
-
-def _before_fork() -> None:
-    for store in list(_stores):
-        store.before_fork()
-
-
-def _after_fork(*, child: bool) -> None:
-    for store in list(_stores):
-        store.after_fork(child=child)
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(
-        before=_before_fork,
-        after_in_parent=partial(_after_fork, child=False),
-        after_in_child=partial(_after_fork, child=True),
-    )

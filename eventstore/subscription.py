@@ -18,10 +18,17 @@ class Subscription(Iterator[Recorded], AsyncIterator[Recorded]):
     """Iterates over events for ever, waiting for new ones; `close()` ends it from any thread."""
 
     def __init__(
-        self, watch: Watch, read: Callable[[int, int], Iterator[Recorded]], after: int
+        self,
+        watch: Watch,
+        head: Callable[[], int],
+        read: Callable[[int, int], Iterator[Recorded]],
+        after: int,
     ) -> None:
         self._watch = watch
+        self._head = head
         self._read = read
+        # Where to read on: events of other types or streams are not looked at twice.
+        self._looked_to = after
         self._page: deque[Recorded] = deque()
         self._error: DBException | None = None
         self._news = False
@@ -55,17 +62,21 @@ class Subscription(Iterator[Recorded], AsyncIterator[Recorded]):
                 self._turn_to(*await asyncio.to_thread(self._read_page))
         raise StopAsyncIteration
 
-    def _read_page(self) -> tuple[list[Recorded], DBException | None]:
+    def _read_page(self) -> tuple[list[Recorded], int, DBException | None]:
         page: list[Recorded] = []
+        head = self._head()
         try:
-            page.extend(self._read(self.position, PAGE))
+            page.extend(self._read(self._looked_to, PAGE))
         except DBException as error:
             # It is about the event behind those that could be read, so they come first.
-            return page, error
-        return page, None
+            return page, page[-1].position if page else self._looked_to, error
+        if len(page) == PAGE:
+            head = page[-1].position
+        return page, max(head, self._looked_to), None
 
-    def _turn_to(self, page: list[Recorded], error: DBException | None) -> None:
+    def _turn_to(self, page: list[Recorded], end: int, error: DBException | None) -> None:
         self._page.extend(page)
+        self._looked_to = end
         self._error = error
         self._news = len(page) == PAGE or error is not None
 

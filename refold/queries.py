@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from eventstore.errors import StoreClosed
+from eventstore.errors import InvalidQuery
 from projections.views import Views
 
 
@@ -32,6 +32,14 @@ class Queries:
         >>> RfDb("example.db").db.execute("SELECT count(*) AS n FROM runs")
         [{'n': 0}]
         """
+        if (
+            not isinstance(query, str)
+            or isinstance(params, str)
+            or not isinstance(params, Sequence)
+        ):
+            raise InvalidQuery(
+                f"{query!r} with {params!r}: pass SQL text, and a tuple or list of parameters"
+            )
         store = self._views.store
         with self._views.reading() as connection:
             within = connection if store.current() is not None else None
@@ -39,7 +47,4 @@ class Queries:
 
     def close(self) -> None:
         """Close the store."""
-        try:
-            self._views.store.close()
-        except StoreClosed:
-            return
+        self._views.store.close()

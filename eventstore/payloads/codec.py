@@ -55,7 +55,12 @@ class PayloadCodec(msgspec.Struct, frozen=True):
         Raises:
             InvalidPayload: it holds what cannot be stored, such as a socket or a generator.
         """
-        parts = _parts(obj)
+        try:
+            parts = _parts(obj)
+        except msgspec.EncodeError as error:
+            raise InvalidPayload(
+                f"an object is too large to be stored ({error}): store it as a NumPy array"
+            ) from error
         key = cast("bytes | None", self.key)
         return b"".join(parts if key is None else sign(parts, key))
 

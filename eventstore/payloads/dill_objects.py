@@ -7,12 +7,12 @@ import pickle
 import sys
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakSet
 
 import dill
 
 from eventstore.errors import InvalidPayload
-from eventstore.payloads import script_code
+from eventstore.payloads.importable import SCRIPTS
+from eventstore.payloads.script_code import reduction
 from eventstore.payloads.tensors import Tensors
 
 _PROTOCOL = 5
@@ -42,22 +42,17 @@ _ERRORS = (
     Warning,
 )
 
-_rebuilt: WeakSet[type] = WeakSet()
-
 
 def dump(obj: Any, tensors: Tensors) -> bytes:
     """Pickle an object with dill; the tensors in it go to `tensors`.
 
     Raises:
-        InvalidPayload: something in it cannot be pickled, or could not be read back elsewhere.
+        InvalidPayload: something in it cannot be pickled, or not so that others can read it.
     """
     file = io.BytesIO()
     pickler = _Pickler(file, tensors)
     try:
         pickler.dump(obj)
-        for cls in pickler.classes:
-            pickler.current = cls
-            _check_rebuilds(cls)
     except RecursionError as error:
         raise InvalidPayload("an object is nested too deeply to be stored") from error
     except _ERRORS as error:
@@ -93,7 +88,6 @@ class _Pickler(dill.Pickler):
         super().__init__(file, protocol=_PROTOCOL, byref=False, recurse=True)
         self._tensors = tensors
         self.current: Any = None
-        self.classes: list[type] = []
 
     def persistent_id(self, obj: Any) -> int | None:
         return self._tensors.add(obj)
@@ -102,12 +96,10 @@ class _Pickler(dill.Pickler):
         self.current = obj
         if issubclass(type(obj), _FILES):
             return _reduce_file(obj)
-        if script_code.is_class_by_value(obj):
-            self.classes.append(obj)
-        return script_code.reduction(obj)
+        return reduction(obj)
 
     def save_global(self, obj: Any, name: str | None = None) -> None:
-        if getattr(obj, "__module__", None) == "__main__":
+        if getattr(obj, "__module__", None) in SCRIPTS:
             raise TypeError(f"cannot pickle {name!r} of a script")
         super().save_global(obj, name)
 
@@ -127,21 +119,3 @@ class _Unpickler(dill.Unpickler):
 
     def persistent_load(self, pid: Any) -> Any:
         return self._tensor(pid)
-
-
-class _Rebuilder(_Unpickler):
-    """Reads like a process that knows none of the classes of this one."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == (script_code.__name__, script_code.make_class.__name__):
-            return script_code.new_class
-        return super().find_class(module, name)
-
-
-def _check_rebuilds(cls: type) -> None:
-    if cls in _rebuilt:
-        return
-    file, tensors = io.BytesIO(), Tensors()
-    _Pickler(file, tensors).dump(cls)
-    _Rebuilder(io.BytesIO(file.getvalue()), tensors.original).load()
-    _rebuilt.add(cls)

@@ -26,7 +26,7 @@ class Tensors:
         self.layouts: list[ArrayLayout | TensorLayout] = []
         self.buffers: list[memoryview] = []
         self._numbers: dict[int, int] = {}
-        self._originals: list[Any] = []
+        self._kept_alive: list[Any] = []
         self._placed: dict[tuple[int, int], int] = {}
 
     def add(self, value: Any) -> int | None:
@@ -37,13 +37,9 @@ class Tensors:
         number = self._numbers.get(id(value))
         if number is None and (layout := self._lower(value, module)) is not None:
             number = self._numbers[id(value)] = len(self.layouts)
-            self._originals.append(value)
+            self._kept_alive.append(value)
             self.layouts.append(layout)
         return number
-
-    def original(self, number: int) -> Any:
-        """The tensor or array that got a number."""
-        return self._originals[number]
 
     def _lower(self, value: Any, module: str) -> ArrayLayout | TensorLayout | None:
         try:

@@ -1,209 +1,27 @@
 """The embedded engine: one SQLite file, any number of threads and processes."""
 
-import asyncio
 import os
 import random
 import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 from urllib.parse import quote
 
 from eventstore import errors, schema
 from eventstore.engine import Connection, Values
+from eventstore.sqlite.connection import FAILURES, SqliteConnection, fail
+from eventstore.sqlite.guard import only_reads
+from eventstore.sqlite.watch import SqliteWatch
 
 Durability = Literal["normal", "full"]
 
 APPLICATION_ID = 0x72666C64  # "rfld", in the header of the file: tells a store from other databases
 LOG_FORMAT = 1  # PRAGMA user_version: of the tables of the log, not of events or views
-
-# Reading news costs one look at shared memory, about a microsecond; 100 looks a second are
-# 0.1 % of a core and bound the delay of a subscription.
-WATCH_INTERVAL = 0.01
-
-_ERRORS: dict[int, tuple[type[errors.DBException], str]] = {
-    sqlite3.SQLITE_FULL: (errors.StoreFull, "the disk is full: make room and try again"),
-    sqlite3.SQLITE_READONLY: (
-        errors.StoreReadOnly,
-        "it can only be read: make the file and its folder writable",
-    ),
-    sqlite3.SQLITE_BUSY: (errors.StoreBusy, "another process holds it: try again"),
-    sqlite3.SQLITE_LOCKED: (errors.StoreBusy, "another connection holds it: try again"),
-    sqlite3.SQLITE_NOTADB: (errors.NotAStore, "it is not a database: pass another path"),
-    sqlite3.SQLITE_CORRUPT: (
-        errors.StoreDamaged,
-        "the file is damaged: keep a copy, then try `sqlite3 FILE .recover`",
-    ),
-    sqlite3.SQLITE_CANTOPEN: (
-        errors.NotAStore,
-        "it cannot be opened: check the path and the rights on its folder",
-    ),
-}
-
-_READING_PRAGMAS = {
-    "application_id",
-    "compile_options",
-    "data_version",
-    "database_list",
-    "foreign_key_list",
-    "freelist_count",
-    "index_info",
-    "index_list",
-    "index_xinfo",
-    "integrity_check",
-    "page_count",
-    "page_size",
-    "quick_check",
-    "table_info",
-    "table_list",
-    "table_xinfo",
-    "user_version",
-}
-_READING_ACTIONS = frozenset(
-    (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE)
-)
-
-
-def _only_reads(action: int, name: str | None, value: str | None, *_: str | None) -> int:
-    if action == sqlite3.SQLITE_PRAGMA:
-        reads = name in _READING_PRAGMAS or (name == "journal_mode" and value is None)
-    else:
-        reads = action in _READING_ACTIONS
-    return sqlite3.SQLITE_OK if reads else sqlite3.SQLITE_DENY
-
-
-def _fail(name: str, error: Exception, sql: str = "") -> NoReturn:
-    code = getattr(error, "sqlite_errorcode", 0)
-    if "closed database" in str(error):
-        raise errors.StoreClosed(f"{name} was closed: open it again") from error
-    if code == sqlite3.SQLITE_AUTH or "because it is a view" in str(error):
-        raise errors.WriteRefused(
-            f"{sql.strip()!r} would write: the views are rebuilt from events and only events "
-            f"change them; use a method such as set_run_status()"
-        ) from error
-    kind, advice = _ERRORS.get(code & 0xFF, (errors.StoreFailed, "see the cause"))
-    if code in (0, sqlite3.SQLITE_ERROR):
-        # Python's own complaints about the statement or its parameters carry no code.
-        raise errors.InvalidQuery(f"{sql.strip()!r}: {error}") from error
-    raise kind(f"{name}: {error}; {advice}") from error
-
-
-_FAILURES = (sqlite3.Error, OverflowError, UnicodeError, ValueError)
-
-
-class SqliteConnection:
-    """A connection whose errors are `DBException`s."""
-
-    def __init__(self, raw: sqlite3.Connection, name: str) -> None:
-        self.raw = raw
-        self.begun = False
-        self._name = name
-
-    def _check_begun(self) -> None:
-        # On a full disk, for one, SQLite ends a transaction by itself; what came after it would
-        # be committed statement by statement.
-        if self.begun and not self.raw.in_transaction:
-            raise errors.StoreFailed(
-                f"{self._name}: the transaction failed and was rolled back: leave its block and "
-                f"begin anew"
-            )
-
-    def execute(self, sql: str, parameters: Values = (), /) -> list[tuple[Any, ...]]:
-        """Run one statement and return all its rows."""
-        if self.begun:
-            self._check_begun()
-        try:
-            return self.raw.execute(sql, parameters).fetchall()
-        except _FAILURES as error:
-            _fail(self._name, error, sql)
-
-    def select(self, sql: str, parameters: Values = (), /) -> list[dict[str, Any]]:
-        """Run one statement and return its rows as dicts."""
-        if self.begun:
-            self._check_begun()
-        try:
-            cursor = self.raw.execute(sql, parameters)
-            names = [column[0] for column in cursor.description]
-            return [dict(zip(names, row, strict=True)) for row in cursor]
-        except _FAILURES as error:
-            _fail(self._name, error, sql)
-
-    def executemany(self, sql: str, rows: Iterable[Values], /) -> None:
-        """Run one statement for each row of parameters."""
-        if self.begun:
-            self._check_begun()
-        try:
-            self.raw.executemany(sql, rows)
-        except _FAILURES as error:
-            _fail(self._name, error, sql)
-
-    def drop(self, name: str) -> None:
-        """Drop a table or an SQL view, if there is one of that name."""
-        for (kind,) in self.execute("SELECT type FROM sqlite_master WHERE name = ?", (name,)):
-            self.execute(f"DROP {kind} {name}")
-
-    def changes(self) -> int:
-        """Return a number that is another one after any other connection has committed."""
-        return self.execute("PRAGMA data_version")[0][0]
-
-
-class SqliteWatch:
-    """Looks for commits of any process at the database's counter of changes."""
-
-    def __init__(self, engine: "SqliteEngine") -> None:
-        self._engine = engine
-        self._connection: SqliteConnection | None = None
-        self._seen: int | None = None
-        self._closed = threading.Event()
-        self._looking = threading.Lock()
-
-    def _news(self) -> bool:
-        with self._looking:
-            if self._closed.is_set():
-                return False
-            if self._connection is None:
-                self._connection = self._engine.watching()
-            now = self._connection.changes()
-            news, self._seen = now != self._seen, now
-            return news
-
-    def rest(self) -> None:
-        """Disconnect until the next look, which then counts as news."""
-        with self._looking:
-            if self._connection is not None:
-                self._engine.disconnect(self._connection)
-            self._connection = self._seen = None
-
-    def wait(self, timeout: float) -> bool:
-        """Return True as soon as anything was committed since the last call that did."""
-        deadline = time.monotonic() + timeout
-        while not self._closed.is_set():
-            if self._news():
-                return True
-            if time.monotonic() >= deadline:
-                return False
-            self._closed.wait(WATCH_INTERVAL)
-        return False
-
-    async def wait_async(self, timeout: float) -> bool:
-        """Do as `wait` does, without blocking the event loop."""
-        deadline = time.monotonic() + timeout
-        while not self._closed.is_set():
-            if self._news():
-                return True
-            if time.monotonic() >= deadline:
-                return False
-            await asyncio.sleep(WATCH_INTERVAL)
-        return False
-
-    def close(self) -> None:
-        """Stop watching; a `wait` under way returns."""
-        self._closed.set()
-        self.rest()
 
 
 class SqliteEngine:
@@ -356,7 +174,7 @@ class SqliteEngine:
                 cached_statements=256,
             )
         except sqlite3.Error as error:
-            _fail(self.name, error)
+            fail(self.name, error)
         self._all.append(raw)
         connection = SqliteConnection(raw, self.name)
         connection.execute(f"PRAGMA synchronous = {self._durability}")
@@ -462,7 +280,7 @@ class SqliteEngine:
             guest = self._guests.pop()
         except IndexError:
             guest = self._connect(self._timeout)
-            guest.raw.set_authorizer(_only_reads)
+            guest.raw.set_authorizer(only_reads)
         try:
             if within is None:
                 cursor = guest.raw.execute(sql, parameters)
@@ -472,19 +290,19 @@ class SqliteEngine:
                 cursor = within.raw.execute(sql, parameters)
             names = [column[0] for column in cursor.description or ()]
             return [dict(zip(names, row, strict=True)) for row in cursor]
-        except _FAILURES as error:
-            _fail(self.name, error, sql)
+        except FAILURES as error:
+            fail(self.name, error, sql)
         finally:
             self._guests.append(guest)
 
     def watch(self) -> SqliteWatch:
         """Begin to watch for commits."""
         self._check_open()
-        watch = SqliteWatch(self)
+        watch = SqliteWatch(self._watching, self.disconnect)
         self._watches.add(watch)
         return watch
 
-    def watching(self) -> SqliteConnection:
+    def _watching(self) -> SqliteConnection:
         """Open a connection for a watch."""
         self._check_open()
         return self._connect(self._timeout)

@@ -1,0 +1,129 @@
+"""Reading the log: page by page, so that no reader holds it open for longer than a page takes."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+from eventstore.engine import Connection
+from eventstore.errors import InvalidCommand
+from eventstore.events import Event
+from eventstore.events.codec import decode
+from eventstore.recorded import Recorded, decode_metadata
+
+Reading = Callable[[], AbstractContextManager[Connection]]
+Page = list[tuple[Any, ...]]
+
+PAGE = 5_000
+"""Events that are read at a time."""
+
+STREAM_PAGE = 500
+"""Likewise from a stream: each takes a parameter of the statement."""
+
+COLUMNS = "position, stream, version, type, schema_version, data, metadata, recorded_at"
+
+STREAM_POSITIONS = """
+    WITH RECURSIVE chain (position, previous) AS (
+        SELECT e.position, e.previous FROM streams s JOIN events e ON e.position = s.position
+        WHERE s.stream = ? AND e.position > ?
+        UNION ALL
+        SELECT e.position, e.previous FROM chain c JOIN events e ON e.position = c.previous
+        WHERE c.previous > ?
+    )
+    SELECT position FROM chain"""
+
+
+def read_events(
+    reading: Reading,
+    after: int,
+    *,
+    stream: str | None,
+    types: Iterable[type[Event] | str] | None,
+    limit: int | None,
+    backwards: bool,
+) -> Iterator[Recorded]:
+    """Iterate over the events after a position; see `EventStore.read`."""
+    if after < 0 or (limit is not None and limit < 0):
+        raise InvalidCommand(f"after ({after}) and limit ({limit}) must not be negative")
+    names = None if types is None else [t if isinstance(t, str) else t.__name__ for t in types]
+    if stream is None:
+        pages = _pages(reading, after, names, backwards)
+    else:
+        pages = _stream_pages(reading, stream, after, names, backwards)
+    return _decoded(pages, limit)
+
+
+def read_head(reading: Reading) -> int:
+    """Return the position of the last event; 0 if there is none."""
+    with reading() as connection:
+        ((head,),) = connection.execute("SELECT max(position) FROM events")
+    return head or 0
+
+
+def _decoded(pages: Iterator[Page], limit: int | None) -> Iterator[Recorded]:
+    left = -1 if limit is None else limit
+    for page in pages:
+        for row in page:
+            if not left:
+                return
+            left -= 1
+            yield _recorded(row)
+
+
+def _recorded(row: tuple[Any, ...]) -> Recorded:
+    position, stream, version, type_name, schema_version, data, metadata, recorded_at = row
+    return Recorded(
+        position,
+        stream,
+        version,
+        decode(type_name, schema_version, data, position),
+        decode_metadata(metadata),
+        recorded_at,
+    )
+
+
+def _pages(
+    reading: Reading, after: int, names: list[str] | None, backwards: bool
+) -> Iterator[Page]:
+    chosen = "" if names is None else f"AND type IN ({_marks(names)})"
+    statement = (
+        f"SELECT {COLUMNS} FROM events WHERE position > ? AND position <= ? {chosen} "
+        f"ORDER BY position {_order(backwards)} LIMIT {PAGE}"
+    )
+    first, last = after, read_head(reading)
+    while first < last:
+        with reading() as connection:
+            page = connection.execute(statement, (first, last, *(names or ())))
+        yield page
+        if len(page) < PAGE:
+            return
+        if backwards:
+            last = page[-1][0] - 1
+        else:
+            first = page[-1][0]
+
+
+def _stream_pages(
+    reading: Reading, stream: str, after: int, names: list[str] | None, backwards: bool
+) -> Iterator[Page]:
+    with reading() as connection:
+        found = connection.execute(STREAM_POSITIONS, (stream, after, after))
+    positions = [position for (position,) in found]
+    if not backwards:
+        positions.reverse()
+    for start in range(0, len(positions), STREAM_PAGE):
+        part = positions[start : start + STREAM_PAGE]
+        statement = (
+            f"SELECT {COLUMNS} FROM events WHERE position IN ({_marks(part)}) "
+            f"ORDER BY position {_order(backwards)}"
+        )
+        with reading() as connection:
+            page = connection.execute(statement, part)
+        yield page if names is None else [row for row in page if row[3] in names]
+
+
+def _marks(values: list[Any]) -> str:
+    return ", ".join("?" * len(values))
+
+
+def _order(backwards: bool) -> str:
+    return "DESC" if backwards else "ASC"

@@ -1,0 +1,103 @@
+"""A connection to an SQLite file whose errors are `DBException`s."""
+
+import sqlite3
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+from eventstore import errors
+from eventstore.engine import Values
+
+_ERRORS: dict[int, tuple[type[errors.DBException], str]] = {
+    sqlite3.SQLITE_FULL: (errors.StoreFull, "the disk is full: make room and try again"),
+    sqlite3.SQLITE_READONLY: (
+        errors.StoreReadOnly,
+        "it can only be read: make the file and its folder writable",
+    ),
+    sqlite3.SQLITE_BUSY: (errors.StoreBusy, "another process holds it: try again"),
+    sqlite3.SQLITE_LOCKED: (errors.StoreBusy, "another connection holds it: try again"),
+    sqlite3.SQLITE_NOTADB: (errors.NotAStore, "it is not a database: pass another path"),
+    sqlite3.SQLITE_CORRUPT: (
+        errors.StoreDamaged,
+        "the file is damaged: keep a copy, then try `sqlite3 FILE .recover`",
+    ),
+    sqlite3.SQLITE_CANTOPEN: (
+        errors.NotAStore,
+        "it cannot be opened: check the path and the rights on its folder",
+    ),
+}
+
+
+def fail(name: str, error: Exception, sql: str = "") -> NoReturn:
+    """Raise the `DBException` that says what an error of SQLite's or Python's means."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    if "closed database" in str(error):
+        raise errors.StoreClosed(f"{name} was closed: open it again") from error
+    if code == sqlite3.SQLITE_AUTH or "because it is a view" in str(error):
+        raise errors.WriteRefused(
+            f"{sql.strip()!r} would write: the views are rebuilt from events and only events "
+            f"change them; use a method such as set_run_status()"
+        ) from error
+    kind, advice = _ERRORS.get(code & 0xFF, (errors.StoreFailed, "see the cause"))
+    if code in (0, sqlite3.SQLITE_ERROR):
+        # Python's own complaints about the statement or its parameters carry no code.
+        raise errors.InvalidQuery(f"{sql.strip()!r}: {error}") from error
+    raise kind(f"{name}: {error}; {advice}") from error
+
+
+FAILURES = (sqlite3.Error, OverflowError, UnicodeError, ValueError)
+
+
+class SqliteConnection:
+    """A connection whose errors are `DBException`s."""
+
+    def __init__(self, raw: sqlite3.Connection, name: str) -> None:
+        self.raw = raw
+        self.begun = False
+        self._name = name
+
+    def _check_begun(self) -> None:
+        # On a full disk, for one, SQLite ends a transaction by itself; what came after it would
+        # be committed statement by statement.
+        if self.begun and not self.raw.in_transaction:
+            raise errors.StoreFailed(
+                f"{self._name}: the transaction failed and was rolled back: leave its block and "
+                f"begin anew"
+            )
+
+    def execute(self, sql: str, parameters: Values = (), /) -> list[tuple[Any, ...]]:
+        """Run one statement and return all its rows."""
+        if self.begun:
+            self._check_begun()
+        try:
+            return self.raw.execute(sql, parameters).fetchall()
+        except FAILURES as error:
+            fail(self._name, error, sql)
+
+    def select(self, sql: str, parameters: Values = (), /) -> list[dict[str, Any]]:
+        """Run one statement and return its rows as dicts."""
+        if self.begun:
+            self._check_begun()
+        try:
+            cursor = self.raw.execute(sql, parameters)
+            names = [column[0] for column in cursor.description]
+            return [dict(zip(names, row, strict=True)) for row in cursor]
+        except FAILURES as error:
+            fail(self._name, error, sql)
+
+    def executemany(self, sql: str, rows: Iterable[Values], /) -> None:
+        """Run one statement for each row of parameters."""
+        if self.begun:
+            self._check_begun()
+        try:
+            self.raw.executemany(sql, rows)
+        except FAILURES as error:
+            fail(self._name, error, sql)
+
+    def drop(self, name: str) -> None:
+        """Drop a table or an SQL view, if there is one of that name."""
+        for (kind,) in self.execute("SELECT type FROM sqlite_master WHERE name = ?", (name,)):
+            self.execute(f"DROP {kind} {name}")
+
+    def changes(self) -> int:
+        """Return a number that is another one after any other connection has committed."""
+        return self.execute("PRAGMA data_version")[0][0]

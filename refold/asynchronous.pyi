@@ -1,0 +1,392 @@
+"""Made from the sync faces by `python tests/test_async_faces.py`: do not edit."""
+
+import os
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self, Unpack
+
+from commands import Command
+from eventstore import Event, Subscription
+from eventstore.sqlite import Durability
+from eventstore.statuses import (
+    ActorTaskStatus,
+    ContextStatus,
+    ControllerTask,
+    ExperimentStatus,
+    InferenceStatus,
+    PipelineStatus,
+    RunEndedBy,
+    RunSource,
+    RunStatus,
+    TaskStatus,
+    WorkerTask,
+)
+from projections import Difference, View
+from refold.about import About
+from refold.face import Face
+from refold.rf_database import RFDatabase
+from refold.rf_db import RfDb
+
+Rows = list[dict[str, Any]]
+Time = str | datetime | float
+
+class AsyncFace:
+    face_type: type[Face]
+
+    def __init__(
+        self,
+        path_or_url: str | os.PathLike[str] = "rapidfire.db",
+        *,
+        actor: str | None = None,
+        durability: Durability = "normal",
+        timeout: float = 30,
+        signing_key: bytes | str | None = None,
+        allow_dill: bool = True,
+        projections: Iterable[View[Any]] = (),
+        clock: Callable[[], int] | None = None,
+    ) -> None: ...
+    @asynccontextmanager
+    def batch(self) -> AsyncGenerator[None]:
+        """Put the commands of the block into one transaction: all of them happen or none."""
+
+    async def execute(self, query: str, params: Any = ()) -> list[dict[str, Any]]:
+        """Answer a SELECT as dicts: `db.db.execute` of the sync face."""
+
+    async def close(self) -> None:
+        """Close the store; closing twice does nothing."""
+
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+    def __init_subclass__(cls, face: type[Face]) -> None: ...
+    async def create_tables(self) -> None:
+        """Make sure that all tables are there; opening a store does so already."""
+
+    async def send(self, command: Command, **about: Unpack[About]) -> Any:
+        """Carry out a command in one transaction and return its result."""
+
+    async def reset_all_tables(
+        self, experiments_table: bool = False, **about: Unpack[About]
+    ) -> None:
+        """Empty the views, the experiments only if asked to; the history stays in the log."""
+
+    async def reset_experiment_states(
+        self, fail_runs: bool = False, **about: Unpack[About]
+    ) -> dict[str, Any]:
+        """Recover from a crash: what was in progress becomes failed, by one compensating event."""
+
+    async def put_payload(self, value: Any) -> str:
+        """Store any Python object, such as a checkpoint, and return the digest that names it."""
+
+    async def get_payload(self, digest: str) -> Any:
+        """Return the object that a digest names."""
+
+    async def subscribe(
+        self,
+        after: int = 0,
+        *,
+        stream: str | None = None,
+        types: Iterable[type[Event] | str] | None = None,
+    ) -> Subscription:
+        """Iterate over the events after a position, then over new ones, in order, for ever."""
+
+    async def rebuild(self, *, progress: bool | None = None) -> int:
+        """Fold the whole log into new views; readers see the old ones until these are complete."""
+
+    async def verify(self) -> list[Difference]:
+        """Fold the log and return every row and column in which a view differs; empty: equal."""
+
+class AsyncRfDb(AsyncFace, face=RfDb):
+    async def create_experiment(
+        self,
+        experiment_name: str,
+        experiments_path: str | None = None,
+        status: ExperimentStatus | str = ExperimentStatus.NEW,
+        **about: Unpack[About],
+    ) -> int:
+        """Set up an experiment and return its id."""
+
+    async def get_running_experiment(self) -> dict[str, Any]:
+        """Return the newest experiment that runs."""
+
+    async def set_experiment_status(
+        self, experiment_id: int, status: ExperimentStatus | str, **about: Unpack[About]
+    ) -> None:
+        """Move an experiment to a status."""
+
+    async def create_run(
+        self,
+        experiment_id: int,
+        run_name: str | None = None,
+        mlflow_run_id: str | None = None,
+        config_leaf: Any = None,
+        status: RunStatus | str = RunStatus.NEW,
+        source: RunSource | str = RunSource.USER,
+        seed: int | None = None,
+        num_chunks: int | None = None,
+        parent_run_id: int | None = None,
+        warm_start: bool = False,
+        **about: Unpack[About],
+    ) -> int:
+        """Give a configuration a run and return its id."""
+
+    async def get_run(self, run_id: int) -> dict[str, Any]:
+        """Return a run."""
+
+    async def get_all_runs(self) -> Rows:
+        """Return all runs, with their metrics, by id."""
+
+    async def get_runs_by_status(self, status: RunStatus | str | Iterable[RunStatus | str]) -> Rows:
+        """Return the runs that have a status, or one of several, by id."""
+
+    async def set_run_status(
+        self, run_id: int, status: RunStatus | str, **about: Unpack[About]
+    ) -> None:
+        """Move a run to a status."""
+
+    async def set_run_ended_by(
+        self, run_id: int, ended_by: RunEndedBy | str, **about: Unpack[About]
+    ) -> None:
+        """Note how a run ended."""
+
+    async def update_run_metrics(
+        self, run_id: int, metrics: Mapping[str, Any] | str, **about: Unpack[About]
+    ) -> None:
+        """Note a run's metrics, a dict or its JSON; they take the place of those before."""
+
+    async def set_run_progress(
+        self, run_id: int, current_chunk: int, current_epoch: int, **about: Unpack[About]
+    ) -> None:
+        """Note the chunk and the epoch that a run has come to."""
+
+    async def create_worker_task(
+        self, run_id: int, worker_id: int, chunk_id: int, epoch: int = 0, **about: Unpack[About]
+    ) -> int:
+        """Schedule a chunk of a run for a worker and return the task's id."""
+
+    async def get_worker_task(self, task_id: int) -> dict[str, Any]:
+        """Return a task."""
+
+    async def get_next_worker_task(self, worker_id: int) -> dict[str, Any] | None:
+        """Return the oldest task that is scheduled for a worker, or None."""
+
+    async def claim_next_worker_task(
+        self, worker_id: int, **about: Unpack[About]
+    ) -> dict[str, Any] | None:
+        """Start the oldest task that is scheduled for a worker and return it, or None."""
+
+    async def set_worker_task_status(
+        self, task_id: int, status: TaskStatus | str, **about: Unpack[About]
+    ) -> None:
+        """Move a task to a status."""
+
+    async def get_controller_task(self) -> dict[str, Any] | None:
+        """Return what the controller does (`task`, `status`), or None if it never told."""
+
+    async def set_controller_task(
+        self,
+        task: ControllerTask | str,
+        status: TaskStatus | str = TaskStatus.IN_PROGRESS,
+        **about: Unpack[About],
+    ) -> None:
+        """Note what the controller does."""
+
+    async def get_worker_progress(self, worker_id: int) -> dict[str, Any] | None:
+        """Return what a worker does (`task`, `status`), or None if it never told."""
+
+    async def set_worker_progress(
+        self,
+        worker_id: int,
+        task: WorkerTask | str,
+        status: TaskStatus | str = TaskStatus.IN_PROGRESS,
+        **about: Unpack[About],
+    ) -> None:
+        """Note what a worker does."""
+
+    async def request_clone_modify(
+        self,
+        run_id: int,
+        config_leaf: Any = None,
+        warm_start: bool = False,
+        **about: Unpack[About],
+    ) -> int:
+        """Ask for a copy of a run with another configuration; return the request's id."""
+
+    async def request_stop(self, run_id: int, **about: Unpack[About]) -> int:
+        """Ask to stop a run; return the request's id."""
+
+    async def request_resume(self, run_id: int, **about: Unpack[About]) -> int:
+        """Ask to let a run go on; return the request's id."""
+
+    async def request_delete(self, run_id: int, **about: Unpack[About]) -> int:
+        """Ask to delete a run; return the request's id."""
+
+    async def get_ic_ops_request(self) -> Rows:
+        """Return the requests that nobody has processed, the oldest first."""
+
+    async def mark_ic_ops_completed(self, ic_id: int, **about: Unpack[About]) -> None:
+        """Note that a request was carried out."""
+
+    async def mark_ic_ops_failed(
+        self, ic_id: int, error: str | None = None, **about: Unpack[About]
+    ) -> None:
+        """Note that a request could not be carried out, and why."""
+
+    async def mark_ic_ops_skipped(
+        self, ic_id: int, error: str | None = None, **about: Unpack[About]
+    ) -> None:
+        """Note that nothing was to be done for a request, and why."""
+
+class AsyncRFDatabase(AsyncFace, face=RFDatabase):
+    async def create_experiment(
+        self,
+        experiment_name: str,
+        num_shards: int = 0,
+        num_actors: int = 0,
+        num_cpus: float | None = None,
+        num_gpus: float | None = None,
+        status: InferenceStatus | ExperimentStatus | str = InferenceStatus.RUNNING,
+        experiments_path: str | None = None,
+        **about: Unpack[About],
+    ) -> int:
+        """Set up an experiment, running by default, and return its id."""
+
+    async def get_current_experiment(self) -> dict[str, Any]:
+        """Return the newest experiment that runs."""
+
+    async def get_all_experiment_names(self) -> list[str]:
+        """Return the names of all inference experiments, by id."""
+
+    async def set_experiment_status(
+        self,
+        experiment_id: int,
+        status: InferenceStatus | ExperimentStatus | str,
+        **about: Unpack[About],
+    ) -> None:
+        """Move an experiment to a status."""
+
+    async def set_experiment_error(
+        self, experiment_id: int, error: str, **about: Unpack[About]
+    ) -> None:
+        """Note an experiment's error message."""
+
+    async def get_experiment_error(self, experiment_id: int) -> str:
+        """Return an experiment's error message, empty if there is none."""
+
+    async def create_context(
+        self,
+        context_hash: str,
+        rag_config_json: Mapping[str, Any] | str | None = None,
+        prompt_config_json: Mapping[str, Any] | str | None = None,
+        status: ContextStatus | str = ContextStatus.PENDING,
+        **about: Unpack[About],
+    ) -> int:
+        """Describe a context and return its id; a known hash gives the existing one's."""
+
+    async def get_context(self, context_id: int) -> dict[str, Any]:
+        """Return a context."""
+
+    async def set_context_status(
+        self, context_id: int, status: ContextStatus | str, **about: Unpack[About]
+    ) -> None:
+        """Move a context to a status."""
+
+    async def set_context_start_time(
+        self, context_id: int, start_time: Time, **about: Unpack[About]
+    ) -> None:
+        """Note when the building of a context began."""
+
+    async def set_context_end_time(
+        self,
+        context_id: int,
+        end_time: Time,
+        duration_seconds: float | None = None,
+        **about: Unpack[About],
+    ) -> None:
+        """Note when the building of a context ended, and how many seconds it took."""
+
+    async def set_context_error(self, context_id: int, error: str, **about: Unpack[About]) -> None:
+        """Note a context's error message."""
+
+    async def create_pipeline(
+        self,
+        experiment_id: int,
+        pipeline_name: str,
+        pipeline_type: str,
+        model_config_json: Mapping[str, Any] | str | None = None,
+        sampling_params_json: Mapping[str, Any] | str | None = None,
+        status: PipelineStatus | str = PipelineStatus.NEW,
+        context_id: int | None = None,
+        **about: Unpack[About],
+    ) -> int:
+        """Give a model with its sampling parameters a pipeline and return its id."""
+
+    async def get_pipeline(self, pipeline_id: int) -> dict[str, Any]:
+        """Return a pipeline."""
+
+    async def get_all_pipelines(self, experiment_id: int) -> Rows:
+        """Return the pipelines of an experiment, by id."""
+
+    async def set_pipeline_status(
+        self, pipeline_id: int, status: PipelineStatus | str, **about: Unpack[About]
+    ) -> None:
+        """Move a pipeline to a status."""
+
+    async def set_pipeline_progress(
+        self,
+        pipeline_id: int,
+        current_shard_id: int | None,
+        shards_completed: int,
+        total_samples_processed: int,
+        **about: Unpack[About],
+    ) -> None:
+        """Note how many shards and samples a pipeline has processed."""
+
+    async def set_pipeline_error(
+        self, pipeline_id: int, error: str, **about: Unpack[About]
+    ) -> None:
+        """Note a pipeline's error message."""
+
+    async def create_actor_task(
+        self,
+        experiment_id: int,
+        pipeline_id: int,
+        actor_id: int,
+        shard_id: int,
+        **about: Unpack[About],
+    ) -> int:
+        """Schedule a shard of a pipeline for an actor and return the task's id."""
+
+    async def get_actor_task(self, task_id: int) -> dict[str, Any]:
+        """Return a task."""
+
+    async def get_running_actor_tasks(self, experiment_id: int) -> Rows:
+        """Return the tasks of an experiment that are in progress, by id."""
+
+    async def set_actor_task_status(
+        self, task_id: int, status: ActorTaskStatus | TaskStatus | str, **about: Unpack[About]
+    ) -> None:
+        """Move a task to a status."""
+
+    async def set_actor_task_start_time(
+        self, task_id: int, start_time: Time, **about: Unpack[About]
+    ) -> None:
+        """Note when the work on a task began."""
+
+    async def set_actor_task_end_time(
+        self,
+        task_id: int,
+        end_time: Time,
+        duration_seconds: float | None = None,
+        **about: Unpack[About],
+    ) -> None:
+        """Note when the work on a task ended, and how many seconds it took."""
+
+    async def set_actor_task_error(self, task_id: int, error: str, **about: Unpack[About]) -> None:
+        """Note a task's error message."""
