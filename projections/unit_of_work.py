@@ -13,6 +13,8 @@ from projections.view import Handler, Key, R, Row, View
 
 T = TypeVar("T", bound=Row)
 
+Concern = tuple[View[Any], Callable[[Any], bool] | None, Handler | None]
+
 
 class Rows(Protocol):
     """What a decision may look at."""
@@ -41,7 +43,7 @@ class UnitOfWork:
         self._rows: defaultdict[View[Any], dict[Key, Any]] = defaultdict(dict)
         self._dirty: defaultdict[View[Any], set[Key]] = defaultdict(set)
         self._cleared: set[View[Any]] = set()
-        self._concerned: dict[str, list[View[Any]]] = {}
+        self._concerned: dict[str, list[Concern]] = {}
         self.before_query: Callable[[], None] = self.flush
         """Called before a query on the tables: a transaction has more to write than the rows."""
 
@@ -116,21 +118,27 @@ class UnitOfWork:
         concerned = self._concerned.get(name)
         if concerned is None:
             concerned = self._concerned[name] = [
-                view for view in self.views if name in view.handlers or name in view.clearing
+                (view, view.clearing.get(name), view.handlers.get(name))
+                for view in self.views
+                if name in view.handlers or name in view.clearing
             ]
-        for view in concerned:
-            when = view.clearing.get(name)
-            if when is not None and when(event):
+        for view, clears, handler in concerned:
+            if clears is not None and clears(event):
                 self.clear(view)
-            handler = view.handlers.get(name)
-            if handler is not None:
+            if handler is None:
+                continue
+            if handler.key is not None:
+                self._evolve(view, handler.key(event), handler, recorded)
+            elif handler.keys is not None:
                 for key in handler.keys(event):
                     self._evolve(view, key, handler, recorded)
 
     def _evolve(self, view: View[Any], key: Key, handler: Handler, recorded: Recorded) -> None:
-        before = None if handler.creates else self.get(view, key)
+        before = None if handler.regardless else self.get(view, key)
+        if before is None and not handler.begins:
+            return
         after = handler.evolve(before, recorded.event)
-        if after is None or after is before:
+        if after is before:
             return
         # The fresh row is nobody else's yet.
         if before is None:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import cached_property
+from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -32,18 +33,19 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 R = TypeVar("R", bound=Row)
 E = TypeVar("E", bound=Event)
 
-Keys = Callable[[Any], Iterable[Key]]
-Evolve = Callable[[Any, Any], Any]
-
 
 class Handler(msgspec.Struct, frozen=True):
     """What an event does to rows of a view."""
 
-    keys: Keys
-    """The keys of the rows that it touches."""
-    evolve: Evolve
+    evolve: Callable[[Any, Any], Any]
     """The row before (None if there is none) and the event give the row after."""
-    creates: bool
+    key: Callable[[Any], Key] | None
+    """Gives the key of the one row that the event touches …"""
+    keys: Callable[[Any], Iterable[Key]] | None = None
+    """… or, if it touches several, their keys."""
+    begins: bool = False
+    """Whether it also sets a row where there is none."""
+    regardless: bool = False
     """Whether the row before is of no account, so that it need not be loaded."""
 
 
@@ -97,7 +99,10 @@ class View(Generic[R]):
     ) -> None:
         """Declare that an event creates a row, or begins it anew."""
         self.handlers[event.__name__] = Handler(
-            self._keys(event, key), lambda _, happened: create(happened), creates=True
+            lambda _, happened: create(happened),
+            key or self._key_of(event),
+            begins=True,
+            regardless=True,
         )
 
     def on(
@@ -116,29 +121,23 @@ class View(Generic[R]):
             key: the row's key, if it is not the event's field of the name of the key column.
             keys: the keys, if the event touches several rows.
         """
-        self.handlers[event.__name__] = Handler(
-            keys or self._keys(event, key),
-            lambda row, happened: None if row is None else evolve(row, happened),
-            creates=False,
-        )
+        one = None if keys else key or self._key_of(event)
+        self.handlers[event.__name__] = Handler(evolve, one, keys)
 
     def put_by(
         self, event: type[E], evolve: Callable[[R | None, E], R], *, key: Callable[[E], Key]
     ) -> None:
         """Declare how an event changes a row or, where there is None, begins it."""
-        self.handlers[event.__name__] = Handler(self._keys(event, key), evolve, creates=False)
+        self.handlers[event.__name__] = Handler(evolve, key, begins=True)
 
     def cleared_by(self, event: type[E], when: Callable[[E], bool] = lambda _: True) -> None:
         """Declare that an event empties the view."""
         self.clearing[event.__name__] = when
 
-    def _keys(self, event: type[E], key: Callable[[E], Key] | None) -> Keys:
-        if key is not None:
-            return lambda happened: (key(happened),)
-        name = self.key
-        if name not in event.__struct_fields__:
-            raise TypeError(f"{event.__name__} has no field {name!r}: pass key= or keys=")
-        return lambda happened: (getattr(happened, name),)
+    def _key_of(self, event: type[Event]) -> Callable[[Any], Key]:
+        if self.key not in event.__struct_fields__:
+            raise TypeError(f"{event.__name__} has no field {self.key!r}: pass key= or keys=")
+        return attrgetter(self.key)
 
     # --- the table ------------------------------------------------------------------------
 
@@ -193,13 +192,15 @@ class View(Generic[R]):
         )
 
 
+_EPOCH = EPOCH.replace(tzinfo=None)
+
+
 def _text(microseconds: int) -> str:
-    time = EPOCH + microseconds * MICROSECOND
-    return time.replace(tzinfo=None).isoformat(" ", "microseconds")
+    return (_EPOCH + microseconds * MICROSECOND).isoformat(" ", "microseconds")
 
 
 def _microseconds(text: str) -> int:
-    return (datetime.fromisoformat(f"{text}+00:00") - EPOCH) // MICROSECOND
+    return (datetime.fromisoformat(text) - _EPOCH) // MICROSECOND
 
 
 _CREATES = re.compile(r"CREATE\s+(?:TABLE|VIEW)\s+(\w+)")
