@@ -70,9 +70,9 @@ class Subscription(Iterator[Recorded], AsyncIterator[Recorded]):
         except DBException as error:
             # It is about the event behind those that could be read, so they come first.
             return page, page[-1].position if page else self._looked_to, error
-        if len(page) == PAGE:
-            head = page[-1].position
-        return page, max(head, self._looked_to), None
+        end = page[-1].position if page else self._looked_to
+        # The read may have seen more than the head before it; a full page has seen less.
+        return page, end if len(page) == PAGE else max(head, end), None
 
     def _turn_to(self, page: list[Recorded], end: int, error: DBException | None) -> None:
         self._page.extend(page)
