@@ -1,0 +1,66 @@
+"""`docs/reference.md` lists what the code defines; `python tests/test_reference.py` rewrites it."""
+
+import inspect
+from pathlib import Path
+
+import msgspec
+
+from commands import transitions
+from eventstore.events import Event, event_types
+from projections import ALL
+
+PAGE = Path(__file__).parent.parent / "docs" / "reference.md"
+
+HEAD = """# Reference
+
+Written by `python tests/test_reference.py` from the code; a test keeps it true.
+
+## Events
+
+Each row is a type; `field?` may be None. *Changes* names the views whose rows it changes.
+
+| event | stream | fields | what happened | changes |
+| --- | --- | --- | --- | --- |
+"""
+
+
+def reference() -> str:
+    """Return the page as the code has it."""
+    own = [cls for cls in event_types() if cls.__module__.startswith("eventstore.events")]
+    lines = [_event(cls) for cls in sorted(own, key=lambda cls: (cls.__module__, own.index(cls)))]
+    page = HEAD + "\n".join(lines) + "\n\n## Views\n"
+    for view in ALL:
+        columns = ", ".join(f"`{column}`" for column in view.columns)
+        page += f"\n**{view.name}** (version {view.version}): {columns}\n"
+    page += (
+        "\n## Legal moves\n\nA status that is set again changes nothing; any other move is refused "
+        "with `IllegalTransition`.\n"
+    )
+    for name, moves in vars(transitions).items():
+        if isinstance(moves, dict) and name.isupper():
+            page += f"\n**{name.lower().replace('_', ' ')}**\n\n"
+            for before, after in moves.items():
+                ways = ", ".join(word for word in moves if word in after) or "nothing"
+                page += f"- {before} → {ways}\n"
+    return page
+
+
+def _event(cls: type[Event]) -> str:
+    fields = [
+        f"{field.name}{'?' if field.default is None else ''}"
+        for field in msgspec.structs.fields(cls)
+    ]
+    changes = [v.name for v in ALL if cls.__name__ in v.handlers or cls.__name__ in v.clearing]
+    stream = inspect.getdoc(cls.stream) or ""
+    return (
+        f"| `{cls.__name__}` | {stream.split(':')[0].rstrip('.')} | {', '.join(fields)} "
+        f"| {' '.join((inspect.getdoc(cls) or '').split())} | {', '.join(changes)} |"
+    )
+
+
+def test_the_reference_is_true() -> None:
+    assert PAGE.read_text("utf-8") == reference(), "run `python tests/test_reference.py`"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(reference(), "utf-8")
