@@ -1,6 +1,5 @@
 """A subscription: what has happened, then what happens."""
 
-import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from types import TracebackType
@@ -53,6 +52,8 @@ class Subscription(Iterator[Recorded], AsyncIterator[Recorded]):
         return self
 
     async def __anext__(self) -> Recorded:
+        import asyncio  # see SqliteWatch.wait_async
+
         while not self._closed:
             if self._page or self._error:
                 return self._give()

@@ -4,8 +4,6 @@ from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from typing import Any
 
-from tqdm import tqdm
-
 from eventstore.engine import Connection
 from eventstore.errors import StoreTooNew
 from eventstore.store import EventStore
@@ -147,6 +145,8 @@ class Views:
                     connection.drop(name)
                 for statement in view.schema:
                     connection.execute(statement)
+        from tqdm import tqdm  # only a rebuild needs it, and it takes long to import
+
         start = min(plan.values())
         bar = tqdm(
             desc="folding events into views",

@@ -4,6 +4,8 @@
 the same, awaited.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from eventstore.errors import (
     CommandIdReused,
     DamagedEvent,
@@ -42,9 +44,11 @@ from eventstore.statuses import (
     TaskStatus,
     WorkerTask,
 )
-from refold.asynchronous import AsyncRFDatabase, AsyncRfDb
 from refold.rf_database import RFDatabase
 from refold.rf_db import RfDb
+
+if TYPE_CHECKING:
+    from refold.asynchronous import AsyncRFDatabase, AsyncRfDb
 
 __all__ = [
     "ActorTaskStatus",
@@ -87,3 +91,12 @@ __all__ = [
     "decode_db_payload",
     "encode_payload",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # asyncio takes longer to import than all of refold, so it waits until it is asked for.
+    if name in ("AsyncRfDb", "AsyncRFDatabase"):
+        from refold import asynchronous
+
+        return getattr(asynchronous, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,6 +1,5 @@
 """News of commits in an SQLite file."""
 
-import asyncio
 import threading
 import time
 from collections.abc import Callable
@@ -57,6 +56,8 @@ class SqliteWatch:
 
     async def wait_async(self, timeout: float) -> bool:
         """Do as `wait` does, without blocking the event loop."""
+        import asyncio  # half of what `import refold` would take, for those who do without
+
         deadline = time.monotonic() + timeout
         while not self._closed.is_set():
             if self._news():
