@@ -152,6 +152,7 @@ CREATE TABLE worker_task (
     chunk_id    INTEGER NOT NULL,
     epoch       INTEGER NOT NULL,
     status      TEXT    NOT NULL,  -- SCHEDULED IN_PROGRESS COMPLETED FAILED
+    error       TEXT,              -- why it failed
     created_at  TEXT    NOT NULL,
     updated_at  TEXT    NOT NULL,
     position    INTEGER NOT NULL
@@ -268,7 +269,7 @@ CREATE TABLE actor_tasks (
     position          INTEGER NOT NULL
 );
 
-CREATE INDEX actor_tasks_open ON actor_tasks (status, experiment_id, task_id)
+CREATE INDEX actor_tasks_open ON actor_tasks (status, actor_id, task_id)
 WHERE status IN ('scheduled', 'in_progress');
 
 

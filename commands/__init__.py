@@ -1,6 +1,7 @@
 """Floor 3, what someone asks for: commands that decide, from the rows, which events follow."""
 
 from commands.actor_tasks import (
+    ClaimNextActorTask,
     CreateActorTask,
     SetActorTaskEndTime,
     SetActorTaskError,
@@ -38,6 +39,7 @@ from commands.store import ResetAllTables, ResetExperimentStates
 from commands.worker_task import ClaimNextWorkerTask, CreateWorkerTask, SetWorkerTaskStatus
 
 __all__ = [
+    "ClaimNextActorTask",
     "ClaimNextWorkerTask",
     "Command",
     "CreateActorTask",

@@ -72,6 +72,21 @@ class SetActorTaskStatus(Command, frozen=True):
         return Decision([_BECAME[self.status](self.task_id)])
 
 
+class ClaimNextActorTask(Command, frozen=True):
+    """Start the oldest scheduled task of an actor; the result is its id, or None."""
+
+    actor_id: Id
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        found = rows.find(
+            actor_tasks, status=ActorTaskStatus.SCHEDULED, actor_id=self.actor_id, limit=1
+        )
+        if not found:
+            return Decision()
+        return Decision([ActorTaskStarted(found[0].task_id)], found[0].task_id)
+
+
 class SetActorTaskStartTime(Command, frozen=True):
     """Note when the work on a task began."""
 

@@ -12,7 +12,6 @@ from projections.worker_task import worker_task
 _BECAME = {
     TaskStatus.IN_PROGRESS: TaskStarted,
     TaskStatus.COMPLETED: TaskCompleted,
-    TaskStatus.FAILED: TaskFailed,
 }
 
 
@@ -37,6 +36,8 @@ class SetWorkerTaskStatus(Command, frozen=True):
 
     task_id: Id
     status: TaskStatus
+    error: str | None = None
+    """Why it failed."""
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
@@ -44,6 +45,8 @@ class SetWorkerTaskStatus(Command, frozen=True):
         if before is self.status:
             return Decision()
         check_move(f"worker task {self.task_id}", WORKER_TASK, before, self.status)
+        if self.status is TaskStatus.FAILED:
+            return Decision([TaskFailed(self.task_id, self.error)])
         return Decision([_BECAME[self.status](self.task_id)])
 
 

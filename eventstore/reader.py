@@ -8,6 +8,7 @@ from eventstore.engine import Connection
 from eventstore.errors import InvalidCommand
 from eventstore.events import Event
 from eventstore.events.codec import decode
+from eventstore.events.upcasting import stored_names
 from eventstore.recorded import Recorded, decode_metadata
 
 Reading = Callable[[], AbstractContextManager[Connection]]
@@ -44,7 +45,7 @@ def read_events(
     """Iterate over the events after a position; see `EventStore.read`."""
     if after < 0 or (limit is not None and limit < 0):
         raise InvalidCommand(f"after ({after}) and limit ({limit}) must not be negative")
-    names = None if types is None else [t if isinstance(t, str) else t.__name__ for t in types]
+    names = None if types is None else sorted(stored_names(types))
     if stream is None:
         pages = _pages(reading, after, names, backwards)
     else:

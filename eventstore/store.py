@@ -71,7 +71,7 @@ class EventStore:
 
     def append(
         self,
-        stream: str,
+        stream: str | None,
         events: Iterable[Event],
         *,
         expected_version: int | None = None,
@@ -81,7 +81,7 @@ class EventStore:
         """Append events to a stream, all or none, and return them with their positions.
 
         Args:
-            stream: the entity, such as `run-5`.
+            stream: the entity, such as `run-5`; None: the one that each event names itself.
             events: what happened, in order.
             expected_version: the number of events that the stream must have (0: it is new).
             command_id: an id of the caller's own; with one that was used before, nothing is
@@ -124,7 +124,7 @@ class EventStore:
         """
         with self._turn:
             if self._current is not None:
-                yield self._current
+                yield from self._join(self._current)
                 return
             try:
                 with self.engine.write() as connection:
@@ -142,6 +142,16 @@ class EventStore:
                 raise
             finally:
                 self._current = None
+
+    @staticmethod
+    def _join(transaction: Transaction) -> Generator[Transaction, None, None]:
+        before = transaction.head
+        try:
+            yield transaction
+        except BaseException:
+            if transaction.head != before:
+                transaction.doom()  # half of the inner block must not be committed with the outer
+            raise
 
     def _leave_behind(self, transaction: Transaction) -> None:
         # Views that this process does not fold fall behind with what it appends; whoever reads
@@ -200,7 +210,8 @@ class EventStore:
         Args:
             after: the position behind which to begin (backwards: at which to end).
             stream: only the events of this stream.
-            types: only events of these types, given as classes or names.
+            types: only events of these types, given as classes (which stand for their subclasses
+                too) or names.
             limit: at most so many.
             backwards: the latest first.
 
@@ -220,7 +231,7 @@ class EventStore:
 
     def subscribe(
         self,
-        after: int = 0,
+        after: int | None = 0,
         *,
         stream: str | None = None,
         types: Iterable[type[Event] | str] | None = None,
@@ -229,6 +240,12 @@ class EventStore:
 
         The subscription is an iterator, an async iterator and a context manager; it ends when it
         is closed. Events of other processes arrive within some 10 ms.
+
+        Args:
+            after: the position behind which to begin; None: from now on.
+            stream: only the events of this stream.
+            types: only events of these types, given as classes (which stand for their subclasses
+                too) or names.
 
         >>> from eventstore import open_store
         >>> from eventstore.events import RunStarted
@@ -251,7 +268,8 @@ class EventStore:
                 backwards=False,
             )
 
-        return Subscription(self.engine.watch(), lambda: read_head(committed), read, after)
+        start = read_head(committed) if after is None else after
+        return Subscription(self.engine.watch(), lambda: read_head(committed), read, start)
 
     @contextmanager
     def reading(self) -> Generator[Connection, None, None]:

@@ -48,6 +48,20 @@ class Subscription(Iterator[Recorded], AsyncIterator[Recorded]):
                 self._turn_to(*self._read_page())
         raise StopIteration
 
+    def wait(self, timeout: float) -> list[Recorded]:
+        """Return all events that are there, or as soon as some are; none after the timeout.
+
+        Args:
+            timeout: seconds.
+        """
+        if not self._closed and not self._page and self._error is None:
+            self._news = self._news or self._watch.wait(timeout)
+            if self._news:
+                self._turn_to(*self._read_page())
+        if self._closed or not (self._page or self._error):
+            return []
+        return [self._give() for _ in range(len(self._page) or 1)]
+
     def __aiter__(self) -> Self:
         return self
 

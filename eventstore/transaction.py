@@ -236,11 +236,16 @@ class Transaction:
             (command_id, command, first, last, to_json(result)),
         )
 
+    def doom(self) -> None:
+        """Have the transaction fail at its end, whatever its block does."""
+        self._broken = True
+
     def flush(self) -> None:
         """Write out what was appended, so that statements on `connection` see it."""
         if self._broken:
             raise StoreFailed(
-                "this transaction failed half way and is rolled back: leave it and begin anew"
+                "a part of this transaction failed half way, so all of it is rolled back: leave "
+                "its block and begin anew"
             )
         try:
             self._write_events()

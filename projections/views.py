@@ -164,7 +164,7 @@ class Views:
             for end in ends:
                 views = [view for view, after in plan.items() if after < end]
                 unit = UnitOfWork(views, connection)
-                for count, recorded in enumerate(self.store.read(start, limit=None), 1):
+                for count, recorded in enumerate(self.store.read(start, types=_types(views)), 1):
                     if recorded.position > end:
                         break
                     unit.fold(recorded)
@@ -187,13 +187,18 @@ class Views:
                 if self._unsettled(_known(connection)):
                     continue  # somebody who does not fold them appended in between
                 unit = UnitOfWork(self.views)
-                for recorded in self.store.read():
+                for recorded in self.store.read(types=_types(self.views)):
                     unit.fold(recorded)
                 return [
                     difference
                     for view in self.views
                     for difference in differences(view, unit, connection)
                 ]
+
+
+def _types(views: Iterable[View[Any]]) -> set[str]:
+    # Events that no view folds may be of types that this process does not know.
+    return {name for view in views for name in (*view.handlers, *view.clearing)}
 
 
 def _known(connection: Connection) -> dict[str, tuple[int, int | None]]:

@@ -23,6 +23,7 @@ class Task(Row, frozen=True):
     chunk_id: int
     epoch: int
     status: str
+    error: str | None = None
 
 
 worker_task = View("worker_task", Task, version=1, schema=section("worker_task"))
@@ -33,7 +34,7 @@ worker_task.created_by(
 )
 worker_task.on(TaskStarted, lambda row, _: replace(row, status="IN_PROGRESS"))
 worker_task.on(TaskCompleted, lambda row, _: replace(row, status="COMPLETED"))
-worker_task.on(TaskFailed, lambda row, _: replace(row, status="FAILED"))
+worker_task.on(TaskFailed, lambda row, e: replace(row, status="FAILED", error=e.error))
 worker_task.on(
     ExperimentStatesReset,
     lambda row, _: replace(row, status="FAILED"),

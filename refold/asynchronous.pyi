@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from commands import Command
-from eventstore import Event, Subscription
+from eventstore import Event, Recorded, Subscription
 from eventstore.sqlite import Durability
 from eventstore.statuses import (
     ActorTaskStatus,
@@ -71,6 +71,11 @@ class AsyncFace:
     async def send(self, command: Command, **about: Unpack[About]) -> Any:
         """Carry out a command in one transaction and return its result."""
 
+    async def append(
+        self, *events: Event, stream: str | None = None, **about: Unpack[About]
+    ) -> list[Recorded]:
+        """Append events of your own, all or none; the views follow."""
+
     async def reset_all_tables(
         self, experiments_table: bool = False, **about: Unpack[About]
     ) -> None:
@@ -87,9 +92,12 @@ class AsyncFace:
     async def get_payload(self, digest: str) -> Any:
         """Return the object that a digest names."""
 
+    async def get_experiment(self, experiment_id: int) -> dict[str, Any]:
+        """Return an experiment."""
+
     async def subscribe(
         self,
-        after: int = 0,
+        after: int | None = 0,
         *,
         stream: str | None = None,
         types: Iterable[type[Event] | str] | None = None,
@@ -173,6 +181,14 @@ class AsyncRfDb(AsyncFace, face=RfDb):
     async def get_worker_task(self, task_id: int) -> dict[str, Any]:
         """Return a task."""
 
+    async def get_worker_tasks(
+        self,
+        run_id: int | None = None,
+        worker_id: int | None = None,
+        status: TaskStatus | str | None = None,
+    ) -> Rows:
+        """Return the tasks of a run, of a worker, with a status, or all three, by id."""
+
     async def get_next_worker_task(self, worker_id: int) -> dict[str, Any] | None:
         """Return the oldest task that is scheduled for a worker, or None."""
 
@@ -182,9 +198,13 @@ class AsyncRfDb(AsyncFace, face=RfDb):
         """Start the oldest task that is scheduled for a worker and return it, or None."""
 
     async def set_worker_task_status(
-        self, task_id: int, status: TaskStatus | str, **about: Unpack[About]
+        self,
+        task_id: int,
+        status: TaskStatus | str,
+        error: str | None = None,
+        **about: Unpack[About],
     ) -> None:
-        """Move a task to a status."""
+        """Move a task to a status; `error` tells why it FAILED."""
 
     async def get_controller_task(self) -> dict[str, Any] | None:
         """Return what the controller does (`task`, `status`), or None if it never told."""
@@ -365,6 +385,14 @@ class AsyncRFDatabase(AsyncFace, face=RFDatabase):
 
     async def get_actor_task(self, task_id: int) -> dict[str, Any]:
         """Return a task."""
+
+    async def get_next_actor_task(self, actor_id: int) -> dict[str, Any] | None:
+        """Return the oldest task that is scheduled for an actor, or None."""
+
+    async def claim_next_actor_task(
+        self, actor_id: int, **about: Unpack[About]
+    ) -> dict[str, Any] | None:
+        """Start the oldest task that is scheduled for an actor and return it, or None."""
 
     async def get_running_actor_tasks(self, experiment_id: int) -> Rows:
         """Return the tasks of an experiment that are in progress, by id."""

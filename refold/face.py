@@ -9,7 +9,7 @@ from typing import Any, Self, Unpack
 from msgspec.structs import replace
 
 from commands import Command, ResetAllTables, ResetExperimentStates, execute
-from eventstore import Event, Metadata, Subscription, open_store
+from eventstore import Event, Metadata, Recorded, Subscription, open_store
 from eventstore.errors import InvalidPayload, NotFound
 from eventstore.payloads import PayloadCodec, is_payload
 from eventstore.recorded import NO_METADATA
@@ -96,11 +96,28 @@ class Face:
     def _metadata(self, about: About) -> Metadata:
         return replace(self._about, **about) if about else self._about
 
+    def append(
+        self, *events: Event, stream: str | None = None, **about: Unpack[About]
+    ) -> list[Recorded]:
+        """Append events of your own, all or none; the views follow.
+
+        Args:
+            events: what happened, in order.
+            stream: the stream that they belong to, if not the one that each names itself.
+            about: see `About`.
+
+        Raises:
+            InvalidEvent: one of them cannot be kept exactly, or names no stream.
+        """
+        return self.store.append(stream, events, metadata=self._metadata(about))
+
     @contextmanager
     def batch(self) -> Generator[None, None, None]:
         """Put the commands of the block into one transaction: all of them happen or none.
 
-        Reads within the block see what it has done so far. Other writers wait for it.
+        Reads within the block see what it has done so far. Other writers wait for it. A command
+        that is refused leaves nothing, so its error can be caught and the block go on; an error
+        that leaves a batch within the batch takes the outer one back too.
 
         >>> from refold import RfDb
         >>> db = RfDb("example.db")
@@ -168,6 +185,18 @@ class Face:
 
     # --- reading --------------------------------------------------------------------------
 
+    def get_experiment(self, experiment_id: int) -> dict[str, Any]:
+        """Return an experiment.
+
+        Raises:
+            NotFound: there is no such experiment.
+        """
+        return self._one(
+            "SELECT * FROM experiments WHERE experiment_id = ?",
+            experiment_id,
+            f"there is no experiment {experiment_id}: create_experiment() returns ids",
+        )
+
     def _select(self, query: str, *params: Any) -> list[dict[str, Any]]:
         with self.views.reading() as connection:
             return connection.select(query, params)
@@ -180,12 +209,19 @@ class Face:
 
     def subscribe(
         self,
-        after: int = 0,
+        after: int | None = 0,
         *,
         stream: str | None = None,
         types: Iterable[type[Event] | str] | None = None,
     ) -> Subscription:
-        """Iterate over the events after a position, then over new ones, in order, for ever."""
+        """Iterate over the events after a position, then over new ones, in order, for ever.
+
+        Args:
+            after: the position behind which to begin; None: from now on.
+            stream: only the events of this stream.
+            types: only events of these types, given as classes (which stand for their subclasses
+                too) or names.
+        """
         return self.store.subscribe(after, stream=stream, types=types)
 
     # --- replay ---------------------------------------------------------------------------

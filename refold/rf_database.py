@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any, Unpack
 
 from commands import (
+    ClaimNextActorTask,
     CreateActorTask,
     CreateContext,
     CreateExperiment,
@@ -38,7 +39,7 @@ from refold.face import Face
 
 Rows = list[dict[str, Any]]
 Time = str | datetime | float
-"""A time as text, as a datetime with a zone, or in seconds since 1970-01-01 UTC."""
+"""A time as text, which is kept as it is, as a datetime, or in seconds since 1970-01-01 UTC."""
 
 
 class RFDatabase(Face):
@@ -334,6 +335,24 @@ class RFDatabase(Face):
             f"there is no actor task {task_id}: create_actor_task() returns ids",
         )
 
+    def get_next_actor_task(self, actor_id: int) -> dict[str, Any] | None:
+        """Return the oldest task that is scheduled for an actor, or None."""
+        found = self._select(
+            "SELECT * FROM actor_tasks WHERE status = 'scheduled' AND actor_id = ? "
+            "ORDER BY task_id LIMIT 1",
+            actor_id,
+        )
+        return found[0] if found else None
+
+    def claim_next_actor_task(self, actor_id: int, **about: Unpack[About]) -> dict[str, Any] | None:
+        """Start the oldest task that is scheduled for an actor and return it, or None.
+
+        Of several that poll at once, only one gets the task.
+        """
+        with self.store.transaction():
+            task_id = self.send(ClaimNextActorTask(actor_id), **about)
+            return None if task_id is None else self.get_actor_task(task_id)
+
     def get_running_actor_tasks(self, experiment_id: int) -> Rows:
         """Return the tasks of an experiment that are in progress, by id."""
         return self._select(
@@ -394,10 +413,9 @@ def _json(value: Mapping[str, Any] | str | None) -> str | None:
 def _time(value: Time) -> str:
     if isinstance(value, str):
         return value
-    if isinstance(value, datetime):
-        return value.isoformat()
     try:
-        return datetime.fromtimestamp(value, UTC).isoformat()
+        time = value if isinstance(value, datetime) else datetime.fromtimestamp(value, UTC)
+        return time.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
     except (TypeError, ValueError, OverflowError, OSError) as error:
         raise InvalidCommand(
             f"{value!r} is no time: pass ISO text, a datetime or seconds since 1970 ({error})"

@@ -266,6 +266,23 @@ class RfDb(Face):
             f"there is no worker task {task_id}: SELECT task_id FROM worker_task lists them",
         )
 
+    def get_worker_tasks(
+        self,
+        run_id: int | None = None,
+        worker_id: int | None = None,
+        status: TaskStatus | str | None = None,
+    ) -> Rows:
+        """Return the tasks of a run, of a worker, with a status, or all three, by id."""
+        wanted = {
+            "run_id": run_id,
+            "worker_id": worker_id,
+            "status": None if status is None else TaskStatus.of(status).value,
+        }
+        given = {name: value for name, value in wanted.items() if value is not None}
+        conditions = "".join(f" AND {name} = ?" for name in given)
+        query = f"SELECT * FROM worker_task WHERE true{conditions} ORDER BY task_id"
+        return self._select(query, *given.values())
+
     def get_next_worker_task(self, worker_id: int) -> dict[str, Any] | None:
         """Return the oldest task that is scheduled for a worker, or None."""
         found = self._select(
@@ -287,16 +304,20 @@ class RfDb(Face):
             return None if task_id is None else self.get_worker_task(task_id)
 
     def set_worker_task_status(
-        self, task_id: int, status: TaskStatus | str, **about: Unpack[About]
+        self,
+        task_id: int,
+        status: TaskStatus | str,
+        error: str | None = None,
+        **about: Unpack[About],
     ) -> None:
-        """Move a task to a status.
+        """Move a task to a status; `error` tells why it FAILED.
 
         Raises:
             NotFound: there is no such task.
             IllegalTransition: the status cannot follow the present one; so a worker that was
                 taken for dead learns that its task was failed meanwhile.
         """
-        self.send(SetWorkerTaskStatus(task_id, TaskStatus.of(status)), **about)
+        self.send(SetWorkerTaskStatus(task_id, TaskStatus.of(status), error), **about)
 
     # --- progress -------------------------------------------------------------------------
 

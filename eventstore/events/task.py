@@ -33,3 +33,5 @@ class TaskCompleted(TaskEvent, frozen=True):
 
 class TaskFailed(TaskEvent, frozen=True):
     """The task ended with an error."""
+
+    error: str | None = None

@@ -1,9 +1,9 @@
 """Events stored under an older schema are brought up to today's when they are read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from eventstore.events.event import decoders
+from eventstore.events.event import Event, decoders
 
 Data = dict[str, Any]
 Upcast = Callable[[Data], Data]
@@ -41,3 +41,22 @@ def upcast(type_name: str, version: int, data: Data) -> tuple[str, int, Data]:
         data = change(data)
         version += 1
     return type_name, version, data
+
+
+def stored_names(types: Iterable[type[Event] | str]) -> set[str]:
+    """Return all names under which events of some types may stand in the log.
+
+    A class stands for its subclasses too, and a type for those that upcasters turn into it.
+    """
+    names: set[str] = set()
+    for given in types:
+        if isinstance(given, str):
+            names.add(given)
+        else:
+            names.add(given.__name__)
+            names |= stored_names(given.__subclasses__())
+    while older := {
+        old for (old, _), (new, _) in _upcasters.items() if new in names and old not in names
+    }:
+        names |= older
+    return names

@@ -1,0 +1,1 @@
+"""How refold is used: begin with `controller.py` and `worker.py`; `demo.py` runs everything."""

@@ -1,0 +1,204 @@
+"""The demo: a real experiment, real processes, real kills, and what the log says of them after."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from refold import RfDb
+
+TOP = Path(__file__).parent.parent
+ENVIRONMENT = {**os.environ, "PYTHONWARNINGS": "error"}
+
+# The examples define event types; a process that only tests must not define them too, so that the
+# documentation's examples can give theirs the same names.
+VERIFY = """
+import sys
+from examples.checkpoints import checkpoints
+from examples.scores import scores
+from refold import RfDb
+with RfDb(sys.argv[1], projections=[checkpoints, scores]) as db:
+    print(*db.verify(), sep="\\n", end="")
+"""
+
+Happened = dict[str, Any]
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=TOP,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+
+
+def log(place: str) -> list[Happened]:
+    with RfDb(place) as db:
+        rows = db.db.execute("SELECT position, type, data, metadata FROM events ORDER BY position")
+    return [
+        {
+            **json.loads(row["data"]),
+            "position": row["position"],
+            "type": row["type"],
+            "metadata": json.loads(row["metadata"]),
+        }
+        for row in rows
+    ]
+
+
+def of_type(events: list[Happened], *types: str) -> list[Happened]:
+    return [event for event in events if event["type"] in types]
+
+
+def the_only(events: list[Happened], kind: str) -> Happened:
+    [event] = of_type(events, kind)
+    return event
+
+
+def test_the_demo(place: str) -> None:
+    done = python("-m", "examples.demo", "--store", place)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    events = log(place)
+    it_says_what_is_there(done.stdout, place, events)
+    the_views_equal_the_log(place)
+    users_were_heard(events)
+    the_clone_began_with_its_parents_weights(place, events)
+    a_worker_was_killed_in_its_task(done.stderr, events)
+    the_controller_was_killed_and_recovered(done.stderr, events)
+    no_chunk_was_lost_or_trained_twice(place, events)
+    it_learned(place)
+    all_shards_were_evaluated_by_two_actors(place, events)
+
+
+def it_says_what_is_there(printed: str, place: str, events: list[Happened]) -> None:
+    assert printed.splitlines()[-2:] == ["verify: views equal the log", f"store: {place}"]
+    assert f"{len(events)} events" in printed
+    assert "\x1b" not in printed
+    for kind in {event["type"] for event in events}:
+        assert re.search(rf"(?<!\d){len(of_type(events, kind))} {kind}\b", printed)
+
+
+def the_views_equal_the_log(place: str) -> None:
+    done = python("-c", VERIFY, place)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+def users_were_heard(events: list[Happened]) -> None:
+    for asked, answered in (
+        ("StopRequested", "RunStopped"),
+        ("ResumeRequested", "RunResumed"),
+        ("DeleteRequested", "RunKilled"),
+        ("CloneModifyRequested", "WarmStarted"),
+    ):
+        request, answer = the_only(events, asked), the_only(events, answered)
+        assert request["metadata"]["actor"] == "user"
+        assert answer["metadata"] == {"actor": "controller", "cause": request["position"]}
+    assert len(of_type(events, "InteractiveControlCompleted")) == 4
+
+
+def the_clone_began_with_its_parents_weights(place: str, events: list[Happened]) -> None:
+    with RfDb(place) as db:
+        [clone] = [run for run in db.get_all_runs() if run["source"] == "CLONE_MODIFY"]
+        parent = db.get_run(clone["parent_run_id"])
+    assert clone["warm_start"]
+    assert clone["config_leaf"]["learning_rate"] > parent["config_leaf"]["learning_rate"]
+    started = the_only(events, "WarmStarted")
+    assert (started["run_id"], started["parent_run_id"]) == (clone["run_id"], parent["run_id"])
+    of_the_parent = [
+        event
+        for event in of_type(events, "CheckpointSaved")
+        if event["run_id"] == parent["run_id"] and event["position"] < started["position"]
+    ]
+    assert started["digest"] == of_the_parent[-1]["digest"]
+
+
+def a_worker_was_killed_in_its_task(told: str, events: list[Happened]) -> None:
+    killed = re.search(r"SIGKILL: worker-1 \(process \d+\) dies in task (\d+)", told)
+    assert killed is not None
+    task_id = int(killed[1])
+    life = [event for event in events if event.get("task_id") == task_id]
+    life = of_type(life, "TaskScheduled", "TaskStarted", "TaskCompleted", "TaskFailed")
+    assert [event["type"] for event in life] == ["TaskScheduled", "TaskStarted", "TaskFailed"]
+    # Nobody but the process that was started in its place gave the task up.
+    assert life[-1]["metadata"]["actor"] == "worker-1"
+    beginnings = [event for event in of_type(events, "WorkerProgressed") if event["task"] == "IDLE"]
+    assert [event["worker_id"] for event in beginnings].count(1) == 2
+
+
+def the_controller_was_killed_and_recovered(told: str, events: list[Happened]) -> None:
+    assert re.search(r"SIGKILL: the controller \(process \d+\) dies", told)
+    reset = the_only(events, "ExperimentStatesReset")
+    assert reset["controller"]
+    assert the_only(events, "ResumeRequested")["position"] < reset["position"]
+    # What the recovery gave up was never reported as completed by a worker that was only slow.
+    completed = {event["task_id"] for event in of_type(events, "TaskCompleted")}
+    assert completed.isdisjoint(reset["worker_tasks"])
+
+
+def no_chunk_was_lost_or_trained_twice(place: str, events: list[Happened]) -> None:
+    with RfDb(place) as db:
+        runs = db.get_all_runs()
+    assert sorted(run["status"] for run in runs) == ["COMPLETED"] * 4 + ["KILLED"]
+    for run in runs:
+        trained = [
+            (event["epoch"], event["chunk"])
+            for event in of_type(events, "CheckpointSaved")
+            if event["run_id"] == run["run_id"]
+        ]
+        all_of_them = [
+            (epoch, chunk)
+            for epoch in range(run["config_leaf"]["epochs"])
+            for chunk in range(run["num_chunks"])
+        ]
+        assert trained == all_of_them[: len(trained)]
+        assert len(trained) == run["current_epoch"] * run["num_chunks"] + run["current_chunk"]
+        assert run["ended_by"] == run["status"]
+        if run["status"] == "COMPLETED":
+            assert trained == all_of_them
+
+
+def it_learned(place: str) -> None:
+    with RfDb(place) as db:
+        accuracy = [run["metrics"]["accuracy"] for run in db.get_all_runs()]
+    assert max(accuracy) > 0.9
+
+
+def all_shards_were_evaluated_by_two_actors(place: str, events: list[Happened]) -> None:
+    with RfDb(place) as db:
+        pipelines = db.db.execute("SELECT * FROM pipelines")
+        tasks = db.db.execute("SELECT * FROM actor_tasks")
+        contexts = db.db.execute("SELECT * FROM contexts")
+    assert {context["status"] for context in contexts} == {"ready"}
+    assert {pipeline["context_id"] for pipeline in pipelines} == {
+        None,
+        *(context["context_id"] for context in contexts),
+    }
+    for pipeline in pipelines:
+        assert (pipeline["status"], pipeline["shards_completed"]) == ("completed", 4)
+        shards = [
+            event["shard_id"]
+            for event in of_type(events, "ShardEvaluated")
+            if event["pipeline_id"] == pipeline["pipeline_id"]
+        ]
+        assert sorted(shards) == [0, 1, 2, 3]
+    assert {task["actor_id"] for task in tasks} == {0, 1}
+    for task in tasks:
+        assert task["status"] == "completed"
+        assert task["started_at"] < task["completed_at"]
+
+
+def test_a_store_that_is_there_is_left_alone(place: str) -> None:
+    with RfDb(place) as db:
+        db.create_experiment("mine")
+    done = python("-m", "examples.demo", "--store", place)
+    assert done.returncode != 0
+    assert "is there already" in done.stderr
+    with RfDb(place) as db:
+        assert db.store.head() == 1
