@@ -79,6 +79,10 @@ class PayloadRefused(InvalidPayload):
     """A payload is unsigned, altered, or holds dill where dill is not allowed."""
 
 
+class InvalidView(DBException):
+    """A view is declared in a way that no table can follow, or in another's place."""
+
+
 # --- commands and queries -------------------------------------------------------------------
 
 

@@ -42,9 +42,7 @@ def differences(view: View[Any], truth: UnitOfWork, connection: Connection) -> I
             yield Difference(view.name, key, None, None, actual)
         elif wanted != actual:
             for column, should, does in zip(view.columns, wanted, actual, strict=True):
-                if should != does or type(should) is not type(does):
-                    if isinstance(should, bool) and should == does:
-                        continue  # SQLite keeps a bool as 0 or 1
+                if should != does:
                     yield Difference(view.name, key, column, should, does)
     for key, wanted in expected.items():
         yield Difference(view.name, key, None, wanted, None)

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from eventstore.errors import InvalidView
 from eventstore.events import Event
 from eventstore.recorded import EPOCH, MICROSECOND
 from eventstore.schema import statements
@@ -80,6 +81,10 @@ class View(Generic[R]):
         schema: str | None = None,
         table: str | None = None,
     ) -> None:
+        if not name.isidentifier() or not (table or name).isidentifier():
+            raise InvalidView(
+                f"view {name!r}: the name must be an identifier, such as 'checkpoints'"
+            )
         self.name = name
         self.row = row
         self.version = version
@@ -136,7 +141,9 @@ class View(Generic[R]):
 
     def _key_of(self, event: type[Event]) -> Callable[[Any], Key]:
         if self.key not in event.__struct_fields__:
-            raise TypeError(f"{event.__name__} has no field {self.key!r}: pass key= or keys=")
+            raise InvalidView(
+                f"view {self.name}: {event.__name__} has no field {self.key!r}: pass key= or keys="
+            )
         return attrgetter(self.key)
 
     # --- the table ------------------------------------------------------------------------
@@ -159,7 +166,7 @@ class View(Generic[R]):
     @cached_property
     def objects(self) -> list[str]:
         """The names of the tables and SQL views that the schema creates."""
-        return [match[1] for sql in self.schema if (match := _CREATES.match(sql))]
+        return created_by(self.schema)
 
     @cached_property
     def select(self) -> str:
@@ -203,7 +210,12 @@ def _microseconds(text: str) -> int:
     return (datetime.fromisoformat(text) - _EPOCH) // MICROSECOND
 
 
-_CREATES = re.compile(r"CREATE\s+(?:TABLE|VIEW)\s+(\w+)")
+def created_by(schema: Iterable[str]) -> list[str]:
+    """Return the names of the tables and SQL views that statements create."""
+    return [match[1] for sql in schema if (match := _CREATES.match(sql))]
+
+
+_CREATES = re.compile(r"CREATE\s+(?:TABLE|VIEW)\s+(?:IF\s+NOT\s+EXISTS\s+)?(\w+)", re.IGNORECASE)
 _SQL_TYPES = ((bool, "INTEGER"), (int, "INTEGER"), (float, "REAL"), (bytes, "BLOB"))
 
 
@@ -219,5 +231,6 @@ def _table_of(table: str, row: type[Row]) -> str:
 
 
 def _holds(annotation: Any, cls: type) -> bool:
-    parts = getattr(annotation, "__args__", (annotation,))
-    return cls in parts
+    # int, int | None, Annotated[int, …], Annotated[int, …] | None
+    parts = getattr(annotation, "__args__", ())
+    return annotation is cls or any(_holds(part, cls) for part in parts)

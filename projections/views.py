@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from eventstore.engine import Connection
-from eventstore.errors import StoreTooNew
+from eventstore.errors import InvalidView, StoreTooNew
+from eventstore.schema import section, statements
 from eventstore.store import EventStore
 from eventstore.transaction import Transaction
 from projections.actor_tasks import actor_tasks
@@ -18,7 +19,7 @@ from projections.progress import controller_progress, worker_progress
 from projections.runs import runs
 from projections.unit_of_work import UnitOfWork
 from projections.verify import Difference, differences
-from projections.view import View
+from projections.view import View, created_by
 from projections.worker_task import worker_task
 
 ALL: tuple[View[Any], ...] = (
@@ -54,6 +55,7 @@ class Views:
     def __init__(self, store: EventStore, more: Iterable[View[Any]] = ()) -> None:
         self.store = store
         self.views = (*ALL, *more)
+        _check_places(self.views)
         self._unit: UnitOfWork | None = None
         self._seen: dict[Connection, int] = {}
         store.follow((view.name for view in self.views), self._begin)
@@ -194,6 +196,18 @@ class Views:
                     for view in self.views
                     for difference in differences(view, unit, connection)
                 ]
+
+
+def _check_places(views: Iterable[View[Any]]) -> None:
+    taken = dict.fromkeys(created_by(statements(section("log"))), "the log")
+    for view in views:
+        for name in {view.name, view.table, *view.objects}:
+            if name in taken or name.startswith("sqlite_"):
+                raise InvalidView(
+                    f"view {view.name}: the name {name} belongs to {taken.get(name, 'SQLite')}: "
+                    f"take another one"
+                )
+            taken[name] = f"view {view.name}"
 
 
 def _types(views: Iterable[View[Any]]) -> set[str]:

@@ -26,8 +26,8 @@ Each row is a type; `field?` may be None. *Changes* names the views whose rows i
 
 def reference() -> str:
     """Return the page as the code has it."""
-    own = [cls for cls in event_types() if cls.__module__.startswith("eventstore.events")]
-    lines = [_event(cls) for cls in sorted(own, key=lambda cls: (cls.__module__, own.index(cls)))]
+    by_entity = sorted(event_types(), key=lambda cls: (cls.__module__, _line(cls)))
+    lines = [_event(cls) for cls in by_entity]
     page = HEAD + "\n".join(lines) + "\n\n## Views\n"
     for view in ALL:
         columns = ", ".join(f"`{column}`" for column in view.columns)
@@ -43,6 +43,10 @@ def reference() -> str:
                 ways = ", ".join(word for word in moves if word in after) or "nothing"
                 page += f"- {before} → {ways}\n"
     return page
+
+
+def _line(cls: type[Event]) -> int:
+    return inspect.getsourcelines(cls)[1]
 
 
 def _event(cls: type[Event]) -> str:

@@ -18,7 +18,7 @@ from eventstore.events.context import (
     ContextReady,
     ContextStartTimeRecorded,
 )
-from eventstore.events.event import Digest, Event, Id, Int, Name, event_type, event_types
+from eventstore.events.event import Digest, Event, Id, Int, Name, event_type
 from eventstore.events.experiment import (
     ExperimentCompleted,
     ExperimentCreated,
@@ -128,3 +128,13 @@ __all__ = [
     "event_types",
     "upcaster",
 ]
+
+
+def event_types() -> list[type[Event]]:
+    """Return the event types of refold itself, without their bases and those of users."""
+    named = [globals()[name] for name in __all__]
+    return [
+        cls
+        for cls in named
+        if isinstance(cls, type) and issubclass(cls, Event) and cls is not Event
+    ]

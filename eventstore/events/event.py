@@ -68,8 +68,3 @@ decoders: dict[tuple[str, int], Callable[[str], Event]] = {}
 def event_type(name: str) -> type[Event] | None:
     """Return the class that today stands for a type in the log, or None."""
     return _types.get(name)
-
-
-def event_types() -> list[type[Event]]:
-    """Return every event type that is defined by now, bases of others left out."""
-    return [cls for cls in _types.values() if not cls.__subclasses__()]
