@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
@@ -10,7 +10,7 @@ from typing import Self
 import msgspec
 
 from eventstore.engine import Connection, Engine
-from eventstore.errors import NotFound
+from eventstore.errors import InvalidEvent, NotFound
 from eventstore.events import Event
 from eventstore.forks import FORK_PATIENCE, watch_forks
 from eventstore.reader import read_events, read_head
@@ -76,7 +76,7 @@ class EventStore:
         *,
         expected_version: int | None = None,
         command_id: str | None = None,
-        metadata: Metadata | None = None,
+        metadata: Metadata | Mapping[str, Any] | None = None,
     ) -> list[Recorded]:
         """Append events to a stream, all or none, and return them with their positions.
 
@@ -86,14 +86,17 @@ class EventStore:
             expected_version: the number of events that the stream must have (0: it is new).
             command_id: an id of the caller's own; with one that was used before, nothing is
                 appended and what was appended then is returned.
-            metadata: who, why: see `Metadata`.
+            metadata: who, why: a `Metadata`, or a dict of its fields.
 
         Raises:
             WrongExpectedVersion: the stream has another version; nothing was appended.
             InvalidEvent: an event cannot be kept exactly; nothing was appended.
             CommandIdReused: `command_id` belongs to something else than an append.
         """
-        metadata = metadata or NO_METADATA
+        if isinstance(events, Event):
+            raise InvalidEvent(f"{events!r} stands alone: append a list, [event]")
+        if not isinstance(metadata, Metadata):
+            metadata = Metadata(**metadata) if metadata else NO_METADATA
         if command_id is not None:
             metadata = msgspec.structs.replace(metadata, command_id=command_id)
         with self.transaction() as transaction:
