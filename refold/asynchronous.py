@@ -8,19 +8,21 @@ import asyncio
 import inspect
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from contextvars import ContextVar
 from functools import partial, wraps
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from eventstore.errors import StoreClosed
 from refold.face import Face
 from refold.rf_database import RFDatabase
 from refold.rf_db import RfDb
 
 T = TypeVar("T")
 
-_batch: ContextVar[object] = ContextVar("batch", default=None)
+# The batches that the present task is in, of whatever faces.
+_batches: ContextVar[tuple[object, ...]] = ContextVar("batches", default=())
 
 
 class AsyncFace:
@@ -38,6 +40,7 @@ class AsyncFace:
         # Held through a batch, so that no other task's command slips into it.
         self._turn = asyncio.Lock()
         self._open_batch: object = None
+        self._closed = False
 
     def __init_subclass__(cls, face: type[Face]) -> None:
         cls.face_type = face
@@ -53,20 +56,33 @@ class AsyncFace:
 
         return call
 
-    async def _on_thread(self, call: Callable[[Face], T]) -> T:
+    def _start(self, call: Callable[[Face], T]) -> asyncio.Future[T]:
         def run() -> T:
             if self._face is None:
                 self._face = self._open()
             return call(self._face)
 
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, run)
+        if self._closed:
+            raise StoreClosed(f"this {type(self).__name__} was closed: make a new one")
+        return asyncio.get_running_loop().run_in_executor(self._thread, run)
+
+    async def _finish(self, call: Callable[[Face], T]) -> T:
+        # A thread cannot be stopped, so whoever is cancelled here still waits for its end.
+        future = self._start(call)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            await asyncio.wait([future])
+            raise
+
+    def _in_batch(self) -> bool:
+        return self._open_batch is not None and self._open_batch in _batches.get()
 
     async def _call(self, call: Callable[[Face], T]) -> T:
-        if self._open_batch is not None and _batch.get() is self._open_batch:
-            return await self._on_thread(call)
+        if self._in_batch():
+            return await self._start(call)
         async with self._turn:
-            return await self._on_thread(call)
+            return await self._start(call)
 
     @asynccontextmanager
     async def batch(self) -> AsyncGenerator[None, None]:
@@ -74,29 +90,31 @@ class AsyncFace:
 
         Other tasks' calls on this face wait for its end.
         """
-        if self._open_batch is not None and _batch.get() is self._open_batch:
-            yield
+        if self._in_batch():
+            async with self._transaction():
+                yield
             return
         async with self._turn:
-            self._open_batch = object()
-            token = _batch.set(self._open_batch)
+            batch = self._open_batch = object()
+            token = _batches.set((*_batches.get(), batch))
             try:
-                transaction = await self._on_thread(lambda face: face.batch())
-                await self._on_thread(lambda _: transaction.__enter__())
-                try:
+                async with self._transaction():
                     yield
-                except BaseException as error:
-                    leave = (type(error), error, error.__traceback__)
-                    await self._finish(partial(transaction.__exit__, *leave))
-                    raise
-                await self._finish(partial(transaction.__exit__, None, None, None))
             finally:
-                _batch.reset(token)
+                _batches.reset(token)
                 self._open_batch = None
 
-    async def _finish(self, end: Callable[[], object]) -> None:
-        # A task that is cancelled here must still see the transaction ended.
-        await asyncio.shield(self._on_thread(lambda _: end()))
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncGenerator[None, None]:
+        block = ExitStack()
+        try:
+            await self._finish(lambda face: block.enter_context(face.batch()))
+            yield
+        except BaseException as error:
+            leave = (type(error), error, error.__traceback__)
+            await self._finish(lambda _: block.__exit__(*leave))
+            raise
+        await self._finish(lambda _: block.__exit__(None, None, None))
 
     async def execute(self, query: str, params: Any = ()) -> list[dict[str, Any]]:
         """Answer a SELECT as dicts: `db.db.execute` of the sync face.
@@ -109,8 +127,11 @@ class AsyncFace:
 
     async def close(self) -> None:
         """Close the store; closing twice does nothing."""
+        if self._closed:
+            return
         if self._face is not None:
             await self._call(lambda face: face.close())
+        self._closed = True
         self._thread.shutdown(wait=False)
 
     async def __aenter__(self) -> Self:
