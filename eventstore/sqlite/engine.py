@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
-from eventstore import errors, schema
+from eventstore import errors
 from eventstore.engine import Connection, Values
 from eventstore.sqlite.connection import FAILURES, SqliteConnection, fail
+from eventstore.sqlite.file import check_place, is_immutable, prepare
 from eventstore.sqlite.guard import only_reads
+from eventstore.sqlite.pool import Pool
 from eventstore.sqlite.watch import SqliteWatch
 
 Durability = Literal["normal", "full"]
-
-APPLICATION_ID = 0x72666C64  # "rfld", in the header of the file: tells a store from other databases
-LOG_FORMAT = 1  # PRAGMA user_version: of the tables of the log, not of events or views
 
 
 class SqliteEngine:
@@ -50,18 +49,24 @@ class SqliteEngine:
         self.name = str(self._path)
         self._timeout = timeout
         self._durability = durability
-        self._immutable = False
         self._closed = False
+        check_place(self._path)
+        self._immutable = is_immutable(self._path)
         self._begin_afresh()
-        self._check_place()
         self._check_open()
-        self._create()
+        try:
+            connection = self._connect()
+            prepare(connection, self.name, timeout)
+            self._disconnect(connection)
+        except BaseException:
+            self._finalizer()
+            raise
 
     def _begin_afresh(self) -> None:
         self._lock = threading.RLock()
         self._writer: SqliteConnection | None = None
-        self._readers: list[SqliteConnection] = []
-        self._guests: list[SqliteConnection] = []
+        self._readers = Pool(self._reader, self._disconnect)
+        self._guests = Pool(self._guest, self._disconnect)
         self._watches: weakref.WeakSet[SqliteWatch] = weakref.WeakSet()
         self._all: list[sqlite3.Connection] = []
         # Connections that nobody closed are closed with the engine, not one by one with warnings.
@@ -73,20 +78,11 @@ class SqliteEngine:
         # inherits that believes to hold locks that only its parent holds.
         deadline = time.monotonic() + timeout
         with self._lock:
-            while True:
-                idle = [*self._readers, *self._guests, *([self._writer] if self._writer else [])]
-                if len(idle) + len(self._watches) >= len(self._all):
-                    break
+            while self._readers.lent or self._guests.lent:
                 if time.monotonic() > deadline:
                     return False
                 time.sleep(0.001)
-            for watch in list(self._watches):
-                watch.rest()
-            self._readers.clear()
-            self._guests.clear()
-            self._writer = None
-            for connection in idle:
-                self.disconnect(connection)
+            self._put_down()
             return not self._all
 
     def after_fork(self, *, usable: bool) -> None:
@@ -96,71 +92,7 @@ class SqliteEngine:
             self._finalizer.detach()
         self._begin_afresh()
 
-    # --- opening --------------------------------------------------------------------------
-
-    def _check_place(self) -> None:
-        if str(self._path) == ":memory:":
-            raise errors.NotAStore(
-                ":memory: cannot be shared by connections: pass the path of a temporary file"
-            )
-        if self._path.is_dir():
-            raise errors.NotAStore(f"{self.name} is a folder: pass the path of a file in it")
-        folder = self._path.absolute().parent
-        if not folder.is_dir():
-            raise errors.NotAStore(f"{self.name}: there is no folder {folder}: create it first")
-        # Without the right to write beside the file SQLite cannot share it, but can still read it
-        # as something that does not change.
-        self._immutable = (
-            self._path.exists()
-            and not os.access(folder, os.W_OK)
-            and not Path(f"{self.name}-wal").exists()
-        )
-
-    def _create(self) -> None:
-        deadline = time.monotonic() + self._timeout
-        connection = self._connect(self._timeout)
-        try:
-            if not self._is_ours(connection):
-                # Turning WAL on needs the file for itself for a moment, and SQLite does not wait.
-                while True:
-                    try:
-                        connection.execute("PRAGMA journal_mode = WAL")
-                        break
-                    except errors.StoreBusy:
-                        if time.monotonic() > deadline:
-                            raise
-                        time.sleep(random.uniform(0.001, 0.01))
-                connection.execute("BEGIN IMMEDIATE")
-                if not self._is_ours(connection):  # another process may have been first
-                    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                    connection.execute(f"PRAGMA user_version = {LOG_FORMAT}")
-                    for statement in schema.statements(schema.section("log")):
-                        connection.execute(statement)
-                connection.execute("COMMIT")
-            ((log_format,),) = connection.execute("PRAGMA user_version")
-            if log_format > LOG_FORMAT:
-                raise errors.StoreTooNew(
-                    f"{self.name} has log format {log_format}, this refold reads up to "
-                    f"{LOG_FORMAT}: upgrade refold"
-                )
-        except BaseException:
-            _close_all(self._all)
-            raise
-        self.disconnect(connection)
-
-    def _is_ours(self, connection: SqliteConnection) -> bool:
-        ((application_id,),) = connection.execute("PRAGMA application_id")
-        if application_id == APPLICATION_ID:
-            return True
-        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master LIMIT 5")]
-        if application_id or tables:
-            raise errors.NotAStore(
-                f"{self.name} is a database of something else (it holds "
-                f"{', '.join(tables) or 'no tables'}): pass another path; refold keeps its own file"
-            )
-        return False
-
-    def _connect(self, timeout: float) -> SqliteConnection:
+    def _connect(self, timeout: float | None = None) -> SqliteConnection:
         uri = f"file:{quote(str(self._path.absolute()))}"
         if self._immutable:
             uri += "?mode=ro&immutable=1"
@@ -168,7 +100,7 @@ class SqliteEngine:
             raw = sqlite3.connect(
                 uri,
                 uri=True,
-                timeout=timeout,
+                timeout=self._timeout if timeout is None else timeout,
                 isolation_level=None,
                 check_same_thread=False,
                 cached_statements=256,
@@ -185,11 +117,30 @@ class SqliteEngine:
         connection.execute("PRAGMA temp_store = MEMORY")
         return connection
 
-    def disconnect(self, connection: SqliteConnection) -> None:
-        """Close one connection."""
-        with suppress(ValueError):  # the engine was closed meanwhile
+    def _reader(self) -> SqliteConnection:
+        connection = self._connect()
+        connection.execute("PRAGMA query_only = 1")
+        return connection
+
+    def _guest(self) -> SqliteConnection:
+        connection = self._connect()
+        connection.raw.set_authorizer(only_reads)
+        return connection
+
+    def _disconnect(self, connection: SqliteConnection) -> None:
+        with suppress(ValueError):  # it was closed within its own transaction
             self._all.remove(connection.raw)
         connection.raw.close()
+
+    def _put_down(self) -> None:
+        # With the writer's lock held: what is in use is left to its user.
+        if self._writer is not None:
+            self._disconnect(self._writer)
+            self._writer = None
+        self._readers.empty()
+        self._guests.empty()
+        for watch in list(self._watches):
+            watch.rest()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -245,21 +196,14 @@ class SqliteEngine:
         except sqlite3.Error:
             # Closing it rolls back too; the error that brought us here is the one to tell.
             self._writer = None
-            self.disconnect(connection)
+            self._disconnect(connection)
 
     @contextmanager
     def read(self) -> Generator[Connection, None, None]:
         """Lend a connection for reading; each statement sees the last commit."""
         self._check_open()
-        try:
-            connection = self._readers.pop()
-        except IndexError:
-            connection = self._connect(self._timeout)
-            connection.execute("PRAGMA query_only = 1")
-        try:
+        with self._readers.lend() as connection:
             yield connection
-        finally:
-            self._readers.append(connection)
 
     @contextmanager
     def snapshot(self) -> Generator[Connection, None, None]:
@@ -276,42 +220,37 @@ class SqliteEngine:
     ) -> list[dict[str, Any]]:
         """Answer a statement of a user's own as dicts; refuse one that would write."""
         self._check_open()
-        try:
-            guest = self._guests.pop()
-        except IndexError:
-            guest = self._connect(self._timeout)
-            guest.raw.set_authorizer(only_reads)
-        try:
-            if within is None:
-                cursor = guest.raw.execute(sql, parameters)
-            else:
-                guest.raw.execute(f"EXPLAIN {sql}", parameters)  # refuses what would write
-                assert isinstance(within, SqliteConnection)
-                cursor = within.raw.execute(sql, parameters)
-            names = [column[0] for column in cursor.description or ()]
-            return [dict(zip(names, row, strict=True)) for row in cursor]
-        except FAILURES as error:
-            fail(self.name, error, sql)
-        finally:
-            self._guests.append(guest)
+        with self._guests.lend() as guest:
+            try:
+                if within is None:
+                    cursor = guest.raw.execute(sql, parameters)
+                else:
+                    guest.raw.execute(f"EXPLAIN {sql}", parameters)  # refuses what would write
+                    assert isinstance(within, SqliteConnection)
+                    cursor = within.raw.execute(sql, parameters)
+                names = [column[0] for column in cursor.description or ()]
+                return [dict(zip(names, row, strict=True)) for row in cursor]
+            except FAILURES as error:
+                fail(self.name, error, sql)
 
     def watch(self) -> SqliteWatch:
         """Begin to watch for commits."""
         self._check_open()
-        watch = SqliteWatch(self._watching, self.disconnect)
+        watch = SqliteWatch(self._watching, self._disconnect)
         self._watches.add(watch)
         return watch
 
     def _watching(self) -> SqliteConnection:
-        """Open a connection for a watch."""
         self._check_open()
-        return self._connect(self._timeout)
+        return self._connect()
 
     def close(self) -> None:
         """Close all connections; closing twice does nothing."""
         with self._lock:
             self._closed = True
-            self._finalizer()
+            self._readers.close()
+            self._guests.close()
+            self._put_down()
 
 
 def _close_all(connections: list[sqlite3.Connection]) -> None:
