@@ -1,7 +1,10 @@
 """What someone asks for: a frozen struct that decides, from the rows, which events follow."""
 
 from collections.abc import Sequence
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any, Self
+from uuid import UUID
 
 import msgspec
 
@@ -10,6 +13,9 @@ from eventstore.events import Event
 from eventstore.events.codec import plain_scalar
 from projections.unit_of_work import Rows
 from projections.view import Key, R, View
+
+# What would pass for text otherwise.
+_AS_THEY_ARE = (bytes, bytearray, memoryview, datetime, date, time, timedelta, Decimal, UUID)
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -43,9 +49,9 @@ class Command(msgspec.Struct, frozen=True):
             InvalidCommand: one does not fit; the message names it.
         """
         try:
-            fields = msgspec.to_builtins(self, builtin_types=(bytes,), enc_hook=plain_scalar)
+            fields = msgspec.to_builtins(self, builtin_types=_AS_THEY_ARE, enc_hook=plain_scalar)
             return msgspec.convert(fields, type(self))
-        except (msgspec.ValidationError, TypeError) as error:
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise InvalidCommand(f"{type(self).__name__}: {error}") from None
 
 

@@ -19,7 +19,7 @@ from eventstore.events import (
     RunStarted,
     RunStopped,
 )
-from eventstore.events.codec import to_json
+from eventstore.events.codec import encode, to_json
 from eventstore.events.run import Metric
 from eventstore.statuses import RunEndedBy, RunSource, RunStatus
 from projections.experiments import experiments
@@ -126,6 +126,8 @@ class UpdateRunMetrics(Command, frozen=True):
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
-        if existing(rows, runs, self.run_id, "run").metrics == to_json(self.metrics):
+        row = existing(rows, runs, self.run_id, "run")
+        _, recorded = encode(RunMetricsRecorded(self.run_id, self.metrics))  # refuses NaN
+        if row.metrics == to_json(recorded.metrics):
             return Decision()
-        return Decision([RunMetricsRecorded(self.run_id, self.metrics)])
+        return Decision([recorded])

@@ -2,6 +2,7 @@
 
 from commands.command import Command, Decision, existing
 from commands.transitions import WORKER_TASK, check_move
+from eventstore.errors import InvalidCommand
 from eventstore.events import Id, Int, TaskCompleted, TaskFailed, TaskScheduled, TaskStarted
 from eventstore.statuses import TaskStatus
 from projections.ids import next_id
@@ -41,6 +42,11 @@ class SetWorkerTaskStatus(Command, frozen=True):
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
+        if self.error is not None and self.status is not TaskStatus.FAILED:
+            raise InvalidCommand(
+                f"worker task {self.task_id}: an error goes with {TaskStatus.FAILED}, not with "
+                f"{self.status}"
+            )
         before = TaskStatus(existing(rows, worker_task, self.task_id, "worker task").status)
         if before is self.status:
             return Decision()

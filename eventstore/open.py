@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable
-from urllib.parse import urlsplit
 
 from eventstore.errors import NotAStore
 from eventstore.sqlite import Durability, SqliteEngine
@@ -30,12 +29,14 @@ def open_store(
     """
     path = path_or_url
     if isinstance(path, str) and "://" in path:
-        scheme = urlsplit(path).scheme
+        scheme, _, rest = path.partition("://")
         if scheme != "sqlite":
             raise NotAStore(
                 f"{scheme}:// is not supported by this release of refold: pass a path, or "
                 f"sqlite:///path"
             )
-        path = path.removeprefix("sqlite:///")
+        if not rest.startswith("/"):
+            raise NotAStore(f"{path} names no file: pass sqlite:///path")
+        path = rest[1:]
     engine = SqliteEngine(path, durability=durability, timeout=timeout)
     return EventStore(engine) if clock is None else EventStore(engine, clock=clock)

@@ -6,7 +6,7 @@ from functools import lru_cache
 import msgspec
 
 from eventstore.errors import InvalidEvent
-from eventstore.events import Event, Id
+from eventstore.events import Event, Id, Name
 from eventstore.events.codec import to_json
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -16,7 +16,7 @@ MICROSECOND = timedelta(microseconds=1)
 class Metadata(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is known about how an event came to be; all of it is optional."""
 
-    command_id: str | None = None
+    command_id: Name | None = None
     """The id of the command that led to it, if it was sent with one."""
     actor: str | None = None
     """Who acted, such as `controller`, `worker-0` or `dispatcher`."""
@@ -56,18 +56,22 @@ NO_METADATA = Metadata()
 _decoder = msgspec.json.Decoder(Metadata)
 
 
-@lru_cache(maxsize=1024)
 def encode_metadata(metadata: Metadata) -> str:
     """Return metadata as the JSON text of the log.
 
     Raises:
         InvalidEvent: a field is of a wrong type.
     """
-    text = to_json(metadata)
     try:
-        _decoder.decode(text)
-    except msgspec.ValidationError as error:
+        return _encoded(metadata)
+    except (TypeError, msgspec.ValidationError) as error:
         raise InvalidEvent(f"metadata is not valid: {error}") from error
+
+
+@lru_cache(maxsize=1024)
+def _encoded(metadata: Metadata) -> str:
+    text = to_json(metadata)
+    _decoder.decode(text)
     return text
 
 

@@ -22,7 +22,7 @@ class Word(StrEnum):
         """
         try:
             return cls(value)
-        except ValueError:
+        except (ValueError, TypeError):
             raise InvalidCommand(
                 f"{value!r} is no {cls.__name__}: it is one of {', '.join(cls)}"
             ) from None

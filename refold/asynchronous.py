@@ -8,7 +8,7 @@ import asyncio
 import inspect
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from contextvars import ContextVar
 from functools import partial, wraps
 from types import TracebackType
@@ -130,7 +130,8 @@ class AsyncFace:
         if self._closed:
             return
         if self._face is not None:
-            await self._call(lambda face: face.close())
+            with suppress(StoreClosed):  # another task was first
+                await self._call(lambda face: face.close())
         self._closed = True
         self._thread.shutdown(wait=False)
 

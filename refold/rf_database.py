@@ -1,5 +1,6 @@
 """`RFDatabase`: the face of inference (evals)."""
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Unpack
@@ -25,7 +26,7 @@ from commands import (
     SetPipelineStatus,
 )
 from eventstore.errors import InvalidCommand, NotFound
-from eventstore.events.codec import to_json
+from eventstore.events.codec import plain_scalar, to_json
 from eventstore.statuses import (
     ActorTaskStatus,
     ContextStatus,
@@ -407,7 +408,17 @@ class RFDatabase(Face):
 
 
 def _json(value: Mapping[str, Any] | str | None) -> str | None:
-    return value if value is None or isinstance(value, str) else to_json(dict(value))
+    if value is None or isinstance(value, str):
+        return value
+    if not isinstance(value, Mapping):
+        raise InvalidCommand(f"a configuration is a {type(value).__name__}: pass a dict, or JSON")
+    try:
+        json.dumps(dict(value), allow_nan=False, default=plain_scalar)  # msgspec makes NaN null
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidCommand(
+            f"a configuration cannot be written as JSON, which has no NaN or infinity: {error}"
+        ) from None
+    return to_json(dict(value))
 
 
 def _time(value: Time) -> str:

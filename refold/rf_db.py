@@ -174,7 +174,10 @@ class RfDb(Face):
 
     def get_runs_by_status(self, status: RunStatus | str | Iterable[RunStatus | str]) -> Rows:
         """Return the runs that have a status, or one of several, by id."""
-        wanted = [status] if isinstance(status, str) else list(status)
+        try:
+            wanted = [status] if isinstance(status, str) else list(status)
+        except TypeError:
+            wanted = [status]  # which is no status either
         values = [RunStatus.of(word).value for word in wanted]
         marks = ", ".join("?" * len(values))
         query = f"SELECT * FROM runs WHERE status IN ({marks}) ORDER BY run_id"
@@ -213,8 +216,8 @@ class RfDb(Face):
         """
         if isinstance(metrics, str):
             try:
-                metrics = msgspec.json.decode(metrics)
-            except msgspec.DecodeError as error:
+                metrics = msgspec.json.decode(str(metrics))
+            except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
                 raise InvalidCommand(f"metrics of run {run_id} are not JSON: {error}") from None
         if not isinstance(metrics, Mapping):
             raise InvalidCommand(

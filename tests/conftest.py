@@ -7,7 +7,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from eventstore import EventStore, open_store
-from refold import RfDb, RFDatabase
+from refold import RFDatabase, RfDb
+
+pytest.register_assert_rewrite("given", "face_methods")
 
 ENGINES = ["sqlite"]
 
@@ -18,7 +20,7 @@ settings.load_profile("default")
 
 
 @pytest.fixture(params=ENGINES)
-def new_place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], str]]:
+def new_place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
     """Return a function that names a place where no store is yet, anew at each call."""
     made = 0
 
@@ -27,7 +29,7 @@ def new_place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callab
         made += 1
         return str(tmp_path / f"store-{made}.db")
 
-    yield place
+    return place
 
 
 @pytest.fixture

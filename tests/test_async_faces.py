@@ -30,6 +30,7 @@ from refold import (
     RfDb,
     RunStatus,
     StoreClosed,
+    StoreFailed,
     WriteRefused,
     asynchronous,
     face,
@@ -329,6 +330,26 @@ async def test_a_batch_within_a_batch_joins_it(place):
 
 
 @awaited
+async def test_an_error_that_leaves_an_inner_batch_takes_the_outer_one_back(place):
+    async def inner(db):
+        async with db.batch():
+            await db.create_experiment("inner")
+            raise ZeroDivisionError
+
+    async def outer(db):
+        async with db.batch():
+            await db.create_experiment("outer")
+            with pytest.raises(ZeroDivisionError):
+                await inner(db)
+
+    async with AsyncRfDb(place) as db:
+        with pytest.raises(StoreFailed, match="rolled back"):
+            await outer(db)
+        assert await db.execute("SELECT * FROM events") == []
+        assert await db.create_experiment("next") == 1
+
+
+@awaited
 async def test_another_task_waits_for_the_end_of_a_batch(place):
     async with AsyncRfDb(place) as db:
         turn, begun = asyncio.Event(), asyncio.Event()
@@ -455,9 +476,9 @@ async def test_cancellation_while_a_batch_waits_to_begin(place):
                 task = asyncio.create_task(batch())
                 await asyncio.to_thread(Announcing.begins.wait)
                 task.cancel()
-                # The error is kept, and with it the frames of the batch, as a log would do.
-                with pytest.raises(asyncio.CancelledError) as kept:
-                    await task
+            # The error is kept, and with it the frames of the batch, as a log would do.
+            with pytest.raises(asyncio.CancelledError) as kept:
+                await task
             assert await db.create_experiment("next") == 1
             assert names(other) == ["next"], "what was acknowledged is not committed"
             with RfDb(place, timeout=0) as third:
@@ -540,7 +561,7 @@ async def test_the_event_loop_goes_on_while_a_subscription_waits(place):
 async def test_closing_twice_does_nothing(place):
     db = AsyncRfDb(place)
     await db.create_experiment("digits")
-    await db.close()
+    await asyncio.gather(db.close(), db.close())
     await db.close()
     never_used = AsyncRfDb(place)
     await never_used.close()

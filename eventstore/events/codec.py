@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -11,6 +11,7 @@ from eventstore.events.event import Event, decoders, event_type
 from eventstore.events.upcasting import upcast
 
 Decode = Callable[[str], Event]
+E = TypeVar("E", bound=Event)
 
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -22,9 +23,12 @@ def plain_scalar(value: Any) -> Any:
         TypeError: it is something else.
     """
     try:
-        return value.item()
-    except (AttributeError, ValueError, RuntimeError):
-        raise TypeError(f"a {type(value).__name__} has no place in JSON") from None
+        number = value.item()
+    except (AttributeError, ValueError, RuntimeError, TypeError):
+        number = None
+    if isinstance(number, int | float):
+        return number
+    raise TypeError(f"a {type(value).__name__} has no place in JSON")
 
 
 _encoder = msgspec.json.Encoder(enc_hook=plain_scalar)
@@ -47,7 +51,7 @@ def to_json(value: Any) -> str:
     return text
 
 
-def encode(event: Event) -> tuple[str, Event]:
+def encode(event: E) -> tuple[str, E]:
     """Return the event's JSON text and the event exactly as the log will give it back.
 
     Raises:
@@ -66,7 +70,7 @@ def encode(event: Event) -> tuple[str, Event]:
             f"tuples or keys other than strings. Say what it means instead, such as "
             f"{{'diverged': True}}, or store it as a payload"
         )
-    return text, kept
+    return text, cast("E", kept)
 
 
 def decode(type_name: str, version: int, text: str, position: int) -> Event:

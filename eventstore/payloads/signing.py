@@ -21,6 +21,8 @@ def signing_key(key: bytes | str | None) -> bytes | None:
         key = os.environ.get(KEY_VARIABLE)
         if key is None:
             return None
+    if not isinstance(key, bytes | str):
+        raise InvalidPayload(f"the payload key is a {type(key).__name__}: pass text or bytes")
     if not key:
         raise InvalidPayload(
             f"the payload key is empty: set {KEY_VARIABLE} to a secret, or unset it to not sign"

@@ -20,6 +20,10 @@ _ERRORS: dict[int, tuple[type[errors.DBException], str]] = {
         errors.StoreDamaged,
         "the file is damaged: keep a copy, then try `sqlite3 FILE .recover`",
     ),
+    sqlite3.SQLITE_IOERR: (
+        errors.StoreFailed,
+        "reading or writing it failed: check the disk, its room and its limits, then try again",
+    ),
     sqlite3.SQLITE_CANTOPEN: (
         errors.NotAStore,
         "it cannot be opened: check the path and the rights on its folder",

@@ -9,13 +9,13 @@ import weakref
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from urllib.parse import quote
 
 from eventstore import errors
 from eventstore.engine import Connection, Values
 from eventstore.sqlite.connection import FAILURES, SqliteConnection, fail
-from eventstore.sqlite.file import check_place, is_immutable, prepare
+from eventstore.sqlite.file import is_immutable, place_of, prepare
 from eventstore.sqlite.guard import only_reads
 from eventstore.sqlite.pool import Pool
 from eventstore.sqlite.watch import SqliteWatch
@@ -45,12 +45,15 @@ class SqliteEngine:
         durability: Durability = "normal",
         timeout: float = 30,
     ) -> None:
-        self._path = Path(path).expanduser()
+        if durability not in get_args(Durability):
+            raise errors.InvalidCommand(f"durability is {durability!r}: pass 'normal' or 'full'")
+        if not isinstance(timeout, int | float) or not timeout >= 0:
+            raise errors.InvalidCommand(f"timeout is {timeout!r}: pass seconds, 0 or more")
+        self._path = place_of(path)
         self.name = str(self._path)
         self._timeout = timeout
         self._durability = durability
         self._closed = False
-        check_place(self._path)
         self._immutable = is_immutable(self._path)
         self._begin_afresh()
         self._check_open()
@@ -93,7 +96,7 @@ class SqliteEngine:
         self._begin_afresh()
 
     def _connect(self, timeout: float | None = None) -> SqliteConnection:
-        uri = f"file:{quote(str(self._path.absolute()))}"
+        uri = f"file:{quote(os.fsencode(self._path.absolute()))}"
         if self._immutable:
             uri += "?mode=ro&immutable=1"
         try:

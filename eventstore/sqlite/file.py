@@ -17,12 +17,18 @@ WHAT_IS_THERE = """
            (SELECT group_concat(name, ', ') FROM (SELECT name FROM sqlite_master LIMIT 5))"""
 
 
-def check_place(path: Path) -> None:
-    """Refuse a path at which no store can be.
+def place_of(given: str | os.PathLike[str]) -> Path:
+    """Return the path of a file that can be a store.
 
     Raises:
-        NotAStore: it says why, and what to pass instead.
+        NotAStore: none can be there; it says why, and what to pass instead.
     """
+    try:
+        path = Path(given).expanduser()
+        if b"\0" in os.fsencode(path):
+            raise ValueError("it holds a NUL character")
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise errors.NotAStore(f"{given!r} is no path: {error}") from None
     if str(path) == ":memory:":
         raise errors.NotAStore(
             ":memory: cannot be shared by connections: pass the path of a temporary file"
@@ -32,6 +38,7 @@ def check_place(path: Path) -> None:
     folder = path.absolute().parent
     if not folder.is_dir():
         raise errors.NotAStore(f"{path}: there is no folder {folder}: create it first")
+    return path
 
 
 def is_immutable(path: Path) -> bool:

@@ -1,0 +1,98 @@
+"""Real processes for tests: a function runs in a new interpreter and talks to its parent."""
+
+import multiprocessing
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Any, Self
+
+_spawn = multiprocessing.get_context("spawn")
+
+
+class Parent:
+    """What a child's function sees of its parent."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+
+    def tell(self, message: Any) -> None:
+        """Send the parent a message; it has left this process when the call returns."""
+        self._pipe.send(message)
+
+    def hear(self) -> Any:
+        """Return the parent's next message; wait for it."""
+        return self._pipe.recv()
+
+
+class Child:
+    """A function of a test module in a process of its own.
+
+    The function is given its `Parent` and then the arguments; what it returns is its last
+    message. If it raises, the traceback goes to the standard error, which pytest shows.
+    """
+
+    def __init__(self, work: Callable[..., Any], *arguments: Any) -> None:
+        self._pipe, far_end = _spawn.Pipe()
+        self._process = _spawn.Process(target=_run, args=(far_end, work, arguments))
+        self._process.start()
+        far_end.close()
+
+    def tell(self, message: Any) -> None:
+        """Send the child a message."""
+        self._pipe.send(message)
+
+    def hear(self) -> Any:
+        """Return the child's next message; wait for it.
+
+        Raises:
+            EOFError: there is none, and the child has ended.
+        """
+        try:
+            return self._pipe.recv()
+        except ConnectionResetError:  # it ended before it heard what we told it
+            raise EOFError from None
+
+    def kill(self) -> None:
+        """Kill the child with SIGKILL, wherever it is."""
+        self._process.kill()
+        self._process.join()
+
+    def last_words(self) -> list[Any]:
+        """Return the messages that nobody has heard yet, once the child has ended."""
+        heard: list[Any] = []
+        try:
+            while True:
+                heard.append(self.hear())
+        except EOFError:
+            return heard
+
+    def result(self) -> Any:
+        """Return what the child's function returns; wait for it."""
+        *_, result = self.last_words() or [None]
+        self._process.join()
+        code = self._process.exitcode
+        assert code == 0, f"the child ended with {code}: see its standard error"
+        return result
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.kill()
+        self._process.close()
+        self._pipe.close()
+
+
+def _run(pipe: Connection, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    pipe.send(work(Parent(pipe), *arguments))
+
+
+def call(work: Callable[..., Any], *arguments: Any) -> Any:
+    """Run a function in a process of its own and return what it returns."""
+    with Child(work, *arguments) as child:
+        return child.result()

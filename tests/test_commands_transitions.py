@@ -1,0 +1,243 @@
+"""Which status can follow which: every pair of every entity, against tables written here."""
+
+from itertools import product
+
+import pytest
+from given import given
+
+from commands import (
+    MarkICOpsCompleted,
+    MarkICOpsFailed,
+    MarkICOpsSkipped,
+    SetActorTaskStatus,
+    SetContextStatus,
+    SetExperimentStatus,
+    SetPipelineStatus,
+    SetRunStatus,
+    SetWorkerTaskStatus,
+)
+from eventstore.errors import IllegalTransition
+from eventstore.events import (
+    ActorTaskCompleted,
+    ActorTaskFailed,
+    ActorTaskScheduled,
+    ActorTaskStarted,
+    ContextBuildStarted,
+    ContextCreated,
+    ContextFailed,
+    ContextReady,
+    ExperimentCompleted,
+    ExperimentCreated,
+    ExperimentFailed,
+    ExperimentStarted,
+    InteractiveControlCompleted,
+    InteractiveControlFailed,
+    InteractiveControlSkipped,
+    PipelineCompleted,
+    PipelineCreated,
+    PipelineDeleted,
+    PipelineFailed,
+    PipelineResumed,
+    PipelineStarted,
+    PipelineStopped,
+    RunCompleted,
+    RunCreated,
+    RunFailed,
+    RunKilled,
+    RunResumed,
+    RunStarted,
+    RunStopped,
+    StopRequested,
+    TaskCompleted,
+    TaskFailed,
+    TaskScheduled,
+    TaskStarted,
+)
+from eventstore.statuses import (
+    ActorTaskStatus,
+    ContextStatus,
+    ExperimentStatus,
+    PipelineStatus,
+    RunStatus,
+    TaskStatus,
+)
+
+
+def check(happened, command, entity, moves, before, after):
+    """Hold a move against the table: the right event, no event, or a refusal that says why."""
+    sent = given(*happened).when(command)
+    if after == before:
+        sent.then().result(None)
+    elif after in moves[before]:
+        sent.then(moves[before][after](7)).result(None)
+    else:
+        ways = moves[before] or ["nothing"]
+        sent.refused(
+            IllegalTransition, f"{entity} is {before};", f"become {after}:", *ways, "can follow"
+        )
+
+
+def pairs(moves, statuses):
+    return pytest.mark.parametrize(("before", "after"), list(product(moves, statuses)))
+
+
+EXPERIMENT = {
+    "NEW": {
+        "RUNNING": ExperimentStarted,
+        "COMPLETED": ExperimentCompleted,
+        "FAILED": ExperimentFailed,
+    },
+    "RUNNING": {"COMPLETED": ExperimentCompleted, "FAILED": ExperimentFailed},
+    "COMPLETED": {"RUNNING": ExperimentStarted},
+    "FAILED": {"RUNNING": ExperimentStarted},
+}
+
+
+@pairs(EXPERIMENT, ExperimentStatus)
+def test_experiments(before, after):
+    happened = [ExperimentCreated(7, "fit", "digits", before)]
+    command = SetExperimentStatus(7, after)
+    check(happened, command, "experiment 7", EXPERIMENT, before, after)
+
+
+@pairs([status for status in EXPERIMENT if status != "NEW"], ExperimentStatus)
+def test_experiments_of_inference(before, after):
+    happened = [ExperimentCreated(7, "evals", "digits", before.lower())]
+    command = SetExperimentStatus(7, after)
+    check(happened, command, "experiment 7", EXPERIMENT, before, after)
+
+
+RUN = {
+    "NEW": {
+        "ONGOING": RunStarted,
+        "FAILED": RunFailed,
+        "STOPPED": RunStopped,
+        "KILLED": RunKilled,
+    },
+    "ONGOING": {
+        "COMPLETED": RunCompleted,
+        "FAILED": RunFailed,
+        "STOPPED": RunStopped,
+        "KILLED": RunKilled,
+    },
+    "STOPPED": {"ONGOING": RunResumed, "FAILED": RunFailed, "KILLED": RunKilled},
+    "FAILED": {"ONGOING": RunResumed, "KILLED": RunKilled},
+    "COMPLETED": {"ONGOING": RunResumed, "KILLED": RunKilled},
+    "KILLED": {},
+}
+
+
+@pairs(RUN, RunStatus)
+def test_runs(before, after):
+    happened = [RunCreated(7, 1, "run_7", status=RunStatus(before))]
+    check(happened, SetRunStatus(7, after), "run 7", RUN, before, after)
+
+
+TASK_STORY = {
+    "SCHEDULED": [],
+    "IN_PROGRESS": [TaskStarted],
+    "COMPLETED": [TaskStarted, TaskCompleted],
+    "FAILED": [TaskStarted, TaskFailed],
+}
+WORKER_TASK = {
+    "SCHEDULED": {"IN_PROGRESS": TaskStarted, "FAILED": TaskFailed},
+    "IN_PROGRESS": {"COMPLETED": TaskCompleted, "FAILED": TaskFailed},
+    "COMPLETED": {},
+    "FAILED": {},
+}
+
+
+@pairs(WORKER_TASK, TaskStatus)
+def test_tasks_of_workers(before, after):
+    happened = [TaskScheduled(7, 5, 0, 0), *(event(7) for event in TASK_STORY[before])]
+    command = SetWorkerTaskStatus(7, after)
+    check(happened, command, "worker task 7", WORKER_TASK, before, after)
+
+
+ANSWER = {
+    "COMPLETED": InteractiveControlCompleted,
+    "FAILED": InteractiveControlFailed,
+    "SKIPPED": InteractiveControlSkipped,
+}
+MARK = {"COMPLETED": MarkICOpsCompleted, "FAILED": MarkICOpsFailed, "SKIPPED": MarkICOpsSkipped}
+REQUEST = {"PENDING": ANSWER, "COMPLETED": {}, "FAILED": {}, "SKIPPED": {}}
+
+
+@pairs(REQUEST, MARK)
+def test_requests_of_users(before, after):
+    happened = [StopRequested(7, 5)]
+    if before in ANSWER:
+        happened.append(ANSWER[before](7))
+    check(happened, MARK[after](7), "request 7", REQUEST, before, after)
+
+
+CONTEXT = {
+    "pending": {
+        "building": ContextBuildStarted,
+        "ready": ContextReady,
+        "failed": ContextFailed,
+    },
+    "building": {"ready": ContextReady, "failed": ContextFailed},
+    "ready": {"building": ContextBuildStarted},
+    "failed": {"building": ContextBuildStarted},
+}
+
+
+@pairs(CONTEXT, ContextStatus)
+def test_contexts(before, after):
+    happened = [ContextCreated(7, "hash", status=ContextStatus(before))]
+    check(happened, SetContextStatus(7, after), "context 7", CONTEXT, before, after)
+
+
+PIPELINE = {
+    "new": {
+        "ongoing": PipelineStarted,
+        "stopped": PipelineStopped,
+        "deleted": PipelineDeleted,
+        "failed": PipelineFailed,
+    },
+    "ongoing": {
+        "completed": PipelineCompleted,
+        "stopped": PipelineStopped,
+        "deleted": PipelineDeleted,
+        "failed": PipelineFailed,
+    },
+    "stopped": {
+        "ongoing": PipelineResumed,
+        "deleted": PipelineDeleted,
+        "failed": PipelineFailed,
+    },
+    "failed": {"ongoing": PipelineResumed, "deleted": PipelineDeleted},
+    "completed": {"ongoing": PipelineResumed, "deleted": PipelineDeleted},
+    "deleted": {},
+}
+
+
+@pairs(PIPELINE, PipelineStatus)
+def test_pipelines(before, after):
+    happened = [PipelineCreated(7, 1, "baseline", "vllm", status=PipelineStatus(before))]
+    check(happened, SetPipelineStatus(7, after), "pipeline 7", PIPELINE, before, after)
+
+
+ACTOR_TASK_STORY = {
+    "scheduled": [],
+    "in_progress": [ActorTaskStarted],
+    "completed": [ActorTaskStarted, ActorTaskCompleted],
+    "failed": [ActorTaskStarted, ActorTaskFailed],
+}
+ACTOR_TASK = {
+    "scheduled": {"in_progress": ActorTaskStarted, "failed": ActorTaskFailed},
+    "in_progress": {"completed": ActorTaskCompleted, "failed": ActorTaskFailed},
+    "completed": {},
+    "failed": {},
+}
+
+
+@pairs(ACTOR_TASK, ActorTaskStatus)
+def test_tasks_of_actors(before, after):
+    happened = [
+        ActorTaskScheduled(7, 1, 2, 0, 0),
+        *(event(7) for event in ACTOR_TASK_STORY[before]),
+    ]
+    command = SetActorTaskStatus(7, after)
+    check(happened, command, "actor task 7", ACTOR_TASK, before, after)
