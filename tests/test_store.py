@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import pairwise
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from eventstore import (
     CommandIdReused,
+    Event,
     EventStore,
     InvalidCommand,
     InvalidEvent,
@@ -84,16 +86,27 @@ def test_a_closed_store_says_so(store: EventStore) -> None:
             use()
 
 
+def test_events_know_their_streams(store: EventStore) -> None:
+    appended = store.append(None, [RunStarted(1), RunStarted(2), RunCompleted(1)])
+    assert [(r.stream, r.version) for r in appended] == [("run-1", 1), ("run-2", 1), ("run-1", 2)]
+    assert list(store.read()) == appended
+
+
 def test_metadata_is_kept(store: EventStore) -> None:
     metadata = Metadata(command_id="é-1", actor="worker-0", correlation="request 7", cause=1)
     store.append("run-1", [RunStarted(1)])
     store.append("run-1", [RunCompleted(1)], metadata=metadata)
-    assert [r.metadata for r in store.read()] == [Metadata(), metadata]
+    store.append("run-1", [RunCompleted(1)], metadata={"actor": "worker-0"}, command_id="é-2")
+    assert [r.metadata for r in store.read()] == [
+        Metadata(),
+        metadata,
+        Metadata(actor="worker-0", command_id="é-2"),
+    ]
 
 
 @pytest.mark.parametrize(
     "metadata",
-    [Metadata(actor="\0"), Metadata(actor=5), Metadata(cause=-1), Metadata(correlation="\ud800")],  # pyright: ignore[reportArgumentType]
+    [Metadata(actor="\0"), Metadata(actor=5), Metadata(cause=-1), Metadata(correlation="\ud800")],
 )
 def test_metadata_that_cannot_be_kept_is_refused(store: EventStore, metadata: Metadata) -> None:
     with pytest.raises(InvalidEvent):
@@ -117,6 +130,40 @@ def test_recorded_at_is_now_in_utc(store: EventStore) -> None:
     [second] = store.append("run-1", [RunStarted(1)])
     assert first.time.utcoffset() is not None
     assert first.time <= second.time
+
+
+def first_of_a_subscription(store: EventStore) -> Recorded:
+    with store.subscribe() as events:
+        return next(events)
+
+
+def close_while_threads_use_it(_: Parent, place: str) -> None:
+    def use(store: EventStore, do: Callable[[EventStore], object]) -> None:
+        with suppress(StoreClosed):
+            while True:
+                do(store)
+
+    uses: list[Callable[[EventStore], object]] = [
+        lambda store: list(store.read(limit=5)),
+        lambda store: store.head(),
+        lambda store: store.append("run-1", [RunStarted(1)]),
+        first_of_a_subscription,
+        lambda store: store.engine.query("SELECT count(*) FROM events", ()),
+    ]
+    with ThreadPoolExecutor(len(uses)) as pool:
+        for n in range(30):
+            store = open_store(place)
+            used = [pool.submit(use, store, do) for do in uses]
+            store.append("run-1", progressed(n))
+            store.close()
+            for ended in used:
+                ended.result()
+
+
+def test_closing_a_store_that_threads_use_only_refuses_them(place: str) -> None:
+    call(close_while_threads_use_it, place)
+    with open_store(place) as store:
+        assert positions(store.read()) == list(range(1, store.head() + 1))
 
 
 # --- versions and commands -------------------------------------------------------------------
@@ -380,6 +427,35 @@ def test_an_error_takes_the_whole_transaction_back(store: EventStore) -> None:
     assert store.version("run-2") == 0
     [recorded] = store.append("run-1", [RunCompleted(1)])
     assert (recorded.position, recorded.version) == (2, 2)
+
+
+def fail_within(store: EventStore, *appended: Event) -> None:
+    with store.transaction():
+        store.append("run-2", appended)
+        raise KeyError
+
+
+def test_a_block_that_fails_takes_those_around_it_back(store: EventStore) -> None:
+    def catch_and_go_on() -> None:
+        with store.transaction():
+            store.append("run-1", [RunStarted(1)])
+            with suppress(KeyError):
+                fail_within(store, RunStarted(2))
+            store.append("run-1", [RunCompleted(1)])
+
+    with pytest.raises(StoreFailed, match="begin anew"):
+        catch_and_go_on()
+    assert store.head() == 0
+    store.append("run-1", [RunStarted(1)], expected_version=0)
+
+
+def test_a_block_that_fails_before_it_appends_can_be_caught(store: EventStore) -> None:
+    with store.transaction():
+        store.append("run-1", [RunStarted(1)])
+        with suppress(KeyError):
+            fail_within(store)
+        store.append("run-1", [RunCompleted(1)])
+    assert positions(store.read()) == [1, 2]
 
 
 def test_an_invalid_event_takes_those_beside_it_back(store: EventStore) -> None:

@@ -95,7 +95,7 @@ class SqliteEngine:
             self._finalizer.detach()
         self._begin_afresh()
 
-    def _connect(self, timeout: float | None = None) -> SqliteConnection:
+    def _connect(self) -> SqliteConnection:
         uri = f"file:{quote(os.fsencode(self._path.absolute()))}"
         if self._immutable:
             uri += "?mode=ro&immutable=1"
@@ -103,7 +103,7 @@ class SqliteEngine:
             raw = sqlite3.connect(
                 uri,
                 uri=True,
-                timeout=self._timeout if timeout is None else timeout,
+                timeout=self._timeout,
                 isolation_level=None,
                 check_same_thread=False,
                 cached_statements=256,
@@ -163,7 +163,8 @@ class SqliteEngine:
             self._check_open()
             connection = self._writer
             if connection is None:
-                connection = self._writer = self._connect(timeout=0)
+                connection = self._writer = self._connect()
+                connection.execute("PRAGMA busy_timeout = 0")  # see _begin
             try:
                 self._begin(connection)
                 connection.begun = True
