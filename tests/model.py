@@ -1,0 +1,556 @@
+"""What both faces should do, as plain dicts: the seeds' CRUD semantics with their legal moves."""
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+from eventstore.payloads import encode_payload
+
+Row = dict[str, Any]
+Ids = dict[str, list[int]]
+
+FOLLOWS: dict[str, dict[str, str]] = {
+    "experiments": {
+        "NEW": "RUNNING COMPLETED FAILED",
+        "RUNNING": "COMPLETED FAILED",
+        "FAILED": "RUNNING",
+        "COMPLETED": "RUNNING",
+    },
+    "runs": {
+        "NEW": "ONGOING STOPPED FAILED KILLED",
+        "ONGOING": "COMPLETED STOPPED FAILED KILLED",
+        "STOPPED": "ONGOING FAILED KILLED",
+        "FAILED": "ONGOING KILLED",
+        "COMPLETED": "ONGOING KILLED",
+        "KILLED": "",
+    },
+    "worker_task": {
+        "SCHEDULED": "IN_PROGRESS FAILED",
+        "IN_PROGRESS": "COMPLETED FAILED",
+        "COMPLETED": "",
+        "FAILED": "",
+    },
+    "interactive_control": {
+        "PENDING": "COMPLETED FAILED SKIPPED",
+        "COMPLETED": "",
+        "FAILED": "",
+        "SKIPPED": "",
+    },
+    "contexts": {
+        "pending": "building ready failed",
+        "building": "ready failed",
+        "failed": "building",
+        "ready": "building",
+    },
+    "pipelines": {
+        "new": "ongoing stopped failed deleted",
+        "ongoing": "completed stopped failed deleted",
+        "stopped": "ongoing failed deleted",
+        "failed": "ongoing deleted",
+        "completed": "ongoing deleted",
+        "deleted": "",
+    },
+    "actor_tasks": {
+        "scheduled": "in_progress failed",
+        "in_progress": "completed failed",
+        "completed": "",
+        "failed": "",
+    },
+}
+KEYS = {
+    "experiments": "experiment_id",
+    "runs": "run_id",
+    "worker_task": "task_id",
+    "controller_progress": "controller_id",
+    "worker_progress": "worker_id",
+    "interactive_control": "ic_id",
+    "contexts": "context_id",
+    "pipelines": "pipeline_id",
+    "actor_tasks": "task_id",
+    "ids": "kind",
+}
+KINDS = {
+    "experiments": "experiment",
+    "runs": "run",
+    "worker_task": "task",
+    "interactive_control": "ic",
+    "contexts": "context",
+    "pipelines": "pipeline",
+    "actor_tasks": "actor_task",
+}
+
+
+class Refused(Exception):
+    """The faces should refuse the call."""
+
+
+class State:
+    """All tables, and the commands that were sent with an id."""
+
+    def __init__(self) -> None:
+        self.tables: dict[str, dict[Any, Row]] = {name: {} for name in KEYS}
+        self.sent: dict[str, tuple[str, Any]] = {}
+
+    def copy(self) -> "State":
+        """Return a state that goes its own way."""
+        return copy.deepcopy(self)
+
+    def seen(self) -> dict[str, list[Row]]:
+        """Return all rows as the tables should show them."""
+        return {
+            name: [_as_stored(row) for _, row in sorted(rows.items())]
+            for name, rows in self.tables.items()
+        }
+
+
+def _as_stored(row: Row) -> Row:
+    shown = {**row}
+    if "config_leaf" in row:
+        config = shown.pop("config_leaf")
+        digest = None if config is None else hashlib.sha256(encode_payload(config)).hexdigest()
+        shown["config_digest"] = digest
+    return shown
+
+
+class Model:
+    """What both faces have in common."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+
+    def call(self, method: str, arguments: Row, command_id: str | None = None) -> Any:
+        """Do what the method of a face should do and return what it should return."""
+        do: Callable[..., Any] = getattr(self, method)
+        if command_id is None:
+            result = do(**arguments)
+        elif command_id not in self.state.sent:
+            result = do(**arguments)
+            self.state.sent[command_id] = (method, result)
+        else:
+            sent, result = self.state.sent[command_id]
+            if sent != method:
+                raise Refused
+        if method.startswith("claim_next") and result is not None:
+            return self._row("worker_task" if isinstance(self, Fit) else "actor_tasks", result)
+        return copy.deepcopy(result)
+
+    # --- tables ---------------------------------------------------------------------------
+
+    def _rows(self, table: str, **where: Any) -> list[Row]:
+        return [
+            row
+            for _, row in sorted(self.state.tables[table].items())
+            if all(row[name] == value for name, value in where.items())
+        ]
+
+    def _row(self, table: str, key: Any) -> Row:
+        try:
+            return self.state.tables[table][key]
+        except KeyError:
+            raise Refused from None
+
+    def _insert(self, table: str, **columns: Any) -> int:
+        ids = self.state.tables["ids"]
+        kind = KINDS[table]
+        number = ids.get(kind, {"last": 0})["last"] + 1
+        ids[kind] = {"kind": kind, "last": number}
+        self.state.tables[table][number] = {KEYS[table]: number, **columns}
+        return number
+
+    def _move(self, table: str, key: int, status: str, **columns: Any) -> None:
+        row = self._row(table, key)
+        if row["status"] == status:
+            return
+        if status not in FOLLOWS[table][row["status"]].split():
+            raise Refused
+        row.update(status=status, **columns)
+
+    # --- the methods of both faces --------------------------------------------------------
+
+    def set_experiment_status(self, experiment_id: int, status: str) -> None:
+        row = self._row("experiments", experiment_id)
+        before = row["status"].upper()
+        if status.upper() != before:
+            if status.upper() not in FOLLOWS["experiments"][before].split():
+                raise Refused
+            row["status"] = status.lower() if row["kind"] == "evals" else status.upper()
+
+    def reset_all_tables(self, experiments_table: bool = False) -> None:
+        for name, rows in self.state.tables.items():
+            if name != "ids" and (experiments_table or name != "experiments"):
+                rows.clear()
+
+    def reset_experiment_states(self, fail_runs: bool = False) -> dict[str, Any]:
+        def fail(table: str, *statuses: str) -> list[Any]:
+            failed = [row for status in statuses for row in self._rows(table, status=status)]
+            for row in failed:
+                row["status"] = "FAILED" if row["status"].isupper() else "failed"
+            return sorted(row[KEYS[table]] for row in failed)
+
+        return {
+            "worker_tasks": fail("worker_task", "SCHEDULED", "IN_PROGRESS"),
+            "actor_tasks": fail("actor_tasks", "scheduled", "in_progress"),
+            "contexts": fail("contexts", "building"),
+            "workers": fail("worker_progress", "IN_PROGRESS"),
+            "controller": fail("controller_progress", "IN_PROGRESS") != [],
+            "runs": fail("runs", "NEW", "ONGOING") if fail_runs else [],
+            "pipelines": fail("pipelines", "new", "ongoing") if fail_runs else [],
+        }
+
+    def get_experiment(self, experiment_id: int) -> Row:
+        return self._row("experiments", experiment_id)
+
+
+class Fit(Model):
+    """What `RfDb` should do."""
+
+    def create_experiment(
+        self, experiment_name: str, experiments_path: str | None = None, status: str = "NEW"
+    ) -> int:
+        return self._insert(
+            "experiments",
+            experiment_name=experiment_name,
+            kind="fit",
+            status=status,
+            experiments_path=experiments_path,
+            num_shards=None,
+            num_actors=None,
+            num_cpus=None,
+            num_gpus=None,
+            error=None,
+        )
+
+    def get_running_experiment(self) -> Row:
+        running = self._rows("experiments", status="RUNNING")
+        if not running:
+            raise Refused
+        return running[-1]
+
+    def create_run(
+        self,
+        experiment_id: int,
+        run_name: str | None = None,
+        config_leaf: Any = None,
+        status: str = "NEW",
+        source: str = "USER",
+        seed: int | None = None,
+        num_chunks: int | None = None,
+        parent_run_id: int | None = None,
+        warm_start: bool = False,
+    ) -> int:
+        self._row("experiments", experiment_id)
+        if parent_run_id is not None:
+            self._row("runs", parent_run_id)
+        run_id = self._insert(
+            "runs",
+            experiment_id=experiment_id,
+            run_name=run_name,
+            mlflow_run_id=None,
+            status=status,
+            source=source,
+            ended_by=None,
+            parent_run_id=parent_run_id,
+            warm_start=warm_start,
+            config_leaf=config_leaf,
+            seed=seed,
+            num_chunks=num_chunks,
+            current_chunk=0,
+            current_epoch=0,
+            metrics={},
+        )
+        row = self._row("runs", run_id)
+        row["run_name"] = run_name or f"run_{run_id}"
+        return run_id
+
+    def get_run(self, run_id: int) -> Row:
+        return self._row("runs", run_id)
+
+    def get_all_runs(self) -> list[Row]:
+        return self._rows("runs")
+
+    def get_runs_by_status(self, status: list[str]) -> list[Row]:
+        return [row for row in self._rows("runs") if row["status"] in status]
+
+    def set_run_status(self, run_id: int, status: str) -> None:
+        self._move("runs", run_id, status)
+
+    def set_run_ended_by(self, run_id: int, ended_by: str) -> None:
+        self._row("runs", run_id)["ended_by"] = ended_by
+
+    def update_run_metrics(self, run_id: int, metrics: Row) -> None:
+        self._row("runs", run_id)["metrics"] = json.loads(json.dumps(metrics))
+
+    def set_run_progress(self, run_id: int, current_chunk: int, current_epoch: int) -> None:
+        self._row("runs", run_id).update(current_chunk=current_chunk, current_epoch=current_epoch)
+
+    def create_worker_task(self, run_id: int, worker_id: int, chunk_id: int, epoch: int = 0) -> int:
+        self._row("runs", run_id)
+        return self._insert(
+            "worker_task",
+            run_id=run_id,
+            worker_id=worker_id,
+            chunk_id=chunk_id,
+            epoch=epoch,
+            status="SCHEDULED",
+            error=None,
+        )
+
+    def get_worker_task(self, task_id: int) -> Row:
+        return self._row("worker_task", task_id)
+
+    def get_worker_tasks(self, **where: Any) -> list[Row]:
+        given = {name: value for name, value in where.items() if value is not None}
+        return self._rows("worker_task", **given)
+
+    def get_next_worker_task(self, worker_id: int) -> Row | None:
+        scheduled = self._rows("worker_task", worker_id=worker_id, status="SCHEDULED")
+        return scheduled[0] if scheduled else None
+
+    def claim_next_worker_task(self, worker_id: int) -> int | None:
+        task = self.get_next_worker_task(worker_id)
+        if task is None:
+            return None
+        task["status"] = "IN_PROGRESS"
+        return task["task_id"]
+
+    def set_worker_task_status(self, task_id: int, status: str, error: str | None = None) -> None:
+        reason = {"error": error} if status == "FAILED" else {}
+        self._move("worker_task", task_id, status, **reason)
+
+    def get_controller_task(self) -> Row | None:
+        return self.state.tables["controller_progress"].get(1)
+
+    def set_controller_task(self, task: str, status: str = "IN_PROGRESS") -> None:
+        row = {"controller_id": 1, "task": task, "status": status}
+        self.state.tables["controller_progress"][1] = row
+
+    def get_worker_progress(self, worker_id: int) -> Row | None:
+        return self.state.tables["worker_progress"].get(worker_id)
+
+    def set_worker_progress(self, worker_id: int, task: str, status: str = "IN_PROGRESS") -> None:
+        row = {"worker_id": worker_id, "task": task, "status": status}
+        self.state.tables["worker_progress"][worker_id] = row
+
+    def _request(self, run_id: int, operation: str, config: Any = None, warm: bool = False) -> int:
+        if self._row("runs", run_id)["status"] == "KILLED":
+            raise Refused
+        return self._insert(
+            "interactive_control",
+            run_id=run_id,
+            operation=operation,
+            status="PENDING",
+            config_leaf=config,
+            warm_start=warm,
+            error=None,
+        )
+
+    def request_stop(self, run_id: int) -> int:
+        return self._request(run_id, "STOP")
+
+    def request_resume(self, run_id: int) -> int:
+        return self._request(run_id, "RESUME")
+
+    def request_delete(self, run_id: int) -> int:
+        return self._request(run_id, "DELETE")
+
+    def request_clone_modify(
+        self, run_id: int, config_leaf: Any = None, warm_start: bool = False
+    ) -> int:
+        return self._request(run_id, "CLONE_MODIFY", config_leaf, warm_start)
+
+    def get_ic_ops_request(self) -> list[Row]:
+        return self._rows("interactive_control", status="PENDING")
+
+    def mark_ic_ops_completed(self, ic_id: int) -> None:
+        self._move("interactive_control", ic_id, "COMPLETED")
+
+    def mark_ic_ops_failed(self, ic_id: int, error: str | None = None) -> None:
+        self._move("interactive_control", ic_id, "FAILED", error=error)
+
+    def mark_ic_ops_skipped(self, ic_id: int, error: str | None = None) -> None:
+        self._move("interactive_control", ic_id, "SKIPPED", error=error)
+
+
+class Evals(Model):
+    """What `RFDatabase` should do."""
+
+    def create_experiment(
+        self,
+        experiment_name: str,
+        num_shards: int = 0,
+        num_actors: int = 0,
+        num_cpus: float | None = None,
+        num_gpus: float | None = None,
+        status: str = "running",
+    ) -> int:
+        if status == "NEW":
+            raise Refused
+        return self._insert(
+            "experiments",
+            experiment_name=experiment_name,
+            kind="evals",
+            status=status,
+            experiments_path=None,
+            num_shards=num_shards,
+            num_actors=num_actors,
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+            error=None,
+        )
+
+    def get_current_experiment(self) -> Row:
+        running = self._rows("experiments", status="running")
+        if not running:
+            raise Refused
+        return running[-1]
+
+    def get_all_experiment_names(self) -> list[str]:
+        return [row["experiment_name"] for row in self._rows("experiments", kind="evals")]
+
+    def set_experiment_error(self, experiment_id: int, error: str) -> None:
+        self._row("experiments", experiment_id)["error"] = error
+
+    def get_experiment_error(self, experiment_id: int) -> str:
+        return self._row("experiments", experiment_id)["error"] or ""
+
+    def create_context(
+        self, context_hash: str, rag_config_json: str | None = None, status: str = "pending"
+    ) -> int:
+        for row in self._rows("contexts", context_hash=context_hash):
+            return row["context_id"]
+        return self._insert(
+            "contexts",
+            context_hash=context_hash,
+            rag_config_json=rag_config_json,
+            prompt_config_json=None,
+            status=status,
+            error=None,
+            started_at=None,
+            completed_at=None,
+            duration_seconds=None,
+        )
+
+    def get_context(self, context_id: int) -> Row:
+        return self._row("contexts", context_id)
+
+    def set_context_status(self, context_id: int, status: str) -> None:
+        self._move("contexts", context_id, status)
+
+    def set_context_start_time(self, context_id: int, start_time: str) -> None:
+        self._row("contexts", context_id)["started_at"] = start_time
+
+    def set_context_end_time(
+        self, context_id: int, end_time: str, duration_seconds: float | None = None
+    ) -> None:
+        self._row("contexts", context_id).update(
+            completed_at=end_time, duration_seconds=duration_seconds
+        )
+
+    def set_context_error(self, context_id: int, error: str) -> None:
+        self._row("contexts", context_id)["error"] = error
+
+    def create_pipeline(
+        self,
+        experiment_id: int,
+        pipeline_name: str,
+        pipeline_type: str,
+        model_config_json: str | None = None,
+        status: str = "new",
+        context_id: int | None = None,
+    ) -> int:
+        self._row("experiments", experiment_id)
+        if context_id is not None:
+            self._row("contexts", context_id)
+        return self._insert(
+            "pipelines",
+            experiment_id=experiment_id,
+            context_id=context_id,
+            pipeline_name=pipeline_name,
+            pipeline_type=pipeline_type,
+            model_config_json=model_config_json,
+            sampling_params_json=None,
+            status=status,
+            current_shard_id=None,
+            shards_completed=0,
+            total_samples_processed=0,
+            error=None,
+        )
+
+    def get_pipeline(self, pipeline_id: int) -> Row:
+        return self._row("pipelines", pipeline_id)
+
+    def get_all_pipelines(self, experiment_id: int) -> list[Row]:
+        return self._rows("pipelines", experiment_id=experiment_id)
+
+    def set_pipeline_status(self, pipeline_id: int, status: str) -> None:
+        self._move("pipelines", pipeline_id, status)
+
+    def set_pipeline_progress(
+        self,
+        pipeline_id: int,
+        current_shard_id: int | None,
+        shards_completed: int,
+        total_samples_processed: int,
+    ) -> None:
+        self._row("pipelines", pipeline_id).update(
+            current_shard_id=current_shard_id,
+            shards_completed=shards_completed,
+            total_samples_processed=total_samples_processed,
+        )
+
+    def set_pipeline_error(self, pipeline_id: int, error: str) -> None:
+        self._row("pipelines", pipeline_id)["error"] = error
+
+    def create_actor_task(
+        self, experiment_id: int, pipeline_id: int, actor_id: int, shard_id: int
+    ) -> int:
+        self._row("experiments", experiment_id)
+        if self._row("pipelines", pipeline_id)["experiment_id"] != experiment_id:
+            raise Refused
+        return self._insert(
+            "actor_tasks",
+            experiment_id=experiment_id,
+            pipeline_id=pipeline_id,
+            actor_id=actor_id,
+            shard_id=shard_id,
+            status="scheduled",
+            error=None,
+            started_at=None,
+            completed_at=None,
+            duration_seconds=None,
+        )
+
+    def get_actor_task(self, task_id: int) -> Row:
+        return self._row("actor_tasks", task_id)
+
+    def get_running_actor_tasks(self, experiment_id: int) -> list[Row]:
+        return self._rows("actor_tasks", experiment_id=experiment_id, status="in_progress")
+
+    def get_next_actor_task(self, actor_id: int) -> Row | None:
+        scheduled = self._rows("actor_tasks", actor_id=actor_id, status="scheduled")
+        return scheduled[0] if scheduled else None
+
+    def claim_next_actor_task(self, actor_id: int) -> int | None:
+        task = self.get_next_actor_task(actor_id)
+        if task is None:
+            return None
+        task["status"] = "in_progress"
+        return task["task_id"]
+
+    def set_actor_task_status(self, task_id: int, status: str) -> None:
+        self._move("actor_tasks", task_id, status)
+
+    def set_actor_task_start_time(self, task_id: int, start_time: str) -> None:
+        self._row("actor_tasks", task_id)["started_at"] = start_time
+
+    def set_actor_task_end_time(
+        self, task_id: int, end_time: str, duration_seconds: float | None = None
+    ) -> None:
+        self._row("actor_tasks", task_id).update(
+            completed_at=end_time, duration_seconds=duration_seconds
+        )
+
+    def set_actor_task_error(self, task_id: int, error: str) -> None:
+        self._row("actor_tasks", task_id)["error"] = error

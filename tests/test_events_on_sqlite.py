@@ -1,0 +1,69 @@
+"""Events that were damaged in the file."""
+
+from pathlib import Path
+
+import pytest
+from raw_sqlite import raw
+
+from eventstore import DamagedEvent, EventStore
+from eventstore.events import RunProgressed
+from refold import RfDb
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> str:
+    return str(tmp_path / "store.db")
+
+
+DAMAGE = {
+    "no JSON": '{"run_id":1,"current_chu',
+    "empty": "",
+    "JSON of something else": "[1, 2]",
+    "a field is missing": '{"run_id":1}',
+    "a field of another type": '{"run_id":"x","current_chunk":0,"current_epoch":0}',
+}
+
+
+def damage(place: str, position: int, data: str) -> None:
+    with raw(place) as connection:
+        connection.execute("DROP TRIGGER events_are_never_updated")
+        connection.execute("UPDATE events SET data = ? WHERE position = ?", (data, position))
+
+
+@pytest.mark.parametrize("data", DAMAGE.values(), ids=DAMAGE.keys())
+def test_a_damaged_event_is_named_by_its_position(store: EventStore, place: str, data: str) -> None:
+    whole = store.append("run-1", [RunProgressed(1, n, 0) for n in range(5)])
+    damage(place, 3, data)
+    events = store.read()
+    assert [next(events), next(events)] == whole[:2]
+    with pytest.raises(DamagedEvent, match=r"event 3 \(RunProgressed, schema version 1\)"):
+        next(events)
+    assert list(store.read(after=3)) == whole[3:]
+    latest = store.read(backwards=True)
+    assert [next(latest), next(latest)] == whole[:2:-1]
+    with pytest.raises(DamagedEvent, match="event 3"):
+        next(latest)
+
+
+def test_a_subscription_gives_what_comes_before_a_damaged_event(
+    store: EventStore, place: str
+) -> None:
+    whole = store.append("run-1", [RunProgressed(1, n, 0) for n in range(5)])
+    damage(place, 3, "")
+    with store.subscribe() as events:
+        assert [next(events), next(events)] == whole[:2]
+        for _ in range(2):
+            with pytest.raises(DamagedEvent, match="event 3"):
+                next(events)
+
+
+def test_a_rebuild_that_meets_a_damaged_event_keeps_the_old_views(db: RfDb, place: str) -> None:
+    run_id = db.create_run(db.create_experiment("digits"))
+    db.set_run_progress(run_id, 1, 0)
+    damage(place, 3, "{}")
+    for replay in (db.rebuild, db.verify):
+        with pytest.raises(DamagedEvent, match="event 3"):
+            replay()
+    assert db.get_run(run_id)["current_chunk"] == 1
+    db.set_run_progress(run_id, 2, 0)
+    assert db.get_run(run_id)["current_chunk"] == 2
