@@ -3,6 +3,7 @@
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from eventstore.engine import Connection
 from eventstore.errors import InvalidView, StoreTooNew
@@ -57,7 +58,7 @@ class Views:
         self.views = (*ALL, *more)
         _check_places(self.views)
         self._unit: UnitOfWork | None = None
-        self._seen: dict[Connection, int] = {}
+        self._seen: WeakKeyDictionary[Connection, int] = WeakKeyDictionary()
         store.follow((view.name for view in self.views), self._begin)
         with self.reading():
             pass
@@ -137,6 +138,8 @@ class Views:
     def _refold(
         self, transaction: Transaction, plan: dict[View[Any], int], progress: bool | None
     ) -> int:
+        from tqdm import tqdm  # only a rebuild needs it, and it takes long to import
+
         transaction.flush()
         if isinstance(transaction.fold, UnitOfWork):
             transaction.fold.forget()
@@ -147,8 +150,6 @@ class Views:
                     connection.drop(name)
                 for statement in view.schema:
                     connection.execute(statement)
-        from tqdm import tqdm  # only a rebuild needs it, and it takes long to import
-
         start = min(plan.values())
         bar = tqdm(
             desc="folding events into views",

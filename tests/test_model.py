@@ -470,11 +470,13 @@ def run(new_place: Callable[[], str], examples: int) -> None:
         settings=settings(
             max_examples=examples,
             stateful_step_count=40,
+            report_multiple_bugs=False,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
         ),
     )
 
 
+@pytest.mark.timeout(600)  # shrinking a failure takes its time
 def test_both_faces_do_as_the_model_does(new_place: Callable[[], str]) -> None:
     run(new_place, examples=60)
 
