@@ -49,7 +49,7 @@ CREATE TABLE IF NOT EXISTS streams (
 -- Commands that were sent with an id: sending one again returns the first result.
 CREATE TABLE IF NOT EXISTS commands (
     command_id  TEXT    PRIMARY KEY,
-    command     TEXT    NOT NULL,     -- RequestStop …, or append
+    command     TEXT    NOT NULL,     -- RequestStop …, or append, with a digest of what was asked
     first       INTEGER,              -- position of its first event, NULL if it appended none
     last        INTEGER,
     result      TEXT    NOT NULL      -- JSON

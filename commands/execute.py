@@ -1,8 +1,12 @@
 """The one way that a change takes: load, decide, append, evolve, commit."""
 
+import hashlib
 from typing import Any
 
+import msgspec
+
 from commands.command import Command
+from eventstore.events.codec import to_json
 from eventstore.recorded import NO_METADATA, Metadata
 from projections.views import Views
 
@@ -17,10 +21,9 @@ def execute(views: Views, command: Command, metadata: Metadata = NO_METADATA) ->
         DBException: the command is refused or the store failed; nothing was changed.
     """
     command = command.validated()
-    name = type(command).__name__
     with views.store.transaction() as transaction:
         if metadata.command_id is not None:
-            sent = transaction.sent(metadata.command_id, name)
+            sent = transaction.sent(metadata.command_id, _told(command))
             if sent is not None:
                 return sent.result
         decision = command.decide(views.unit_of_work(transaction))
@@ -28,5 +31,13 @@ def execute(views: Views, command: Command, metadata: Metadata = NO_METADATA) ->
             transaction.put_payload(content)
         appended = transaction.append(decision.events, metadata=metadata)
         if metadata.command_id is not None:
-            transaction.remember(metadata.command_id, name, appended, decision.result)
+            transaction.remember(metadata.command_id, _told(command), appended, decision.result)
     return decision.result
+
+
+def _told(command: Command) -> str:
+    # Payloads are left out: the same object may be pickled to other bytes in another process.
+    fields = msgspec.structs.asdict(command)
+    asked = {name: value for name, value in fields.items() if not isinstance(value, bytes)}
+    digest = hashlib.sha256(to_json(asked).encode()).hexdigest()[:16]
+    return f"{type(command).__name__} {digest}"

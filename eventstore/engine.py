@@ -87,6 +87,10 @@ class Engine(Protocol):
         """Close all connections, once they are idle; return False if some stay in use."""
         ...
 
+    def resume(self) -> None:
+        """In the parent, after a fork: lend connections again."""
+        ...
+
     def after_fork(self, *, usable: bool) -> None:
         """In the child of a fork, begin anew; refuse all use if connections were inherited."""
         ...

@@ -29,6 +29,7 @@ STREAM_POSITIONS = """
         UNION ALL
         SELECT e.position, e.previous FROM chain c JOIN events e ON e.position = c.previous
         WHERE c.previous > ?
+        LIMIT ?
     )
     SELECT position FROM chain"""
 
@@ -43,13 +44,14 @@ def read_events(
     backwards: bool,
 ) -> Iterator[Recorded]:
     """Iterate over the events after a position; see `EventStore.read`."""
-    if after < 0 or (limit is not None and limit < 0):
-        raise InvalidCommand(f"after ({after}) and limit ({limit}) must not be negative")
+    for name, bound in (("after", after), ("limit", limit)):
+        if bound is not None and (not isinstance(bound, int) or bound < 0):
+            raise InvalidCommand(f"{name} is {bound!r}: pass a number, 0 or more")
     names = None if types is None else sorted(stored_names(types))
     if stream is None:
-        pages = _pages(reading, after, names, backwards)
+        pages = _pages(reading, after, names, limit, backwards)
     else:
-        pages = _stream_pages(reading, stream, after, names, backwards)
+        pages = _stream_pages(reading, stream, after, names, limit, backwards)
     return _decoded(pages, limit)
 
 
@@ -83,19 +85,20 @@ def _recorded(row: tuple[Any, ...]) -> Recorded:
 
 
 def _pages(
-    reading: Reading, after: int, names: list[str] | None, backwards: bool
+    reading: Reading, after: int, names: list[str] | None, limit: int | None, backwards: bool
 ) -> Iterator[Page]:
+    page_size = PAGE if limit is None else max(1, min(limit, PAGE))
     chosen = "" if names is None else f"AND type IN ({_marks(names)})"
     statement = (
         f"SELECT {COLUMNS} FROM events WHERE position > ? AND position <= ? {chosen} "
-        f"ORDER BY position {_order(backwards)} LIMIT {PAGE}"
+        f"ORDER BY position {_order(backwards)} LIMIT {page_size}"
     )
     first, last = after, read_head(reading)
     while first < last:
         with reading() as connection:
             page = connection.execute(statement, (first, last, *(names or ())))
         yield page
-        if len(page) < PAGE:
+        if len(page) < page_size:
             return
         if backwards:
             last = page[-1][0] - 1
@@ -104,10 +107,17 @@ def _pages(
 
 
 def _stream_pages(
-    reading: Reading, stream: str, after: int, names: list[str] | None, backwards: bool
+    reading: Reading,
+    stream: str,
+    after: int,
+    names: list[str] | None,
+    limit: int | None,
+    backwards: bool,
 ) -> Iterator[Page]:
+    # Backwards the chain need not be walked further than the limit.
+    links = limit if limit is not None and backwards and names is None else -1
     with reading() as connection:
-        found = connection.execute(STREAM_POSITIONS, (stream, after, after))
+        found = connection.execute(STREAM_POSITIONS, (stream, after, after, links))
     positions = [position for (position,) in found]
     if not backwards:
         positions.reverse()

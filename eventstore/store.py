@@ -1,5 +1,6 @@
 """The event store: append, read, subscribe."""
 
+import hashlib
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -12,11 +13,17 @@ import msgspec
 from eventstore.engine import Connection, Engine
 from eventstore.errors import InvalidEvent, NotFound
 from eventstore.events import Event
+from eventstore.events.codec import to_json
 from eventstore.forks import FORK_PATIENCE, watch_forks
 from eventstore.reader import read_events, read_head
 from eventstore.recorded import NO_METADATA, Metadata, Recorded
 from eventstore.subscription import Subscription
 from eventstore.transaction import Fold, Heads, Transaction
+
+
+def _digest(stream: str | None, events: list[Event]) -> str:
+    told = to_json([stream, [type(event).__name__ for event in events], events])
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 def _microseconds() -> int:
@@ -64,8 +71,10 @@ class EventStore:
         if child:
             self.engine.after_fork(usable=self._forkable)
             self._begin_afresh()
-        elif self._held:
-            self._turn.release()
+        else:
+            self.engine.resume()
+            if self._held:
+                self._turn.release()
 
     # --- writing --------------------------------------------------------------------------
 
@@ -96,12 +105,18 @@ class EventStore:
         if isinstance(events, Event):
             raise InvalidEvent(f"{events!r} stands alone: append a list, [event]")
         if not isinstance(metadata, Metadata):
-            metadata = Metadata(**metadata) if metadata else NO_METADATA
+            try:
+                metadata = Metadata(**metadata) if metadata else NO_METADATA
+            except TypeError as error:
+                raise InvalidEvent(f"metadata is not valid: {error}") from None
         if command_id is not None:
             metadata = msgspec.structs.replace(metadata, command_id=command_id)
+        events = list(events)
         with self.transaction() as transaction:
+            told = ""
             if metadata.command_id is not None:
-                sent = transaction.sent(metadata.command_id, "append")
+                told = f"append {_digest(stream, events)}"
+                sent = transaction.sent(metadata.command_id, told)
                 if sent is not None:
                     if sent.first is None or sent.last is None:
                         return []
@@ -112,10 +127,10 @@ class EventStore:
                         if recorded.metadata.command_id == metadata.command_id
                     ]
             appended = transaction.append(
-                list(events), stream=stream, expected_version=expected_version, metadata=metadata
+                events, stream=stream, expected_version=expected_version, metadata=metadata
             )
             if metadata.command_id is not None:
-                transaction.remember(metadata.command_id, "append", appended)
+                transaction.remember(metadata.command_id, told, appended)
         return appended
 
     @contextmanager
@@ -133,11 +148,12 @@ class EventStore:
                 with self.engine.write() as connection:
                     fresh = self._heads.look(connection)
                     transaction = Transaction(connection, self._heads, self._clock, fresh)
+                    # From here on what this thread reads is what this transaction sees.
+                    self._current = transaction
                     if fresh:
                         self._leave_behind(transaction)
                     if self._follow is not None:
                         transaction.fold = self._follow(transaction)
-                    self._current = transaction
                     yield transaction
                     transaction.flush()
             except BaseException:
@@ -261,14 +277,9 @@ class EventStore:
         committed = self.engine.read
         chosen = None if types is None else list(types)
 
-        def read(position: int, limit: int) -> Iterator[Recorded]:
+        def read(position: int) -> Iterator[Recorded]:
             return read_events(
-                committed,
-                position,
-                stream=stream,
-                types=chosen,
-                limit=limit,
-                backwards=False,
+                committed, position, stream=stream, types=chosen, limit=None, backwards=False
             )
 
         start = read_head(committed) if after is None else after

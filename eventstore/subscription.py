@@ -2,8 +2,9 @@
 
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
+from itertools import islice
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from eventstore.engine import Watch
 from eventstore.errors import DBException
@@ -13,6 +14,14 @@ PAGE = 1_000  # events that are read ahead
 PATIENCE = 60.0  # seconds between two looks at a log that nobody seems to write to
 
 
+class Catch(NamedTuple):
+    """A read that catches up with the log."""
+
+    head: int
+    """The head before the read began."""
+    events: Iterator[Recorded]
+
+
 class Subscription(Iterator[Recorded], AsyncIterator[Recorded]):
     """Iterates over events for ever, waiting for new ones; `close()` ends it from any thread."""
 
@@ -20,7 +29,7 @@ class Subscription(Iterator[Recorded], AsyncIterator[Recorded]):
         self,
         watch: Watch,
         head: Callable[[], int],
-        read: Callable[[int, int], Iterator[Recorded]],
+        read: Callable[[int], Iterator[Recorded]],
         after: int,
     ) -> None:
         self._watch = watch
@@ -28,6 +37,7 @@ class Subscription(Iterator[Recorded], AsyncIterator[Recorded]):
         self._read = read
         # Where to read on: events of other types or streams are not looked at twice.
         self._looked_to = after
+        self._catch: Catch | None = None
         self._page: deque[Recorded] = deque()
         self._error: DBException | None = None
         self._news = False
@@ -73,27 +83,39 @@ class Subscription(Iterator[Recorded], AsyncIterator[Recorded]):
                 return self._give()
             self._news = self._news or await self._watch.wait_async(PATIENCE)
             if self._news:
-                # If this is cancelled, what the thread read is dropped, and read again.
-                self._turn_to(*await asyncio.to_thread(self._read_page))
+                try:
+                    read = await asyncio.to_thread(self._read_page)
+                except asyncio.CancelledError:
+                    self._catch = None  # what the thread reads is dropped, and read again
+                    raise
+                self._turn_to(*read)
         raise StopAsyncIteration
 
-    def _read_page(self) -> tuple[list[Recorded], int, DBException | None]:
+    def _read_page(self) -> tuple[list[Recorded], Catch | None, DBException | None]:
+        # What is read on is kept, because a stream is walked from its end each time.
+        catch = self._catch or Catch(self._head(), self._read(self._looked_to))
         page: list[Recorded] = []
-        head = self._head()
         try:
-            page.extend(self._read(self._looked_to, PAGE))
+            page.extend(islice(catch.events, PAGE))
         except DBException as error:
             # It is about the event behind those that could be read, so they come first.
-            return page, page[-1].position if page else self._looked_to, error
-        end = page[-1].position if page else self._looked_to
-        # The read may have seen more than the head before it; a full page has seen less.
-        return page, end if len(page) == PAGE else max(head, end), None
+            return page, None, error
+        return page, catch, None
 
-    def _turn_to(self, page: list[Recorded], end: int, error: DBException | None) -> None:
+    def _turn_to(
+        self, page: list[Recorded], catch: Catch | None, error: DBException | None
+    ) -> None:
         self._page.extend(page)
-        self._looked_to = end
         self._error = error
-        self._news = len(page) == PAGE or error is not None
+        end = page[-1].position if page else self._looked_to
+        if catch is not None and len(page) < PAGE:
+            # The read may have seen more than the head before it, which may have seen more than
+            # this subscription is about.
+            end = max(end, catch.head)
+            catch = None
+        self._looked_to = end
+        self._catch = catch
+        self._news = catch is not None or error is not None
 
     def _give(self) -> Recorded:
         if not self._page:

@@ -207,8 +207,12 @@ class Transaction:
     def sent(self, command_id: str, command: str) -> Sent | None:
         """Return what became of a command that was sent with this id before, or None.
 
+        Args:
+            command_id: the id that the caller gave it.
+            command: its name and, after a space, what tells it from others of that name.
+
         Raises:
-            CommandIdReused: the id belongs to another kind of command.
+            CommandIdReused: the id belongs to another command.
             InvalidEvent: the id is not text that can be stored.
         """
         encode_metadata(Metadata(command_id=command_id))
@@ -219,9 +223,11 @@ class Transaction:
             return None
         ((known, first, last, result),) = found
         if known != command:
+            before, now = known.split()[0], command.split()[0]
+            what = f"other arguments of {now}" if before == now else f"{before}, not {now}"
             raise CommandIdReused(
-                f"command id {command_id!r} was sent with {known}, now it comes with {command}: "
-                f"give each command an id of its own"
+                f"command id {command_id!r} was sent before with {what}: give each command an id "
+                f"of its own"
             )
         return Sent(first, last, msgspec.json.decode(result))
 

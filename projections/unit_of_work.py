@@ -94,8 +94,8 @@ class UnitOfWork:
             rows[getattr(row, view.key)] = row
         return loaded
 
-    def put(self, view: View[R], key: Key, row: R) -> None:
-        """Set the row with a key."""
+    def put(self, view: View[R], key: Key, row: R | None) -> None:
+        """Set the row with a key, or delete it with None."""
         self._rows[view][key] = row
         self._dirty[view].add(key)
 
@@ -140,6 +140,9 @@ class UnitOfWork:
         after = handler.evolve(before, recorded.event)
         if after is before:
             return
+        if after is None:
+            self.put(view, key, None)
+            return
         # The fresh row is nobody else's yet.
         if before is None:
             force_setattr(after, "created_at", recorded.recorded_at)
@@ -157,11 +160,13 @@ class UnitOfWork:
         self._cleared.clear()
         for view, keys in self._dirty.items():
             rows = self._rows[view]
-            dump = view.dump
-            if len(keys) == 1:
-                connection.execute(view.upsert, dump(rows[next(iter(keys))]))
-            elif keys:
-                connection.executemany(view.upsert, [dump(rows[key]) for key in sorted(keys)])
+            changed = [view.dump(rows[key]) for key in sorted(keys) if rows[key] is not None]
+            deleted = [(key,) for key in sorted(keys) if rows[key] is None]
+            for statement, values in ((view.upsert, changed), (view.delete, deleted)):
+                if len(values) == 1:
+                    connection.execute(statement, values[0])
+                elif values:
+                    connection.executemany(statement, values)
         self._dirty.clear()
 
     def forget(self) -> None:

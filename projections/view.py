@@ -113,7 +113,7 @@ class View(Generic[R]):
     def on(
         self,
         event: type[E],
-        evolve: Callable[[R, E], R],
+        evolve: Callable[[R, E], R | None],
         *,
         key: Callable[[E], Key] | None = None,
         keys: Callable[[E], Iterable[Key]] | None = None,
@@ -122,7 +122,8 @@ class View(Generic[R]):
 
         Args:
             event: the type of event.
-            evolve: a pure function of the row before and the event; it must not raise.
+            evolve: a pure function of the row before and the event, which returns the row after,
+                or None to delete it; it must not raise.
             key: the row's key, if it is not the event's field of the name of the key column.
             keys: the keys, if the event touches several rows.
         """
@@ -130,7 +131,7 @@ class View(Generic[R]):
         self.handlers[event.__name__] = Handler(evolve, one, keys)
 
     def put_by(
-        self, event: type[E], evolve: Callable[[R | None, E], R], *, key: Callable[[E], Key]
+        self, event: type[E], evolve: Callable[[R | None, E], R | None], *, key: Callable[[E], Key]
     ) -> None:
         """Declare how an event changes a row or, where there is None, begins it."""
         self.handlers[event.__name__] = Handler(evolve, key, begins=True)
@@ -159,6 +160,12 @@ class View(Generic[R]):
         return self.columns[0]
 
     @cached_property
+    def _flags(self) -> list[int]:
+        # SQL keeps a bool as 0 or 1; what evolve sees must be the same, live and in replay.
+        fields = msgspec.structs.fields(self.row)
+        return [index for index, field in enumerate(fields) if _holds(field.type, bool)]
+
+    @cached_property
     def schema(self) -> list[str]:
         """The statements that create the table and what belongs to it."""
         return statements(self._schema or _table_of(self.table, self.row))
@@ -183,6 +190,11 @@ class View(Generic[R]):
             f"ON CONFLICT ({self.key}) DO UPDATE SET {changed}"
         )
 
+    @cached_property
+    def delete(self) -> str:
+        """The statement that deletes the row with a key."""
+        return f"DELETE FROM {self.table} WHERE {self.key} = ?"
+
     def dump(self, row: R) -> tuple[Any, ...]:
         """Return a row as the values of its columns."""
         *values, created_at, updated_at, position = msgspec.structs.astuple(row)
@@ -191,6 +203,8 @@ class View(Generic[R]):
     def load(self, values: tuple[Any, ...]) -> R:
         """Return the row that the values of its columns make."""
         *fields, created_at, updated_at, position = values
+        for index in self._flags:
+            fields[index] = fields[index] if fields[index] is None else bool(fields[index])
         return self.row(
             *fields,
             created_at=_microseconds(created_at),

@@ -150,7 +150,7 @@ class Views:
                     connection.drop(name)
                 for statement in view.schema:
                     connection.execute(statement)
-        start = min(plan.values())
+        start = first = min(plan.values())
         bar = tqdm(
             desc="folding events into views",
             total=transaction.head - start,
@@ -174,12 +174,13 @@ class Views:
                     if count % EVENTS_PER_FLUSH == 0:
                         unit.flush()
                         unit.forget()
-                        bar.update(EVENTS_PER_FLUSH)
+                        bar.update(recorded.position - first - bar.n)
                 unit.flush()
+                bar.update(end - first - bar.n)
                 start = end
         for view in plan:
             transaction.set_projection(view.name, view.version, None)
-        return transaction.head - min(plan.values())
+        return transaction.head - first
 
     def verify(self) -> list[Difference]:
         """Fold the log in memory and return where the views differ from it; empty means equal."""

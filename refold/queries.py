@@ -43,7 +43,7 @@ class Queries:
         store = self._views.store
         with self._views.reading() as connection:
             within = connection if store.current() is not None else None
-            return store.engine.query(query, tuple(params), within=within)
+        return store.engine.query(query, tuple(params), within=within)
 
     def close(self) -> None:
         """Close the store."""

@@ -26,7 +26,7 @@ from commands import (
     SetWorkerTaskStatus,
     UpdateRunMetrics,
 )
-from eventstore.errors import InvalidCommand, NotFound
+from eventstore.errors import InvalidCommand, InvalidPayload, NotFound
 from eventstore.statuses import (
     ControllerTask,
     ExperimentStatus,
@@ -241,8 +241,15 @@ class RfDb(Face):
         return row
 
     def _decode_config(self, row: dict[str, Any]) -> None:
-        if row["config_leaf"] is not None:
-            row["config_leaf"] = self.payloads.decode(row["config_leaf"])
+        try:
+            if row["config_leaf"] is not None:
+                row["config_leaf"] = self.payloads.decode(row["config_leaf"])
+        except InvalidPayload as error:
+            whose = f"run {row['run_id']}"
+            if "ic_id" in row:
+                whose = f"request {row['ic_id']} for {whose}"
+            advice = f"; mark_ic_ops_failed({row['ic_id']}) takes it away" if "ic_id" in row else ""
+            raise type(error)(f"config_leaf of {whose}: {error}{advice}") from error
         row["warm_start"] = bool(row["warm_start"])
 
     # --- tasks of workers -----------------------------------------------------------------
@@ -304,7 +311,11 @@ class RfDb(Face):
         """
         with self.store.transaction():
             task_id = self.send(ClaimNextWorkerTask(worker_id), **about)
-            return None if task_id is None else self.get_worker_task(task_id)
+            # A claim that is sent again may be of a task that a recovery has failed meanwhile.
+            found = self._select(
+                "SELECT * FROM worker_task WHERE status = 'IN_PROGRESS' AND task_id = ?", task_id
+            )
+            return found[0] if found else None
 
     def set_worker_task_status(
         self,

@@ -114,6 +114,17 @@ def _as_stored(row: Row) -> Row:
     return shown
 
 
+def asked(method: str, arguments: Row) -> str:
+    """Tell a call from others: payloads do not count, nor the case of a status."""
+    words = ("status", "source", "ended_by", "task")
+    told = {
+        name: value.upper() if name in words else value
+        for name, value in sorted(arguments.items())
+        if name != "config_leaf"
+    }
+    return f"{method} {told}"
+
+
 class Model:
     """What both faces have in common."""
 
@@ -127,13 +138,15 @@ class Model:
             result = do(**arguments)
         elif command_id not in self.state.sent:
             result = do(**arguments)
-            self.state.sent[command_id] = (method, result)
+            self.state.sent[command_id] = (asked(method, arguments), result)
         else:
             sent, result = self.state.sent[command_id]
-            if sent != method:
+            if sent != asked(method, arguments):
                 raise Refused
         if method.startswith("claim_next") and result is not None:
-            return self._row("worker_task" if isinstance(self, Fit) else "actor_tasks", result)
+            table = "worker_task" if isinstance(self, Fit) else "actor_tasks"
+            row = self.state.tables[table].get(result)
+            return row if row is not None and row["status"].upper() == "IN_PROGRESS" else None
         return copy.deepcopy(result)
 
     # --- tables ---------------------------------------------------------------------------
@@ -316,8 +329,12 @@ class Fit(Model):
         return task["task_id"]
 
     def set_worker_task_status(self, task_id: int, status: str, error: str | None = None) -> None:
-        reason = {"error": error} if status == "FAILED" else {}
-        self._move("worker_task", task_id, status, **reason)
+        if status == "FAILED":
+            self._move("worker_task", task_id, status, error=error)
+        elif error is None:
+            self._move("worker_task", task_id, status)
+        else:
+            raise Refused
 
     def get_controller_task(self) -> Row | None:
         return self.state.tables["controller_progress"].get(1)

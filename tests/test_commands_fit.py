@@ -345,7 +345,7 @@ def test_unknown_ids(command, message):
         (SetRunProgress(5, 1.5, 0), "current_chunk"),
         (UpdateRunMetrics(5, {1: 0.5}), "metrics"),
         (UpdateRunMetrics(5, {"loss": 2**63}), "metrics"),
-        (UpdateRunMetrics(5, {"loss": {"a": {"b": 1}}}), "metrics"),
+        (UpdateRunMetrics(5, {"loss": {"a": {"b": {"c": {}}}}}), "metrics"),
         (UpdateRunMetrics(5, {"loss": object()}), "object"),
         (MarkICOpsFailed(1, 3), "error"),
     ],

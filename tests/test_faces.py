@@ -5,7 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from eventstore import Event
 from eventstore.events import RunProgressed
+from projections import Row, View
 from refold import (
     CommandIdReused,
     ControllerTask,
@@ -231,7 +233,7 @@ def test_another_face_waits_no_longer_than_its_timeout(db, place):
     with RfDb(place, timeout=0) as other:
         with db.batch():
             db.create_experiment("first")
-            with pytest.raises(StoreBusy, match="has been writing for 0 s: try again"):
+            with pytest.raises(StoreBusy, match="or rebuilding views, for 0 s: try again"):
                 other.create_experiment("second")
         assert other.create_experiment("second") == 2
 
@@ -412,9 +414,51 @@ def test_a_command_id_belongs_to_one_kind_of_command(db, evals, run_id):
         lambda: evals.create_context("a1b2", command_id="mine"),
         lambda: db.store.append("run-1", [], command_id="mine"),
     ):
-        with pytest.raises(CommandIdReused, match="'mine' was sent with RequestStop"):
+        with pytest.raises(CommandIdReused, match="'mine' was sent before with RequestStop"):
             send()
-    assert db.store.head() == head
+    with pytest.raises(CommandIdReused, match="'mine' was sent before with other arguments"):
+        db.request_stop(db.create_run(1), command_id="mine")
+    assert db.store.head() == head + 1
+
+
+def test_a_row_that_evolve_gives_up_is_deleted(place):
+    class Raised(Event, frozen=True):
+        name: str
+
+    class Lowered(Event, frozen=True):
+        name: str
+
+    class Flag(Row, frozen=True):
+        name: str
+
+    flags = View("flags", Flag, version=1)
+    flags.created_by(Raised, lambda e: Flag(e.name))
+    flags.on(Lowered, lambda row, e: None)
+    with RfDb(place, projections=[flags]) as db:
+        db.append(Raised("a"), Raised("b"), Lowered("a"), stream="flags")
+        assert db.db.execute("SELECT name FROM flags") == [{"name": "b"}]
+        db.append(Lowered("b"), stream="flags")
+        assert db.db.execute("SELECT name FROM flags") == []
+        assert db.verify() == []
+        db.rebuild()
+        assert db.db.execute("SELECT name FROM flags") == []
+
+
+def test_a_payload_that_cannot_be_read_is_told_with_its_request(db, place, run_id):
+    db.request_clone_modify(run_id, {"lr": 1})
+    with (
+        RfDb(place, signing_key="a key") as other,
+        pytest.raises(PayloadRefused, match=r"request 1 for run 1: .*mark_ic_ops_failed\(1\)"),
+    ):
+        other.get_ic_ops_request()
+
+
+def test_a_claim_sent_again_after_a_recovery_gives_nothing(db, run_id):
+    db.create_worker_task(run_id, 0, 0)
+    assert db.claim_next_worker_task(0, command_id="claim")["task_id"] == 1
+    assert db.claim_next_worker_task(0, command_id="claim")["task_id"] == 1
+    db.reset_experiment_states()
+    assert db.claim_next_worker_task(0, command_id="claim") is None
 
 
 # --- metadata -------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import pytest
 from children import Child, Parent, call
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from strategies import any_command, any_event
 from tables import Folding, Tables, folded, tables
 
@@ -186,7 +187,7 @@ def test_what_a_store_without_views_appended_is_there_when_a_face_reads(
     assert db.verify() == []
     append(store, [ExperimentCreated(7, "evals", "test", "running")])
     assert evals.get_current_experiment()["experiment_id"] == 7
-    append(store, [RunCreated(9, 1, "b")])
+    append(store, [RunCreated(9, 1, "b"), RunCreated(4, 1, "c")])
     assert db.create_run(1) == 10
     append(store, [TablesReset(False)])
     assert db.get_all_runs() == []
@@ -576,3 +577,37 @@ def test_a_batch_goes_on_after_a_rebuild_within_it(db: RfDb) -> None:
         db.set_run_progress(run_id, 2, 0)
         assert db.get_run(run_id)["current_chunk"] == 2
     assert db.verify() == []
+
+
+def test_a_transaction_within_a_snapshot_folds_what_came_after_it(place: str) -> None:
+    with RfDb(place) as db, open_store(place) as bare:
+        db.create_experiment("digits")
+        with db.store.snapshot():
+            db.get_experiment(1)
+            bare.append(None, [RunCreated(7, 1, "of a store without views")])
+            assert db.create_run(1) == 8
+        assert db.verify() == []
+        assert db.get_run(7)["run_name"] == "of a store without views"
+
+
+def test_a_flag_is_a_bool_whether_it_was_loaded_or_not(place: str) -> None:
+    class Flagged(Event, frozen=True):
+        name: str
+
+    class Noted(Event, frozen=True):
+        name: str
+
+    class Flag(Row, frozen=True):
+        name: str
+        up: bool
+        note: str = ""
+
+    flags = View("flags", Flag, version=1)
+    flags.created_by(Flagged, lambda e: Flag(e.name, True))
+    flags.on(Noted, lambda row, _: replace(row, note=repr(row.up)))
+    with RfDb(place, projections=[flags]) as db:
+        db.append(Flagged("a"), stream="flags")
+    with RfDb(place, projections=[flags]) as db:
+        db.append(Noted("a"), stream="flags")
+        assert db.db.execute("SELECT note FROM flags") == [{"note": "True"}]
+        assert db.verify() == []

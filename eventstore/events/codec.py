@@ -84,7 +84,7 @@ def decode(type_name: str, version: int, text: str, position: int) -> Event:
         return (decoders.get((type_name, version)) or _decoder(type_name, version))(text)
     except UnknownEventType as error:
         raise UnknownEventType(f"event {position}: {error}") from None
-    except (msgspec.DecodeError, KeyError, TypeError, ValueError) as error:
+    except (msgspec.DecodeError, LookupError, AttributeError, TypeError, ValueError) as error:
         raise DamagedEvent(
             f"event {position} ({type_name}, schema version {version}) cannot be decoded: {error}. "
             f"Everything before it can still be read"
@@ -107,6 +107,11 @@ def _upcasting_decoder(type_name: str, version: int) -> Decode:
         name, reached, data = upcast(type_name, version, msgspec.json.decode(text))
         cls = event_type(name)
         if cls is None or cls.schema_version != reached:
+            if cls is not None and cls.schema_version > reached:
+                raise UnknownEventType(
+                    f"type {name!r} is at schema version {cls.schema_version} here, and nothing "
+                    f'leads to it from {reached}: register an @upcaster("{name}", {reached})'
+                )
             raise UnknownEventType(
                 f"type {type_name!r}, schema version {version}, is not known here: a newer refold "
                 f"wrote it, or your own event types are not imported yet. Upgrade, or import them"

@@ -4,8 +4,10 @@ from eventstore.events.event import Digest, Event, Id, Int, Name
 from eventstore.statuses import RunEndedBy, RunSource, RunStatus
 
 Scalar = Int | float | str | bool | None
-Metric = Scalar | list[Scalar | dict[str, Scalar]] | dict[str, Scalar | list[Scalar]]
-"""What a metric can be: a number or text, a list of them, a group of named ones."""
+Group = Scalar | list[Scalar] | dict[str, Scalar]
+Table = Scalar | list[Group] | dict[str, Group]
+Metric = Scalar | list[Table] | dict[str, Table]
+"""What a metric can be: a number or text, or lists and named groups of them, three deep."""
 
 
 class RunEvent(Event, frozen=True):

@@ -43,13 +43,13 @@ def upcast(type_name: str, version: int, data: Data) -> tuple[str, int, Data]:
     return type_name, version, data
 
 
-def stored_names(types: Iterable[type[Event] | str]) -> set[str]:
+def stored_names(types: Iterable[type[Event] | str] | type[Event] | str) -> set[str]:
     """Return all names under which events of some types may stand in the log.
 
     A class stands for its subclasses too, and a type for those that upcasters turn into it.
     """
     names: set[str] = set()
-    for given in types:
+    for given in [types] if isinstance(types, str | type) else types:
         if isinstance(given, str):
             names.add(given)
         else:

@@ -57,6 +57,8 @@ class SqliteConnection:
     def __init__(self, raw: sqlite3.Connection, name: str) -> None:
         self.raw = raw
         self.begun = False
+        self.kept = True
+        """Whether it may be used again, rather than closed after its use."""
         self._name = name
 
     def _check_begun(self) -> None:

@@ -54,7 +54,6 @@ class SqliteEngine:
         self._timeout = timeout
         self._durability = durability
         self._closed = False
-        self._immutable = is_immutable(self._path)
         self._begin_afresh()
         self._check_open()
         try:
@@ -66,6 +65,7 @@ class SqliteEngine:
             raise
 
     def _begin_afresh(self) -> None:
+        self._forking = False
         self._lock = threading.RLock()
         self._writer: SqliteConnection | None = None
         self._readers = Pool(self._reader, self._disconnect)
@@ -76,17 +76,26 @@ class SqliteEngine:
         self._finalizer = weakref.finalize(self, _close_all, self._all)
 
     def before_fork(self, timeout: float) -> bool:
-        """Close all connections, once they are idle; return False if some stay in use."""
+        """Close all connections, once they are idle; return False if some stay in use.
+
+        Nobody gets a new one until `resume`, or `after_fork` in the child.
+        """
         # SQLite keeps, for the whole process, which locks it holds on which file. A child that
         # inherits that believes to hold locks that only its parent holds.
         deadline = time.monotonic() + timeout
+        self._forking = True
         with self._lock:
-            while self._readers.lent or self._guests.lent:
-                if time.monotonic() > deadline:
+            for pool in (self._readers, self._guests):
+                if not pool.shut(deadline - time.monotonic()):
                     return False
-                time.sleep(0.001)
             self._put_down()
             return not self._all
+
+    def resume(self) -> None:
+        """In the parent, after a fork: lend connections again."""
+        self._forking = False
+        self._readers.reopen()
+        self._guests.reopen()
 
     def after_fork(self, *, usable: bool) -> None:
         """In the child of a fork, begin anew; refuse all use if connections were inherited."""
@@ -97,7 +106,9 @@ class SqliteEngine:
 
     def _connect(self) -> SqliteConnection:
         uri = f"file:{quote(os.fsencode(self._path.absolute()))}"
-        if self._immutable:
+        # Somebody with more rights may begin to write at any moment, so it is looked at each time.
+        immutable = is_immutable(self._path)
+        if immutable:
             uri += "?mode=ro&immutable=1"
         try:
             raw = sqlite3.connect(
@@ -112,6 +123,7 @@ class SqliteEngine:
             fail(self.name, error)
         self._all.append(raw)
         connection = SqliteConnection(raw, self.name)
+        connection.kept = not immutable
         connection.execute(f"PRAGMA synchronous = {self._durability}")
         connection.execute(f"PRAGMA fullfsync = {int(self._durability == 'full')}")
         connection.execute("PRAGMA cache_size = -65536")  # KiB; doubles bulk appends
@@ -188,8 +200,9 @@ class SqliteEngine:
                 deadline = deadline or now + self._timeout
                 if now >= deadline:
                     raise errors.StoreBusy(
-                        f"{self.name}: another process has been writing for {self._timeout:g} s: "
-                        f"try again, or open the store with a larger timeout"
+                        f"{self.name}: somebody else (another process, or another store of this "
+                        f"one) has been writing, or rebuilding views, for {self._timeout:g} s: try "
+                        f"again, or open the store with a larger timeout"
                     ) from busy
             time.sleep(random.uniform(0.0001, 0.001))
 
@@ -244,9 +257,9 @@ class SqliteEngine:
         self._watches.add(watch)
         return watch
 
-    def _watching(self) -> SqliteConnection:
+    def _watching(self) -> SqliteConnection | None:
         self._check_open()
-        return self._connect()
+        return None if self._forking else self._connect()
 
     def close(self) -> None:
         """Close all connections; closing twice does nothing."""

@@ -20,33 +20,46 @@ class Pool:
     ) -> None:
         self._connect = connect
         self._disconnect = disconnect
-        self._lock = threading.Lock()
+        self._turn = threading.Condition()
         self._idle: list[SqliteConnection] = []
-        self._closed = False
-        self.lent = 0
-        """How many connections are in use."""
+        self._closed = self._shut = False
+        self._lent = 0
 
     @contextmanager
     def lend(self) -> Generator[SqliteConnection, None, None]:
         """Lend a connection for the length of the block."""
-        with self._lock:
+        with self._turn:
+            self._turn.wait_for(lambda: not self._shut)
             connection = self._idle.pop() if self._idle else None
-            self.lent += 1
+            self._lent += 1
         try:
             if connection is None:
                 connection = self._connect()
             yield connection
         finally:
-            with self._lock:
-                self.lent -= 1
-                if connection is not None and self._closed:
-                    self._disconnect(connection)
-                elif connection is not None:
+            with self._turn:
+                self._lent -= 1
+                self._turn.notify_all()
+                if connection is not None and connection.kept and not self._closed:
                     self._idle.append(connection)
+                elif connection is not None:
+                    self._disconnect(connection)
+
+    def shut(self, timeout: float) -> bool:
+        """Lend nothing more until `reopen`; return whether all came back within the timeout."""
+        with self._turn:
+            self._shut = True
+            return self._turn.wait_for(lambda: not self._lent, timeout)
+
+    def reopen(self) -> None:
+        """Lend again."""
+        with self._turn:
+            self._shut = False
+            self._turn.notify_all()
 
     def empty(self) -> None:
         """Close the connections that nobody uses."""
-        with self._lock:
+        with self._turn:
             while self._idle:
                 self._disconnect(self._idle.pop())
 

@@ -16,7 +16,7 @@ class SqliteWatch:
 
     def __init__(
         self,
-        connect: Callable[[], SqliteConnection],
+        connect: Callable[[], SqliteConnection | None],
         disconnect: Callable[[SqliteConnection], None],
     ) -> None:
         self._connect = connect
@@ -32,6 +32,8 @@ class SqliteWatch:
                 return False
             if self._connection is None:
                 self._connection = self._connect()
+                if self._connection is None:  # in the middle of a fork
+                    return False
             now = self._connection.changes()
             news, self._seen = now != self._seen, now
             return news
@@ -71,3 +73,8 @@ class SqliteWatch:
         """Stop watching; a `wait` under way returns."""
         self._closed.set()
         self.rest()
+
+    def __del__(self) -> None:
+        # A subscription that nobody closed must not keep its connection: no child of a fork could
+        # use the store.
+        self.close()
