@@ -19,8 +19,10 @@ Row = dict[str, Any]
 
 def main(store: str, actor_id: int) -> None:
     data = digits.load()
-    with RFDatabase(store, actor=f"actor-{actor_id}", projections=[checkpoints, scores]) as db:
-        news = db.subscribe(after=None, types=[ActorTaskScheduled, ExperimentCompleted])
+    with (
+        RFDatabase(store, actor=f"actor-{actor_id}", projections=[checkpoints, scores]) as db,
+        db.subscribe(after=None, types=[ActorTaskScheduled, ExperimentCompleted]) as news,
+    ):
         while True:
             while (task := claim(db, actor_id)) is not None:
                 evaluate(db, task, data.test)

@@ -40,8 +40,10 @@ Row = dict[str, Any]
 
 
 def main(store: str) -> None:
-    with RfDb(store, actor="controller", projections=[checkpoints]) as db:
-        news = db.subscribe(after=None, types=NEWS)
+    with (
+        RfDb(store, actor="controller", projections=[checkpoints]) as db,
+        db.subscribe(after=None, types=NEWS) as news,
+    ):
         db.reset_experiment_states()  # what a killed controller left in progress has failed
         experiment_id = running_experiment(db)
         db.set_controller_task(ControllerTask.RUN_FIT)

@@ -23,8 +23,10 @@ CONFIDENCE = 0.9
 
 
 def main(store: str) -> None:
-    with RFDatabase(store, actor="evals", projections=[checkpoints, scores]) as db:
-        news = db.subscribe(after=None, types=[ShardCompleted])
+    with (
+        RFDatabase(store, actor="evals", projections=[checkpoints, scores]) as db,
+        db.subscribe(after=None, types=[ShardCompleted]) as news,
+    ):
         contexts = [build_context(db, per_digit) for per_digit in PROTOTYPES]
         experiment_id = plan(db, contexts)
         while not advance(db, experiment_id):

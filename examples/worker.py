@@ -19,8 +19,10 @@ Row = dict[str, Any]
 
 def main(store: str, worker_id: int) -> None:
     data = digits.load()
-    with RfDb(store, actor=f"worker-{worker_id}", projections=[checkpoints]) as db:
-        news = db.subscribe(after=None, types=[TaskScheduled, ExperimentCompleted])
+    with (
+        RfDb(store, actor=f"worker-{worker_id}", projections=[checkpoints]) as db,
+        db.subscribe(after=None, types=[TaskScheduled, ExperimentCompleted]) as news,
+    ):
         begin(db, worker_id)
         while True:
             while (task := claim(db, worker_id)) is not None:

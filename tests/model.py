@@ -91,7 +91,7 @@ class State:
 
     def __init__(self) -> None:
         self.tables: dict[str, dict[Any, Row]] = {name: {} for name in KEYS}
-        self.sent: dict[str, tuple[str, Any]] = {}
+        self.sent: dict[str, tuple[Row, Any]] = {}
 
     def copy(self) -> "State":
         """Return a state that goes its own way."""
@@ -148,6 +148,17 @@ class Model:
             row = self.state.tables[table].get(result)
             return row if row is not None and row["status"].upper() == "IN_PROGRESS" else None
         return copy.deepcopy(result)
+
+    def _asked(self, method: str, arguments: Row) -> Row:
+        """Return what makes a command the same as one that was sent before."""
+        asked = {"method": method, **arguments}
+        if "config_leaf" in asked:  # of payloads only whether there is one
+            asked["config_leaf"] = asked["config_leaf"] is not None
+        if method == "set_experiment_status":  # the faces write it differently
+            asked["status"] = asked["status"].upper()
+        if method == "create_experiment":
+            asked["kind"] = type(self).__name__
+        return asked
 
     # --- tables ---------------------------------------------------------------------------
 
