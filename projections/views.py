@@ -203,7 +203,7 @@ class Views:
 def _check_places(views: Iterable[View[Any]]) -> None:
     taken = dict.fromkeys(created_by(statements(section("log"))), "the log")
     for view in views:
-        for name in {view.name, view.table, *view.objects}:
+        for name in {name.lower() for name in (view.name, view.table, *view.objects)}:
             if name in taken or name.startswith("sqlite_"):
                 raise InvalidView(
                     f"view {view.name}: the name {name} belongs to {taken.get(name, 'SQLite')}: "
