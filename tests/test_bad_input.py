@@ -194,7 +194,9 @@ def test_metrics_that_are_no_json(faces, text):
     faces.refused(lambda: faces.fit.update_run_metrics(1, text), InvalidCommand, "run 1")
 
 
-@pytest.mark.parametrize("metrics", [None, 1, [("loss", 1)], {1: 2}, {"x": {"y": {"z": 1}}}])
+@pytest.mark.parametrize(
+    "metrics", [None, 1, [("loss", 1)], {1: 2}, {"x": {"y": {"z": {"deep": {}}}}}]
+)
 def test_metrics_of_a_wrong_shape(faces, metrics):
     faces.refused(lambda: faces.fit.update_run_metrics(1, metrics), InvalidCommand, "metrics")
 

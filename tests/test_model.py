@@ -238,6 +238,29 @@ FIT_CALLS = calls(FIT, NOW_AND_THEN)
 EVALS_CALLS = calls(EVALS, NOW_AND_THEN)
 RESETS = calls(BOTH, NOW_AND_THEN)
 
+
+def moves(method: str, id_name: str, ids: st.SearchStrategy[Recent], enum: Any) -> Any:
+    """Return a strategy for calls that move one entity from status to status."""
+    return st.builds(
+        lambda entity, statuses: [
+            Call(method, {id_name: entity, "status": status}) for status in statuses
+        ],
+        ids,
+        st.lists(words(enum), min_size=1, max_size=6),
+    )
+
+
+FIT_MOVES = st.one_of(
+    moves("set_run_status", "run_id", RUN, RunStatus),
+    moves("set_worker_task_status", "task_id", TASK, TaskStatus),
+    moves("set_experiment_status", "experiment_id", EXPERIMENT, ExperimentStatus),
+)
+EVALS_MOVES = st.one_of(
+    moves("set_pipeline_status", "pipeline_id", PIPELINE, PipelineStatus),
+    moves("set_context_status", "context_id", CONTEXT, ContextStatus),
+    moves("set_actor_task_status", "task_id", ACTOR_TASK, ActorTaskStatus),
+)
+
 LAST = {kind: Recent(kind, 0) for kind in ("experiment", "run", "pipeline")}
 FIRST_FIT_CALLS = [
     Call("create_experiment", {"experiment_name": "a", "status": "RUNNING"}),
@@ -356,12 +379,12 @@ class BothFaces(RuleBasedStateMachine):
 
     # --- steps ----------------------------------------------------------------------------
 
-    @rule(some=st.lists(FIT_CALLS, min_size=1, max_size=5))
+    @rule(some=FIT_MOVES | st.lists(FIT_CALLS, min_size=1, max_size=5))
     def change_fit(self, some: list[Call]) -> None:
         for call in some:
             self.change(self.fit, call)
 
-    @rule(some=st.lists(EVALS_CALLS, min_size=1, max_size=5))
+    @rule(some=EVALS_MOVES | st.lists(EVALS_CALLS, min_size=1, max_size=5))
     def change_evals(self, some: list[Call]) -> None:
         for call in some:
             self.change(self.evals, call)

@@ -591,10 +591,10 @@ def test_a_transaction_within_a_snapshot_folds_what_came_after_it(place: str) ->
 
 
 def test_a_flag_is_a_bool_whether_it_was_loaded_or_not(place: str) -> None:
-    class Flagged(Event, frozen=True):
+    class FlagRaised(Event, frozen=True):
         name: str
 
-    class Noted(Event, frozen=True):
+    class FlagNoted(Event, frozen=True):
         name: str
 
     class Flag(Row, frozen=True):
@@ -603,11 +603,11 @@ def test_a_flag_is_a_bool_whether_it_was_loaded_or_not(place: str) -> None:
         note: str = ""
 
     flags = View("flags", Flag, version=1)
-    flags.created_by(Flagged, lambda e: Flag(e.name, True))
-    flags.on(Noted, lambda row, _: replace(row, note=repr(row.up)))
+    flags.created_by(FlagRaised, lambda e: Flag(e.name, True))
+    flags.on(FlagNoted, lambda row, _: replace(row, note=repr(row.up)))
     with RfDb(place, projections=[flags]) as db:
-        db.append(Flagged("a"), stream="flags")
+        db.append(FlagRaised("a"), stream="flags")
     with RfDb(place, projections=[flags]) as db:
-        db.append(Noted("a"), stream="flags")
+        db.append(FlagNoted("a"), stream="flags")
         assert db.db.execute("SELECT note FROM flags") == [{"note": "True"}]
         assert db.verify() == []
