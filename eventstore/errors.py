@@ -40,6 +40,10 @@ class StoreFailed(DBException):
     """The engine reported another failure (an I/O error, a lost connection)."""
 
 
+class TransactionFailed(StoreFailed):
+    """A part of a transaction failed half way, so none of it is kept."""
+
+
 # --- the log --------------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import msgspec
 
 from eventstore.engine import Connection
-from eventstore.errors import CommandIdReused, InvalidEvent, StoreFailed, WrongExpectedVersion
+from eventstore.errors import CommandIdReused, InvalidEvent, TransactionFailed, WrongExpectedVersion
 from eventstore.events import Event
 from eventstore.events.codec import encode, to_json
 from eventstore.recorded import NO_METADATA, Metadata, Recorded, encode_metadata
@@ -38,6 +38,12 @@ class Fold(Protocol):
         ...
 
 
+def projections_of(connection: Connection) -> dict[str, tuple[int, int | None]]:
+    """Return the views that a store holds: by name, their version and how far they are folded."""
+    rows = connection.execute("SELECT name, version, position FROM projections")
+    return {name: (version, position) for name, version, position in rows}
+
+
 class Heads:
     """What the store knows of the log's end; true as long as nobody else has committed."""
 
@@ -63,8 +69,7 @@ class Heads:
             "SELECT position, recorded_at FROM events ORDER BY position DESC LIMIT 1"
         )
         self.position, self.recorded_at = last[0] if last else (0, 0)
-        rows = connection.execute("SELECT name, version, position FROM projections")
-        self.projections = {name: (version, position) for name, version, position in rows}
+        self.projections = projections_of(connection)
         self.connection, self.changes = connection, changes
         return True
 
@@ -249,7 +254,7 @@ class Transaction:
     def flush(self) -> None:
         """Write out what was appended, so that statements on `connection` see it."""
         if self._broken:
-            raise StoreFailed(
+            raise TransactionFailed(
                 "a part of this transaction failed half way, so all of it is rolled back: leave "
                 "its block and begin anew"
             )

@@ -9,7 +9,7 @@ from eventstore.engine import Connection
 from eventstore.errors import InvalidView, StoreTooNew
 from eventstore.schema import section, statements
 from eventstore.store import EventStore
-from eventstore.transaction import Transaction
+from eventstore.transaction import Transaction, projections_of
 from projections.actor_tasks import actor_tasks
 from projections.contexts import contexts
 from projections.experiments import experiments
@@ -112,7 +112,7 @@ class Views:
             if self._seen.get(connection) == changes:
                 yield connection
                 return
-            if not self._unsettled(_known(connection)):
+            if not self._unsettled(projections_of(connection)):
                 self._seen[connection] = changes
                 yield connection
                 return
@@ -188,7 +188,7 @@ class Views:
             with self.reading():
                 pass
             with self.store.snapshot(), self.store.reading() as connection:
-                if self._unsettled(_known(connection)):
+                if self._unsettled(projections_of(connection)):
                     continue  # somebody who does not fold them appended in between
                 unit = UnitOfWork(self.views)
                 for recorded in self.store.read(types=_types(self.views)):
@@ -198,6 +198,23 @@ class Views:
                     for view in self.views
                     for difference in differences(view, unit, connection)
                 ]
+
+
+def _check_places(views: Iterable[View[Any]]) -> None:
+    taken = dict.fromkeys(created_by(statements(section("log"))), "the log")
+    for view in views:
+        for name in {name.lower() for name in (view.name, view.table, *view.objects)}:
+            if name in taken or name.startswith("sqlite_"):
+                raise InvalidView(
+                    f"view {view.name}: the name {name} belongs to {taken.get(name, 'SQLite')}: "
+                    f"take another one"
+                )
+            taken[name] = f"view {view.name}"
+
+
+def _types(views: Iterable[View[Any]]) -> set[str]:
+    # Events that no view folds may be of types that this process does not know.
+    return {name for view in views for name in (*view.handlers, *view.clearing)}
 
 
 def _check_places(views: Iterable[View[Any]]) -> None:

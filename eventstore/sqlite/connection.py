@@ -65,7 +65,7 @@ class SqliteConnection:
         # On a full disk, for one, SQLite ends a transaction by itself; what came after it would
         # be committed statement by statement.
         if self.begun and not self.raw.in_transaction:
-            raise errors.StoreFailed(
+            raise errors.TransactionFailed(
                 f"{self._name}: the transaction failed and was rolled back: leave its block and "
                 f"begin anew"
             )
