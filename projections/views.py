@@ -215,25 +215,3 @@ def _check_places(views: Iterable[View[Any]]) -> None:
 def _types(views: Iterable[View[Any]]) -> set[str]:
     # Events that no view folds may be of types that this process does not know.
     return {name for view in views for name in (*view.handlers, *view.clearing)}
-
-
-def _check_places(views: Iterable[View[Any]]) -> None:
-    taken = dict.fromkeys(created_by(statements(section("log"))), "the log")
-    for view in views:
-        for name in {name.lower() for name in (view.name, view.table, *view.objects)}:
-            if name in taken or name.startswith("sqlite_"):
-                raise InvalidView(
-                    f"view {view.name}: the name {name} belongs to {taken.get(name, 'SQLite')}: "
-                    f"take another one"
-                )
-            taken[name] = f"view {view.name}"
-
-
-def _types(views: Iterable[View[Any]]) -> set[str]:
-    # Events that no view folds may be of types that this process does not know.
-    return {name for view in views for name in (*view.handlers, *view.clearing)}
-
-
-def _known(connection: Connection) -> dict[str, tuple[int, int | None]]:
-    rows = connection.execute("SELECT name, version, position FROM projections")
-    return {name: (version, position) for name, version, position in rows}
