@@ -51,7 +51,10 @@ def raise_array(layout: ArrayLayout, data: memoryview) -> Any:
     dtype = _dtype(layout.dtype)
     if math.prod(layout.shape) * dtype.itemsize != len(data):
         raise ValueError("the shape of an array does not fit its bytes")
-    array = np.ndarray(layout.shape, dtype, buffer=data).copy()
+    array = np.empty(layout.shape, dtype)
+    if len(data):
+        # By bytes, because a copy by fields would leave what lies between them to chance.
+        array.reshape(-1).view(np.uint8)[:] = np.frombuffer(data, np.uint8)
     return array.transpose(layout.axes) if layout.axes else array
 
 
