@@ -100,7 +100,7 @@ class EventStore:
         Raises:
             WrongExpectedVersion: the stream has another version; nothing was appended.
             InvalidEvent: an event cannot be kept exactly; nothing was appended.
-            CommandIdReused: `command_id` belongs to something else than an append.
+            CommandIdReused: `command_id` was used for something else.
         """
         if isinstance(events, Event):
             raise InvalidEvent(f"{events!r} stands alone: append a list, [event]")
@@ -120,7 +120,6 @@ class EventStore:
                 if sent is not None:
                     if sent.first is None or sent.last is None:
                         return []
-                    transaction.flush()
                     return [
                         recorded
                         for recorded in self.read(sent.first - 1, limit=sent.last - sent.first + 1)
