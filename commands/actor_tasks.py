@@ -79,12 +79,10 @@ class ClaimNextActorTask(Command, frozen=True):
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
-        found = rows.find(
-            actor_tasks, status=ActorTaskStatus.SCHEDULED, actor_id=self.actor_id, limit=1
-        )
-        if not found:
+        task = rows.first(actor_tasks, status=ActorTaskStatus.SCHEDULED, actor_id=self.actor_id)
+        if task is None:
             return Decision()
-        return Decision([ActorTaskStarted(found[0].task_id)], found[0].task_id)
+        return Decision([ActorTaskStarted(task.task_id)], task.task_id)
 
 
 class SetActorTaskStartTime(Command, frozen=True):

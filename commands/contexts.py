@@ -35,7 +35,7 @@ class CreateContext(Command, frozen=True):
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
-        known = rows.find(contexts, context_hash=self.context_hash, limit=1)
+        known = rows.find(contexts, context_hash=self.context_hash)
         if known:
             return Decision(result=known[0].context_id)
         context_id = next_id(rows, "context")

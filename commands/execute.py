@@ -8,6 +8,7 @@ import msgspec
 from commands.command import Command
 from eventstore.events.codec import to_json
 from eventstore.recorded import NO_METADATA, Metadata
+from eventstore.transaction import Transaction
 from projections.views import Views
 
 
@@ -21,7 +22,8 @@ def execute(views: Views, command: Command, metadata: Metadata = NO_METADATA) ->
         DBException: the command is refused or the store failed; nothing was changed.
     """
     command = command.validated()
-    with views.store.transaction() as transaction:
+
+    def work(transaction: Transaction) -> Any:
         if metadata.command_id is not None:
             sent = transaction.sent(metadata.command_id, _told(command))
             if sent is not None:
@@ -32,7 +34,9 @@ def execute(views: Views, command: Command, metadata: Metadata = NO_METADATA) ->
         appended = transaction.append(decision.events, metadata=metadata)
         if metadata.command_id is not None:
             transaction.remember(metadata.command_id, _told(command), appended, decision.result)
-    return decision.result
+        return decision.result
+
+    return views.store.perform(work)
 
 
 def _told(command: Command) -> str:

@@ -44,7 +44,7 @@ class ResetAllTables(Command, frozen=True):
         ]
         if self.experiments_table:
             emptied.append(experiments)
-        if not any(rows.find(view, limit=1) for view in emptied):
+        if not any(rows.first(view) for view in emptied):
             return Decision()
         return Decision([TablesReset(self.experiments_table)])
 

@@ -63,9 +63,7 @@ class ClaimNextWorkerTask(Command, frozen=True):
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
-        found = rows.find(
-            worker_task, status=TaskStatus.SCHEDULED, worker_id=self.worker_id, limit=1
-        )
-        if not found:
+        task = rows.first(worker_task, status=TaskStatus.SCHEDULED, worker_id=self.worker_id)
+        if task is None:
             return Decision()
-        return Decision([TaskStarted(found[0].task_id)], found[0].task_id)
+        return Decision([TaskStarted(task.task_id)], task.task_id)

@@ -1,7 +1,10 @@
 """Floor 1, what happened: events, the log, the engines, payloads and errors."""
 
 from eventstore.errors import (
+    AccessDenied,
     CommandIdReused,
+    Conflict,
+    ConnectionLost,
     DamagedEvent,
     DBException,
     IllegalTransition,
@@ -12,6 +15,7 @@ from eventstore.errors import (
     InvalidView,
     NotAStore,
     NotFound,
+    OutcomeUnknown,
     PayloadRefused,
     StoreBusy,
     StoreClosed,
@@ -20,6 +24,7 @@ from eventstore.errors import (
     StoreFull,
     StoreReadOnly,
     StoreTooNew,
+    StoreUnreachable,
     TransactionFailed,
     UnknownEventType,
     WriteRefused,
@@ -33,7 +38,10 @@ from eventstore.subscription import Subscription
 from eventstore.transaction import Transaction
 
 __all__ = [
+    "AccessDenied",
     "CommandIdReused",
+    "Conflict",
+    "ConnectionLost",
     "DBException",
     "DamagedEvent",
     "Digest",
@@ -51,6 +59,7 @@ __all__ = [
     "Name",
     "NotAStore",
     "NotFound",
+    "OutcomeUnknown",
     "PayloadRefused",
     "Recorded",
     "StoreBusy",
@@ -60,6 +69,7 @@ __all__ = [
     "StoreFull",
     "StoreReadOnly",
     "StoreTooNew",
+    "StoreUnreachable",
     "Subscription",
     "Transaction",
     "TransactionFailed",

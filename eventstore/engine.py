@@ -1,10 +1,13 @@
-"""What the log asks of a database: connections, one writer at a time, and news of commits."""
+"""What the log asks of a database: connections, write transactions, and news of commits."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 Values = Sequence[Any]
+
+Projections = dict[str, tuple[int, int | None]]
+"""The views that a store holds: by name, their version and how far they are folded."""
 
 
 class Connection(Protocol):
@@ -18,17 +21,88 @@ class Connection(Protocol):
         """Run one statement and return its rows as dicts."""
         ...
 
-    def executemany(self, sql: str, rows: Iterable[Values], /) -> None:
+    def run(self, sql: str, parameters: Values = (), /) -> None:
+        """Run one statement that returns no rows; its error may come with a later statement's."""
+        ...
+
+    def executemany(self, sql: str, rows: Sequence[Values], /) -> None:
         """Run one statement for each row of parameters."""
         ...
 
-    def drop(self, name: str, /) -> None:
-        """Drop a table or an SQL view, if there is one of that name."""
+    def insert(self, table: str, columns: Sequence[str], rows: Sequence[Values], /) -> None:
+        """Insert rows that are new, in bulk."""
+        ...
+
+    def lock(self, names: Iterable[str], /) -> None:
+        """Wait until no transaction beside this one has locked one of these names, and lock them.
+
+        They stand for things that are not in the database yet, which no lock on a row can protect.
+        """
+        ...
+
+    def renew(self, objects: Sequence[str], schema: Sequence[str], /) -> None:
+        """Make tables and SQL views anew, empty; readers see the old ones until the commit.
+
+        Args:
+            objects: their names.
+            schema: the statements that create them and what belongs to them.
+        """
+        ...
+
+    def head(self) -> int:
+        """Return the position up to which the log is complete: nothing comes in at or below it."""
         ...
 
     def changes(self) -> int:
         """Return a number that is another one after any other connection has committed."""
         ...
+
+
+class Place(NamedTuple):
+    """Where an event goes."""
+
+    position: int
+    version: int
+    previous: int
+    """The position of the stream's event before it; 0 if it is the first."""
+
+
+class Heads(Protocol):
+    """What a write transaction knows of the log's end."""
+
+    alone: bool
+    """Whether no other transaction writes beside this one."""
+    fresh: bool
+    """Whether somebody else may have written since the store's last transaction."""
+    projections: Projections
+
+    @property
+    def position(self) -> int:
+        """The position of the last event, those of this transaction included."""
+        ...
+
+    def version(self, stream: str) -> int:
+        """Return the number of a stream's events; nobody else adds to it until the commit."""
+        ...
+
+    def allot(self, streams: Sequence[str]) -> list[Place]:
+        """Return a place for a next event of each of these streams, in this order."""
+        ...
+
+    def now(self) -> int:
+        """Return the time, in microseconds since 1970-01-01 UTC."""
+        ...
+
+    def write(self, events: Sequence[Values]) -> None:
+        """Insert events, as rows of the table, at the places that were allotted to them."""
+        ...
+
+
+class Writing(NamedTuple):
+    """A write transaction."""
+
+    connection: Connection
+    heads: Heads
 
 
 class Watch(Protocol):
@@ -58,8 +132,22 @@ class Engine(Protocol):
         """The path or URL, without any password, for messages."""
         ...
 
-    def write(self) -> AbstractContextManager[Connection]:
-        """Open a write transaction: commit at the end, or roll back if an error leaves it."""
+    @property
+    def timeout(self) -> float:
+        """Seconds to wait for other writers, and to try again what a lost connection undid."""
+        ...
+
+    def write(self, *, alone: bool) -> AbstractContextManager[Writing]:
+        """Open a write transaction: commit at the end, or roll back if an error leaves it.
+
+        Args:
+            alone: no other transaction may write beside it; if not, it locks what it looks at. An
+                engine may leave it alone anyway.
+
+        Raises:
+            Conflict, ConnectionLost: nothing of it is kept, and trying again may succeed.
+            OutcomeUnknown: the connection broke in the commit and nobody can be asked.
+        """
         ...
 
     def read(self) -> AbstractContextManager[Connection]:
@@ -84,7 +172,7 @@ class Engine(Protocol):
         ...
 
     def before_fork(self, timeout: float) -> bool:
-        """Close all connections, once they are idle; return False if some stay in use."""
+        """Let go of what must not be in two processes; return False if some of it is in use."""
         ...
 
     def resume(self) -> None:
@@ -92,7 +180,7 @@ class Engine(Protocol):
         ...
 
     def after_fork(self, *, usable: bool) -> None:
-        """In the child of a fork, begin anew; refuse all use if connections were inherited."""
+        """In the child of a fork, begin anew; unless it is usable, refuse all use."""
         ...
 
     def close(self) -> None:

@@ -24,6 +24,10 @@ class StoreBusy(DBException):
     """Another process held the write lock longer than the store's `timeout`."""
 
 
+class Conflict(StoreBusy):
+    """Another writer was in the way at that moment; nothing was kept, and trying again helps."""
+
+
 class StoreReadOnly(DBException):
     """The store can be read but not written: a read-only file, folder or server."""
 
@@ -36,8 +40,24 @@ class StoreDamaged(DBException):
     """The engine found its own file broken."""
 
 
+class StoreUnreachable(DBException):
+    """No server answers at the URL, or it lets nobody in now."""
+
+
+class AccessDenied(DBException):
+    """The server refuses the user, the password, or the right to do what was asked."""
+
+
 class StoreFailed(DBException):
-    """The engine reported another failure (an I/O error, a lost connection)."""
+    """The engine reported another failure, such as an I/O error."""
+
+
+class ConnectionLost(StoreFailed):
+    """The connection to the server broke; nothing of what was under way is kept."""
+
+
+class OutcomeUnknown(StoreFailed):
+    """The connection broke in a commit, and the server cannot be asked whether it happened."""
 
 
 class TransactionFailed(StoreFailed):

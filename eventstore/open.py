@@ -2,10 +2,15 @@
 
 import os
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from eventstore.errors import NotAStore
+from eventstore.heads import microseconds
 from eventstore.sqlite import Durability, SqliteEngine
 from eventstore.store import EventStore
+
+if TYPE_CHECKING:
+    from eventstore.postgres import PostgresEngine
 
 
 def open_store(
@@ -30,13 +35,26 @@ def open_store(
     path = path_or_url
     if isinstance(path, str) and "://" in path:
         scheme, _, rest = path.partition("://")
+        if scheme in ("postgresql", "postgres"):
+            return EventStore(_postgres()(path, timeout=timeout, clock=clock))
         if scheme != "sqlite":
             raise NotAStore(
-                f"{scheme}:// is not supported by this release of refold: pass a path, or "
-                f"sqlite:///path"
+                f"{scheme}:// is not supported: pass a path, sqlite:///path or "
+                f"postgresql://user@host/database"
             )
         if not rest.startswith("/"):
             raise NotAStore(f"{path} names no file: pass sqlite:///path")
         path = rest[1:]
-    engine = SqliteEngine(path, durability=durability, timeout=timeout)
-    return EventStore(engine) if clock is None else EventStore(engine, clock=clock)
+    return EventStore(
+        SqliteEngine(path, durability=durability, timeout=timeout, clock=clock or microseconds)
+    )
+
+
+def _postgres() -> "type[PostgresEngine]":
+    try:
+        from eventstore.postgres import PostgresEngine  # psycopg is an extra
+    except ImportError as error:
+        raise NotAStore(
+            f"postgresql:// needs psycopg ({error}): pip install 'refold[postgres]'"
+        ) from error
+    return PostgresEngine

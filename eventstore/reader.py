@@ -23,13 +23,14 @@ STREAM_PAGE = 500
 COLUMNS = "position, stream, version, type, schema_version, data, metadata, recorded_at"
 
 STREAM_POSITIONS = """
-    WITH RECURSIVE chain (position, previous) AS (
-        SELECT e.position, e.previous FROM streams s JOIN events e ON e.position = s.position
+    WITH RECURSIVE chain (position, previous, links) AS (
+        SELECT e.position, e.previous, CAST(? AS BIGINT)
+        FROM streams s JOIN events e ON e.position = s.position
         WHERE s.stream = ? AND e.position > ?
         UNION ALL
-        SELECT e.position, e.previous FROM chain c JOIN events e ON e.position = c.previous
-        WHERE c.previous > ?
-        LIMIT ?
+        SELECT e.position, e.previous, c.links - 1
+        FROM chain c JOIN events e ON e.position = c.previous
+        WHERE c.previous > ? AND c.links <> 1
     )
     SELECT position FROM chain"""
 
@@ -42,24 +43,24 @@ def read_events(
     types: Iterable[type[Event] | str] | None,
     limit: int | None,
     backwards: bool,
+    until: int | None = None,
 ) -> Iterator[Recorded]:
     """Iterate over the events after a position; see `EventStore.read`."""
-    for name, bound in (("after", after), ("limit", limit)):
+    for name, bound in (("after", after), ("until", until), ("limit", limit)):
         if bound is not None and (not isinstance(bound, int) or bound < 0):
             raise InvalidCommand(f"{name} is {bound!r}: pass a number, 0 or more")
     names = None if types is None else sorted(stored_names(types))
     if stream is None:
-        pages = _pages(reading, after, names, limit, backwards)
+        pages = _pages(reading, after, until, names, limit, backwards)
     else:
-        pages = _stream_pages(reading, stream, after, names, limit, backwards)
+        pages = _stream_pages(reading, stream, after, until, names, limit, backwards)
     return _decoded(pages, limit)
 
 
 def read_head(reading: Reading) -> int:
-    """Return the position of the last event; 0 if there is none."""
+    """Return the position up to which the log is complete; 0 if there is no event."""
     with reading() as connection:
-        ((head,),) = connection.execute("SELECT max(position) FROM events")
-    return head or 0
+        return connection.head()
 
 
 def _decoded(pages: Iterator[Page], limit: int | None) -> Iterator[Recorded]:
@@ -85,7 +86,12 @@ def _recorded(row: tuple[Any, ...]) -> Recorded:
 
 
 def _pages(
-    reading: Reading, after: int, names: list[str] | None, limit: int | None, backwards: bool
+    reading: Reading,
+    after: int,
+    until: int | None,
+    names: list[str] | None,
+    limit: int | None,
+    backwards: bool,
 ) -> Iterator[Page]:
     page_size = PAGE if limit is None else max(1, min(limit, PAGE))
     chosen = "" if names is None else f"AND type IN ({_marks(names)})"
@@ -93,7 +99,7 @@ def _pages(
         f"SELECT {COLUMNS} FROM events WHERE position > ? AND position <= ? {chosen} "
         f"ORDER BY position {_order(backwards)} LIMIT {page_size}"
     )
-    first, last = after, read_head(reading)
+    first, last = after, read_head(reading) if until is None else until
     while first < last:
         with reading() as connection:
             page = connection.execute(statement, (first, last, *(names or ())))
@@ -110,15 +116,16 @@ def _stream_pages(
     reading: Reading,
     stream: str,
     after: int,
+    until: int | None,
     names: list[str] | None,
     limit: int | None,
     backwards: bool,
 ) -> Iterator[Page]:
     # Backwards the chain need not be walked further than the limit.
-    links = limit if limit is not None and backwards and names is None else -1
+    links = limit if limit is not None and backwards and names is None and until is None else -1
     with reading() as connection:
-        found = connection.execute(STREAM_POSITIONS, (stream, after, after, links))
-    positions = [position for (position,) in found]
+        found = connection.execute(STREAM_POSITIONS, (links, stream, after, after))
+    positions = [position for (position,) in found if until is None or position <= until]
     if not backwards:
         positions.reverse()
     for start in range(0, len(positions), STREAM_PAGE):

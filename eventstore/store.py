@@ -1,24 +1,27 @@
 """The event store: append, read, subscribe."""
 
 import hashlib
+import random
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import msgspec
 
 from eventstore.engine import Connection, Engine
-from eventstore.errors import InvalidEvent, NotFound
+from eventstore.errors import Conflict, ConnectionLost, InvalidEvent, NotFound
 from eventstore.events import Event
 from eventstore.events.codec import to_json
 from eventstore.forks import FORK_PATIENCE, watch_forks
 from eventstore.reader import read_events, read_head
 from eventstore.recorded import NO_METADATA, Metadata, Recorded
 from eventstore.subscription import Subscription
-from eventstore.transaction import Fold, Heads, Transaction
+from eventstore.transaction import Fold, NotAlone, Transaction
+
+T = TypeVar("T")
 
 
 def _digest(stream: str | None, events: list[Event]) -> str:
@@ -26,8 +29,11 @@ def _digest(stream: str | None, events: list[Event]) -> str:
     return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
-def _microseconds() -> int:
-    return time.time_ns() // 1_000
+class _Local(threading.local):
+    """What a thread is doing with a store."""
+
+    transaction: Transaction | None = None
+    snapshot: Connection | None = None
 
 
 class EventStore:
@@ -44,37 +50,25 @@ class EventStore:
     [LossSeen(loss=0.7)]
     """
 
-    def __init__(self, engine: Engine, *, clock: Callable[[], int] = _microseconds) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._clock = clock
         self._follow: Callable[[Transaction], Fold] | None = None
         self._followed: frozenset[str] = frozenset()
-        self._begin_afresh()
+        self._local = _Local()
+        self._forkable = False
         watch_forks(self)
 
-    def _begin_afresh(self) -> None:
-        self._heads = Heads()
-        self._turn = threading.RLock()
-        self._current: Transaction | None = None
-        self._snapshots = threading.local()
-        self._held = self._forkable = False
-
     def before_fork(self) -> None:
-        """Let go of the database: nothing of SQLite's may be in the middle of a fork."""
-        # A thread that waits for the one that forks must not hang the fork for ever.
-        self._held = self._turn.acquire(timeout=FORK_PATIENCE)
-        idle = self._held and self._current is None
-        self._forkable = self.engine.before_fork(FORK_PATIENCE) if idle else False
+        """Let go of the database: nothing of it may be in the middle of a fork."""
+        self._forkable = self.engine.before_fork(FORK_PATIENCE)
 
     def after_fork(self, *, child: bool) -> None:
         """Go on, in the parent and in the child of a fork, with connections of their own."""
         if child:
+            self._local = _Local()
             self.engine.after_fork(usable=self._forkable)
-            self._begin_afresh()
         else:
             self.engine.resume()
-            if self._held:
-                self._turn.release()
 
     # --- writing --------------------------------------------------------------------------
 
@@ -112,54 +106,91 @@ class EventStore:
         if command_id is not None:
             metadata = msgspec.structs.replace(metadata, command_id=command_id)
         events = list(events)
-        with self.transaction() as transaction:
+        about = metadata
+
+        def work(transaction: Transaction) -> list[Recorded]:
             told = ""
-            if metadata.command_id is not None:
+            if about.command_id is not None:
                 told = f"append {_digest(stream, events)}"
-                sent = transaction.sent(metadata.command_id, told)
+                sent = transaction.sent(about.command_id, told)
                 if sent is not None:
                     if sent.first is None or sent.last is None:
                         return []
                     return [
                         recorded
                         for recorded in self.read(sent.first - 1, limit=sent.last - sent.first + 1)
-                        if recorded.metadata.command_id == metadata.command_id
+                        if recorded.metadata.command_id == about.command_id
                     ]
             appended = transaction.append(
-                events, stream=stream, expected_version=expected_version, metadata=metadata
+                events, stream=stream, expected_version=expected_version, metadata=about
             )
-            if metadata.command_id is not None:
-                transaction.remember(metadata.command_id, told, appended)
-        return appended
+            if about.command_id is not None:
+                transaction.remember(about.command_id, told, appended)
+            return appended
+
+        return self.perform(work)
+
+    def perform(self, work: Callable[[Transaction], T]) -> T:
+        """Do one thing in a transaction, side by side with other writers where the engine can.
+
+        If another writer or a lost connection undid it, it is done again, for as long as the
+        store's `timeout`; so `work` must do nothing but use the transaction that it is given.
+
+        Raises:
+            Conflict, ConnectionLost: it was undone again and again; nothing of it is kept.
+            OutcomeUnknown: the connection broke in the commit, and the server does not answer.
+        """
+        if self._local.transaction is not None:
+            with self.transaction() as transaction:
+                return work(transaction)
+        alone = False
+        deadline = 0.0
+        while True:
+            try:
+                with self._begin(alone=alone) as transaction:
+                    return work(transaction)
+            except NotAlone:
+                alone = True
+            except (Conflict, ConnectionLost):
+                now = time.monotonic()
+                deadline = deadline or now + self.engine.timeout
+                if now >= deadline:
+                    raise
+                time.sleep(random.uniform(0.001, 0.02))
 
     @contextmanager
     def transaction(self) -> Generator[Transaction, None, None]:
         """Open a transaction; one that this thread has open already is joined.
 
         Everything appended in it commits at the end of the outermost block; an error that leaves
-        that block takes all of it back.
+        that block takes all of it back. Other writers wait for it.
+
+        Raises:
+            Conflict, ConnectionLost: nothing of it is kept: do it again.
+            OutcomeUnknown: the connection broke in the commit, and the server does not answer.
         """
-        with self._turn:
-            if self._current is not None:
-                yield from self._join(self._current)
-                return
+        current = self._local.transaction
+        if current is not None:
+            yield from self._join(current)
+            return
+        with self._begin(alone=True) as transaction:
+            yield transaction
+
+    @contextmanager
+    def _begin(self, *, alone: bool) -> Generator[Transaction, None, None]:
+        with self.engine.write(alone=alone) as (connection, heads):
+            transaction = Transaction(connection, heads)
+            # From here on what this thread reads is what this transaction sees.
+            self._local.transaction = transaction
             try:
-                with self.engine.write() as connection:
-                    fresh = self._heads.look(connection)
-                    transaction = Transaction(connection, self._heads, self._clock, fresh)
-                    # From here on what this thread reads is what this transaction sees.
-                    self._current = transaction
-                    if fresh:
-                        self._leave_behind(transaction)
-                    if self._follow is not None:
-                        transaction.fold = self._follow(transaction)
-                    yield transaction
-                    transaction.flush()
-            except BaseException:
-                self._heads.forget()
-                raise
+                if heads.fresh:
+                    self._leave_behind(transaction)
+                if self._follow is not None:
+                    transaction.fold = self._follow(transaction)
+                yield transaction
+                transaction.flush()
             finally:
-                self._current = None
+                self._local.transaction = None
 
     @staticmethod
     def _join(transaction: Transaction) -> Generator[Transaction, None, None]:
@@ -176,19 +207,17 @@ class EventStore:
         # them catches them up.
         for name, (version, position) in transaction.projections.items():
             if position is None and name not in self._followed:
+                transaction.be_alone()
                 transaction.set_projection(name, version, transaction.head)
 
     def follow(self, names: Iterable[str], begin: Callable[[Transaction], Fold]) -> None:
         """Have every transaction of this store fold its events into the views of these names."""
-        with self._turn:
-            self._follow = begin
-            self._followed = frozenset(names)
-            self._heads.forget()
+        self._follow = begin
+        self._followed = frozenset(names)
 
     def put_payload(self, content: bytes) -> str:
         """Store bytes once, under their SHA-256 in hexadecimal, which is returned."""
-        with self.transaction() as transaction:
-            return transaction.put_payload(content)
+        return self.perform(lambda transaction: transaction.put_payload(content))
 
     # --- reading --------------------------------------------------------------------------
 
@@ -222,6 +251,7 @@ class EventStore:
         types: Iterable[type[Event] | str] | None = None,
         limit: int | None = None,
         backwards: bool = False,
+        until: int | None = None,
     ) -> Iterator[Recorded]:
         """Iterate over the events after a position, in order or backwards.
 
@@ -232,9 +262,10 @@ class EventStore:
                 too) or names.
             limit: at most so many.
             backwards: the latest first.
+            until: the position of the last event to give; None: the last that there is.
 
         Raises:
-            InvalidCommand: `after` or `limit` is negative.
+            InvalidCommand: `after`, `until` or `limit` is negative.
             UnknownEventType, DamagedEvent: when the event in question is reached; those before it
                 have been given by then.
         """
@@ -245,6 +276,7 @@ class EventStore:
             types=types,
             limit=limit,
             backwards=backwards,
+            until=until,
         )
 
     def subscribe(
@@ -291,8 +323,8 @@ class EventStore:
         if transaction is not None:
             transaction.flush()
             yield transaction.connection
-        elif (snapshot := getattr(self._snapshots, "connection", None)) is not None:
-            yield snapshot
+        elif self._local.snapshot is not None:
+            yield self._local.snapshot
         else:
             with self.engine.read() as connection:
                 yield connection
@@ -300,27 +332,19 @@ class EventStore:
     @contextmanager
     def snapshot(self) -> Generator[None, None, None]:
         """Have all reads of this thread within the block see one and the same moment."""
-        if self.current() is not None or getattr(self._snapshots, "connection", None) is not None:
+        if self._local.transaction is not None or self._local.snapshot is not None:
             yield
             return
         with self.engine.snapshot() as connection:
-            self._snapshots.connection = connection
+            self._local.snapshot = connection
             try:
                 yield
             finally:
-                self._snapshots.connection = None
+                self._local.snapshot = None
 
     def current(self) -> Transaction | None:
         """Return the transaction that this thread has open, or None."""
-        if self._current is None:
-            return None
-        # Another thread's transaction is none of ours: its turn is not free.
-        if not self._turn.acquire(blocking=False):
-            return None
-        try:
-            return self._current
-        finally:
-            self._turn.release()
+        return self._local.transaction
 
     # --- closing --------------------------------------------------------------------------
 

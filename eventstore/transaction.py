@@ -1,33 +1,28 @@
 """One write transaction on the log: what is appended in it commits together or not at all."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import msgspec
 
-from eventstore.engine import Connection
+from eventstore.engine import Connection, Heads, Projections
 from eventstore.errors import CommandIdReused, InvalidEvent, TransactionFailed, WrongExpectedVersion
 from eventstore.events import Event
 from eventstore.events.codec import encode, to_json
 from eventstore.recorded import NO_METADATA, Metadata, Recorded, encode_metadata
 
-INSERT_EVENT = """
-    INSERT INTO events (position, stream, version, previous, type, schema_version, data, metadata,
-                        recorded_at)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
-
-UPSERT_STREAM = """
-    INSERT INTO streams (stream, version, position) VALUES (?, ?, ?)
-    ON CONFLICT (stream) DO UPDATE SET version = excluded.version, position = excluded.position"""
-
-# Heads of streams that are remembered from one transaction to the next; beyond it they are
-# forgotten all at once, which costs one SELECT each when they come again.
-STREAMS_REMEMBERED = 50_000
-
 
 class Fold(Protocol):
     """Keeps something equal to the log while a transaction appends to it, such as the views."""
+
+    def lock(self, events: Sequence[Event]) -> None:
+        """Lock whatever these events will change, before they are allotted their places.
+
+        So what changes a thing later also has the higher position. Called only if the transaction
+        is not alone.
+        """
+        ...
 
     def fold(self, recorded: Recorded) -> None:
         """Take in an event that the transaction has appended."""
@@ -38,40 +33,8 @@ class Fold(Protocol):
         ...
 
 
-def projections_of(connection: Connection) -> dict[str, tuple[int, int | None]]:
-    """Return the views that a store holds: by name, their version and how far they are folded."""
-    rows = connection.execute("SELECT name, version, position FROM projections")
-    return {name: (version, position) for name, version, position in rows}
-
-
-class Heads:
-    """What the store knows of the log's end; true as long as nobody else has committed."""
-
-    def __init__(self) -> None:
-        self.forget()
-
-    def forget(self) -> None:
-        """Know nothing, so that the next transaction looks."""
-        self.connection: Connection | None = None
-        self.changes = -1
-        self.position = 0
-        self.recorded_at = 0
-        self.streams: dict[str, tuple[int, int]] = {}
-        self.projections: dict[str, tuple[int, int | None]] = {}
-
-    def look(self, connection: Connection) -> bool:
-        """Bring everything up to date, at the start of a transaction; return whether it was not."""
-        changes = connection.changes()
-        if connection is self.connection and changes == self.changes:
-            return False
-        self.forget()
-        last = connection.execute(
-            "SELECT position, recorded_at FROM events ORDER BY position DESC LIMIT 1"
-        )
-        self.position, self.recorded_at = last[0] if last else (0, 0)
-        self.projections = projections_of(connection)
-        self.connection, self.changes = connection, changes
-        return True
+class NotAlone(Exception):
+    """The transaction turns out to need the store for itself: do it again, alone."""
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -86,17 +49,15 @@ class Sent(msgspec.Struct, frozen=True):
 class Transaction:
     """Appends events and stores payloads; `EventStore.transaction()` opens one."""
 
-    def __init__(
-        self, connection: Connection, heads: Heads, clock: Callable[[], int], fresh: bool
-    ) -> None:
+    def __init__(self, connection: Connection, heads: Heads) -> None:
         self.connection = connection
-        self.fresh = fresh
+        self.alone = heads.alone
+        """Whether no other transaction writes beside this one."""
+        self.fresh = heads.fresh
         """Whether somebody else may have written since this store's last transaction."""
         self.fold: Fold | None = None
         self._heads = heads
-        self._clock = clock
         self._events: list[tuple[Any, ...]] = []
-        self._streams: dict[str, tuple[int, int]] = {}
         self._broken = False
 
     @property
@@ -105,34 +66,31 @@ class Transaction:
         return self._heads.position
 
     @property
-    def projections(self) -> dict[str, tuple[int, int | None]]:
+    def projections(self) -> Projections:
         """The views that the store holds: by name, their version and how far they are folded."""
         return self._heads.projections
 
     def set_projection(self, name: str, version: int, position: int | None) -> None:
         """Note how far a view is folded; None: to the end, and every append folds it."""
-        self.connection.execute(
+        self.connection.run(
             "INSERT INTO projections (name, version, position) VALUES (?, ?, ?) ON CONFLICT (name) "
             "DO UPDATE SET version = excluded.version, position = excluded.position",
             (name, version, position),
         )
         self._heads.projections[name] = (version, position)
 
+    def be_alone(self) -> None:
+        """Make sure that no other transaction writes beside this one.
+
+        Raises:
+            NotAlone: one may; `EventStore.perform` then does all of it again, alone.
+        """
+        if not self.alone:
+            raise NotAlone
+
     def version(self, stream: str) -> int:
         """Return the version of a stream: the number of its events."""
-        return self._stream(stream)[0]
-
-    def _stream(self, stream: str) -> tuple[int, int]:
-        known = self._heads.streams.get(stream)
-        if known is None:
-            found = self.connection.execute(
-                "SELECT version, position FROM streams WHERE stream = ?", (stream,)
-            )
-            known = found[0] if found else (0, 0)
-            if len(self._heads.streams) >= STREAMS_REMEMBERED and not self._streams:
-                self._heads.streams.clear()
-            self._heads.streams[stream] = known
-        return known
+        return self._heads.version(stream)
 
     def append(
         self,
@@ -152,21 +110,23 @@ class Transaction:
             (self._stream_name(event, stream), type(event), *encode(event)) for event in events
         ]
         about = encode_metadata(metadata)
-        if expected_version is not None:
-            if stream is None:
-                raise InvalidEvent("expected_version needs the stream that it is about")
-            if (actual := self.version(stream)) != expected_version:
+        if expected_version is not None and stream is None:
+            raise InvalidEvent("expected_version needs the stream that it is about")
+        if self.fold is not None and not self.alone:
+            self.fold.lock([event for _, _, _, event in encoded])
+        if expected_version is not None and stream is not None:
+            actual = self.version(stream)
+            if actual != expected_version:
                 raise WrongExpectedVersion(stream, expected_version, actual)
-        heads = self._heads
-        # A clock that is set back must not make a later event look like an earlier one.
-        heads.recorded_at = now = max(self._clock(), heads.recorded_at)
         appended: list[Recorded] = []
+        if not encoded:
+            return appended
         try:
-            for name, cls, data, event in encoded:
-                version, previous = self._stream(name)
-                version += 1
-                heads.position = position = heads.position + 1
-                heads.streams[name] = self._streams[name] = (version, position)
+            places = self._heads.allot([name for name, *_ in encoded])
+            now = self._heads.now()
+            for (name, cls, data, event), (position, version, previous) in zip(
+                encoded, places, strict=True
+            ):
                 self._events.append(
                     (
                         position,
@@ -203,7 +163,7 @@ class Transaction:
     def put_payload(self, content: bytes) -> str:
         """Store bytes under their SHA-256, which is returned in hexadecimal; known ones once."""
         digest = hashlib.sha256(content).hexdigest()
-        self.connection.execute(
+        self.connection.run(
             "INSERT INTO payloads (digest, content) VALUES (?, ?) ON CONFLICT (digest) DO NOTHING",
             (digest, content),
         )
@@ -221,6 +181,8 @@ class Transaction:
             InvalidEvent: the id is not text that can be stored.
         """
         encode_metadata(Metadata(command_id=command_id))
+        if not self.alone:
+            self.connection.lock([f"command {command_id}"])
         found = self.connection.execute(
             "SELECT command, first, last, result FROM commands WHERE command_id = ?", (command_id,)
         )
@@ -241,7 +203,7 @@ class Transaction:
     ) -> None:
         """Keep the result of a command, so that sending it again only returns it."""
         first, last = (events[0].position, events[-1].position) if events else (None, None)
-        self.connection.execute(
+        self.connection.run(
             "INSERT INTO commands (command_id, command, first, last, result) "
             "VALUES (?, ?, ?, ?, ?)",
             (command_id, command, first, last, to_json(result)),
@@ -259,27 +221,14 @@ class Transaction:
                 "its block and begin anew"
             )
         try:
-            self._write_events()
+            if self._events:
+                self._heads.write(self._events)
+                self._events.clear()
             if self.fold is not None:
                 self.fold.flush()
         except BaseException:
             self._broken = True
             raise
-
-    def _write_events(self) -> None:
-        if not self._events:
-            return
-        if len(self._events) == 1:
-            self.connection.execute(INSERT_EVENT, self._events[0])
-        else:
-            self.connection.executemany(INSERT_EVENT, self._events)
-        self._events.clear()
-        heads = [(stream, *head) for stream, head in self._streams.items()]
-        if len(heads) == 1:
-            self.connection.execute(UPSERT_STREAM, heads[0])
-        else:
-            self.connection.executemany(UPSERT_STREAM, heads)
-        self._streams.clear()
 
 
 def _is_utf8(text: str) -> bool:

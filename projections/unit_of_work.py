@@ -1,12 +1,13 @@
 """The rows that one transaction touches: loaded once, evolved in memory, written in bulk."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from msgspec.structs import force_setattr
 
 from eventstore.engine import Connection
+from eventstore.events import Event
 from eventstore.recorded import Recorded
 from eventstore.statuses import Word
 from projections.view import Handler, Key, R, Row, View
@@ -23,8 +24,12 @@ class Rows(Protocol):
         """Return the row with a key, or None."""
         ...
 
-    def find(self, view: View[T], *, limit: int | None = None, **columns: Any) -> list[T]:
+    def find(self, view: View[T], **columns: Any) -> list[T]:
         """Return the rows whose columns have these values (or one of a tuple), by key."""
+        ...
+
+    def first(self, view: View[T], **columns: Any) -> T | None:
+        """Return the first of those rows, or None: a matching one may come in at any moment."""
         ...
 
 
@@ -35,11 +40,26 @@ class UnitOfWork:
     that changed. Without one it is the whole of the views, in memory: for tests, `verify` and
     time travel. A command uses one for its transaction, a rebuild one for the whole log: so live
     and replay cannot drift apart.
+
+    Beside other transactions it locks each row that it loads, and what may become one, until the
+    commit. A look at rows that no key names cannot be protected so; that calls `be_alone`.
+
+    Args:
+        views: those that are folded.
+        connection: of the transaction.
+        be_alone: raises, to have the transaction done again alone; None: it is.
     """
 
-    def __init__(self, views: Iterable[View[Any]], connection: Connection | None = None) -> None:
+    def __init__(
+        self,
+        views: Iterable[View[Any]],
+        connection: Connection | None = None,
+        be_alone: Callable[[], None] | None = None,
+    ) -> None:
         self.views = tuple(views)
         self._connection = connection
+        self._be_alone = be_alone
+        self._locking = "" if be_alone is None else " FOR UPDATE"
         self._rows: defaultdict[View[Any], dict[Key, Any]] = defaultdict(dict)
         self._dirty: defaultdict[View[Any], set[Key]] = defaultdict(set)
         self._cleared: set[View[Any]] = set()
@@ -62,12 +82,36 @@ class UnitOfWork:
             pass
         if self._connection is None or view in self._cleared:
             return None
-        found = self._connection.execute(f"{view.select} WHERE {view.key} = ?", (key,))
-        row = rows[key] = view.load(found[0]) if found else None
-        return row
+        self._load(view, (key,))
+        if rows[key] is None and self._be_alone is not None:
+            # Nothing is there to be locked, but somebody may be about to commit it.
+            self._connection.lock((_name(view, key),))
+            self._load(view, (key,))
+        return rows[key]
 
-    def find(self, view: View[R], *, limit: int | None = None, **columns: Any) -> list[R]:
+    def _load(self, view: View[Any], keys: Sequence[Key]) -> None:
+        assert self._connection is not None
+        rows = self._rows[view]
+        rows.update(dict.fromkeys(keys))
+        condition = "= ?" if len(keys) == 1 else f"IN ({', '.join('?' * len(keys))})"
+        sql = f"{view.select} WHERE {view.key} {condition}"
+        if self._locking:
+            sql += f" ORDER BY {view.key}{self._locking}"
+        for values in self._connection.execute(sql, keys):
+            rows[values[0]] = view.load(values)
+
+    def find(self, view: View[R], **columns: Any) -> list[R]:
         """Return the rows whose columns have these values (or one of a tuple), by key."""
+        if self._be_alone is not None:
+            self._be_alone()
+        return self._find(view, columns, None)
+
+    def first(self, view: View[R], **columns: Any) -> R | None:
+        """Return the first of those rows, or None: a matching one may come in at any moment."""
+        found = self._find(view, columns, 1)
+        return found[0] if found else None
+
+    def _find(self, view: View[R], columns: dict[str, Any], limit: int | None) -> list[R]:
         wanted: dict[str, tuple[Any, ...]] = {
             name: value if isinstance(value, tuple) else (value,) for name, value in columns.items()
         }
@@ -89,7 +133,10 @@ class UnitOfWork:
             sql += f" LIMIT {limit}"
         parameters = [v for values in wanted.values() for v in values if _operand(v) == "?"]
         rows = self._rows[view]
-        loaded = [view.load(values) for values in self._connection.execute(sql, parameters)]
+        loaded = [
+            view.load(values)
+            for values in self._connection.execute(f"{sql}{self._locking}", parameters)
+        ]
         for row in loaded:
             rows[getattr(row, view.key)] = row
         return loaded
@@ -111,9 +158,23 @@ class UnitOfWork:
 
     # --- events ---------------------------------------------------------------------------
 
-    def fold(self, recorded: Recorded) -> None:
-        """Let each view take in an event: the one place where rows change, live and in replay."""
-        event = recorded.event
+    def lock(self, events: Sequence[Event]) -> None:
+        """Lock the rows that events will change, and load them; see `Fold.lock`."""
+        assert self._connection is not None
+        touched: dict[View[Any], set[Key]] = {}
+        for event in events:
+            for view, clears, handler in self._concerns(event):
+                if clears is not None and clears(event) and self._be_alone is not None:
+                    self._be_alone()
+                if handler is not None:
+                    touched.setdefault(view, set()).update(handler.touched(event))
+        for view, keys in touched.items():
+            unknown = sorted(keys - self._rows[view].keys())
+            if unknown:
+                self._connection.lock(_name(view, key) for key in unknown)
+                self._load(view, unknown)
+
+    def _concerns(self, event: Event) -> list[Concern]:
         name = type(event).__name__
         concerned = self._concerned.get(name)
         if concerned is None:
@@ -122,15 +183,17 @@ class UnitOfWork:
                 for view in self.views
                 if name in view.handlers or name in view.clearing
             ]
+        return concerned
+
+    def fold(self, recorded: Recorded) -> None:
+        """Let each view take in an event: the one place where rows change, live and in replay."""
+        event = recorded.event
+        concerned = self._concerns(event)
         for view, clears, handler in concerned:
             if clears is not None and clears(event):
                 self.clear(view)
-            if handler is None:
-                continue
-            if handler.key is not None:
-                self._evolve(view, handler.key(event), handler, recorded)
-            elif handler.keys is not None:
-                for key in handler.keys(event):
+            if handler is not None:
+                for key in handler.touched(event):
                     self._evolve(view, key, handler, recorded)
 
     def _evolve(self, view: View[Any], key: Key, handler: Handler, recorded: Recorded) -> None:
@@ -156,7 +219,7 @@ class UnitOfWork:
         if connection is None:
             return
         for view in self._cleared:
-            connection.execute(f"DELETE FROM {view.table}")
+            connection.run(f"DELETE FROM {view.table}")
         self._cleared.clear()
         for view, keys in self._dirty.items():
             rows = self._rows[view]
@@ -164,7 +227,7 @@ class UnitOfWork:
             deleted = [(key,) for key in sorted(keys) if rows[key] is None]
             for statement, values in ((view.upsert, changed), (view.delete, deleted)):
                 if len(values) == 1:
-                    connection.execute(statement, values[0])
+                    connection.run(statement, values[0])
                 elif values:
                     connection.executemany(statement, values)
         self._dirty.clear()
@@ -173,6 +236,10 @@ class UnitOfWork:
         """Let go of the rows in memory, after a flush: they will be loaded again."""
         for rows in self._rows.values():
             rows.clear()
+
+
+def _name(view: View[Any], key: Key) -> str:
+    return f"{view.table} {key}"
 
 
 def _operand(value: Any) -> str:

@@ -49,6 +49,12 @@ class Handler(msgspec.Struct, frozen=True):
     regardless: bool = False
     """Whether the row before is of no account, so that it need not be loaded."""
 
+    def touched(self, event: Any) -> Iterable[Key]:
+        """Return the keys of the rows that an event touches."""
+        if self.key is not None:
+            return (self.key(event),)
+        return () if self.keys is None else self.keys(event)
+
 
 class View(Generic[R]):
     """A table that is folded from the log.

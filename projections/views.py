@@ -7,9 +7,10 @@ from weakref import WeakKeyDictionary
 
 from eventstore.engine import Connection
 from eventstore.errors import InvalidView, StoreTooNew
+from eventstore.heads import projections_of
 from eventstore.schema import section, statements
 from eventstore.store import EventStore
-from eventstore.transaction import Transaction, projections_of
+from eventstore.transaction import Transaction
 from projections.actor_tasks import actor_tasks
 from projections.contexts import contexts
 from projections.experiments import experiments
@@ -73,15 +74,18 @@ class Views:
     def _begin(self, transaction: Transaction) -> UnitOfWork:
         # As long as nobody else writes, the rows in memory stay true from one transaction to the
         # next.
-        if transaction.fresh or self._unit is None or len(self._unit) > ROWS_REMEMBERED:
+        unit = self._unit
+        if transaction.fresh or unit is None or len(unit) > ROWS_REMEMBERED:
             self._settle(transaction)
-            self._unit = UnitOfWork(self.views, transaction.connection)
-        self._unit.before_query = transaction.flush
-        return self._unit
+            be_alone = None if transaction.alone else transaction.be_alone
+            self._unit = unit = UnitOfWork(self.views, transaction.connection, be_alone)
+        unit.before_query = transaction.flush
+        return unit
 
     def _settle(self, transaction: Transaction) -> None:
         plan = self._unsettled(transaction.projections)
         if plan:
+            transaction.be_alone()
             self._refold(transaction, plan, progress=None)
 
     def _unsettled(self, known: dict[str, tuple[int, int | None]]) -> dict[View[Any], int]:
@@ -116,8 +120,7 @@ class Views:
                 self._seen[connection] = changes
                 yield connection
                 return
-        with store.transaction():
-            pass  # settles them
+        store.perform(lambda _: None)  # settles them
         with store.reading() as connection:
             yield connection
 
@@ -146,10 +149,7 @@ class Views:
         connection = transaction.connection
         for view, after in plan.items():
             if after == 0:
-                for name in view.objects:
-                    connection.drop(name)
-                for statement in view.schema:
-                    connection.execute(statement)
+                connection.renew(view.objects, view.schema)
         start = first = min(plan.values())
         bar = tqdm(
             desc="folding events into views",
@@ -191,7 +191,8 @@ class Views:
                 if self._unsettled(projections_of(connection)):
                     continue  # somebody who does not fold them appended in between
                 unit = UnitOfWork(self.views)
-                for recorded in self.store.read(types=_types(self.views)):
+                ((end,),) = connection.execute("SELECT coalesce(max(position), 0) FROM events")
+                for recorded in self.store.read(until=end, types=_types(self.views)):
                     unit.fold(recorded)
                 return [
                     difference

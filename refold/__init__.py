@@ -7,7 +7,10 @@ the same, awaited.
 from typing import TYPE_CHECKING, Any
 
 from eventstore.errors import (
+    AccessDenied,
     CommandIdReused,
+    Conflict,
+    ConnectionLost,
     DamagedEvent,
     DBException,
     IllegalTransition,
@@ -18,6 +21,7 @@ from eventstore.errors import (
     InvalidView,
     NotAStore,
     NotFound,
+    OutcomeUnknown,
     PayloadRefused,
     StoreBusy,
     StoreClosed,
@@ -26,6 +30,7 @@ from eventstore.errors import (
     StoreFull,
     StoreReadOnly,
     StoreTooNew,
+    StoreUnreachable,
     TransactionFailed,
     UnknownEventType,
     WriteRefused,
@@ -53,10 +58,13 @@ if TYPE_CHECKING:
     from refold.asynchronous import AsyncRFDatabase, AsyncRfDb
 
 __all__ = [
+    "AccessDenied",
     "ActorTaskStatus",
     "AsyncRFDatabase",
     "AsyncRfDb",
     "CommandIdReused",
+    "Conflict",
+    "ConnectionLost",
     "ContextStatus",
     "ControllerTask",
     "DBException",
@@ -72,6 +80,7 @@ __all__ = [
     "InvalidView",
     "NotAStore",
     "NotFound",
+    "OutcomeUnknown",
     "PayloadRefused",
     "PipelineStatus",
     "RFDatabase",
@@ -86,6 +95,7 @@ __all__ = [
     "StoreFull",
     "StoreReadOnly",
     "StoreTooNew",
+    "StoreUnreachable",
     "TaskStatus",
     "TransactionFailed",
     "UnknownEventType",

@@ -350,13 +350,12 @@ class RFDatabase(Face):
 
         Of several that poll at once, only one gets the task.
         """
-        with self.store.transaction():
-            task_id = self.send(ClaimNextActorTask(actor_id), **about)
-            # A claim that is sent again may be of a task that a recovery has failed meanwhile.
-            found = self._select(
-                "SELECT * FROM actor_tasks WHERE status = 'in_progress' AND task_id = ?", task_id
-            )
-            return found[0] if found else None
+        task_id = self.send(ClaimNextActorTask(actor_id), **about)
+        # A claim that is sent again may be of a task that a recovery has failed meanwhile.
+        found = self._select(
+            "SELECT * FROM actor_tasks WHERE status = 'in_progress' AND task_id = ?", task_id
+        )
+        return found[0] if found else None
 
     def get_running_actor_tasks(self, experiment_id: int) -> Rows:
         """Return the tasks of an experiment that are in progress, by id."""

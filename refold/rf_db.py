@@ -309,13 +309,12 @@ class RfDb(Face):
 
         Of several that poll at once, only one gets the task.
         """
-        with self.store.transaction():
-            task_id = self.send(ClaimNextWorkerTask(worker_id), **about)
-            # A claim that is sent again may be of a task that a recovery has failed meanwhile.
-            found = self._select(
-                "SELECT * FROM worker_task WHERE status = 'IN_PROGRESS' AND task_id = ?", task_id
-            )
-            return found[0] if found else None
+        task_id = self.send(ClaimNextWorkerTask(worker_id), **about)
+        # A claim that is sent again may be of a task that a recovery has failed meanwhile.
+        found = self._select(
+            "SELECT * FROM worker_task WHERE status = 'IN_PROGRESS' AND task_id = ?", task_id
+        )
+        return found[0] if found else None
 
     def set_worker_task_status(
         self,

@@ -2,17 +2,19 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from postgres import PostgresServer, drop_schema, new_schema
 
 from eventstore import EventStore, open_store
 from refold import RFDatabase, RfDb
 
 pytest.register_assert_rewrite("given", "face_methods")
 
-ENGINES = ["sqlite"]
+ENGINES = ["sqlite", "postgres"]
 
 # In CI the same examples each time: what it refuses must be the change, not the dice. `make test`
 # by hand and `make soak` look for new ones.
@@ -25,17 +27,49 @@ settings.register_profile(
 settings.load_profile("default")
 
 
-@pytest.fixture(params=ENGINES)
-def new_place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
-    """Return a function that names a place where no store is yet, anew at each call."""
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests on every engine; those in a file `..._on_sqlite.py` on that one only."""
+    if "engine" in metafunc.fixturenames:
+        module = metafunc.definition.path.stem
+        only = [engine for engine in ENGINES if module.endswith(f"_on_{engine}")]
+        metafunc.parametrize("engine", only or ENGINES, indirect=True)
+
+
+@pytest.fixture
+def engine(request: pytest.FixtureRequest) -> str:
+    """The name of the engine that the test runs on."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A database for all tests: the one that `REFOLD_TEST_POSTGRES` names, or our own."""
+    if url := os.environ.get("REFOLD_TEST_POSTGRES"):
+        yield url
+        return
+    with PostgresServer() as server:
+        yield server.url()
+
+
+@pytest.fixture
+def new_place(
+    engine: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> Iterator[Callable[[], str]]:
+    """Yield a function that names a place where no store is yet, anew at each call."""
     made = 0
 
-    def place() -> str:
+    def path() -> str:
         nonlocal made
         made += 1
         return str(tmp_path / f"store-{made}.db")
 
-    return place
+    def url() -> str:
+        url = new_schema(request.getfixturevalue("postgres_url"))
+        afterwards.callback(drop_schema, url)
+        return url
+
+    with ExitStack() as afterwards:
+        yield url if engine == "postgres" else path
 
 
 @pytest.fixture

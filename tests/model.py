@@ -115,12 +115,12 @@ def _as_stored(row: Row) -> Row:
 
 
 def asked(method: str, arguments: Row) -> str:
-    """Tell a call from others: payloads do not count, nor the case of a status."""
+    """Tell a call from others: what a payload holds does not count, nor the case of a status."""
     words = ("status", "source", "ended_by", "task")
     told = {
         name: value.upper() if name in words else value
         for name, value in sorted(arguments.items())
-        if name != "config_leaf"
+        if name != "config_leaf" or value is None
     }
     return f"{method} {told}"
 

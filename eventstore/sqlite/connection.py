@@ -1,7 +1,7 @@
 """A connection to an SQLite file whose errors are `DBException`s."""
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from eventstore import errors
@@ -90,7 +90,16 @@ class SqliteConnection:
         except FAILURES as error:
             fail(self._name, error, sql)
 
-    def executemany(self, sql: str, rows: Iterable[Values], /) -> None:
+    def run(self, sql: str, parameters: Values = (), /) -> None:
+        """Run one statement that returns no rows."""
+        if self.begun:
+            self._check_begun()
+        try:
+            self.raw.execute(sql, parameters)
+        except FAILURES as error:
+            fail(self._name, error, sql)
+
+    def executemany(self, sql: str, rows: Sequence[Values], /) -> None:
         """Run one statement for each row of parameters."""
         if self.begun:
             self._check_begun()
@@ -99,10 +108,26 @@ class SqliteConnection:
         except FAILURES as error:
             fail(self._name, error, sql)
 
-    def drop(self, name: str) -> None:
-        """Drop a table or an SQL view, if there is one of that name."""
-        for (kind,) in self.execute("SELECT type FROM sqlite_master WHERE name = ?", (name,)):
-            self.execute(f"DROP {kind} {name}")
+    def insert(self, table: str, columns: Sequence[str], rows: Sequence[Values], /) -> None:
+        """Insert rows that are new, in bulk."""
+        marks = ", ".join("?" * len(columns))
+        self.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", rows)
+
+    def lock(self, names: Iterable[str], /) -> None:
+        """Do nothing: here every writer is alone."""
+
+    def renew(self, objects: Sequence[str], schema: Sequence[str], /) -> None:
+        """Make tables and SQL views anew, empty; readers see the old ones until the commit."""
+        for name in objects:
+            for (kind,) in self.execute("SELECT type FROM sqlite_master WHERE name = ?", (name,)):
+                self.execute(f"DROP {kind} {name}")
+        for statement in schema:
+            self.execute(statement)
+
+    def head(self) -> int:
+        """Return the position of the last event: here they are committed in order."""
+        ((head,),) = self.execute("SELECT max(position) FROM events")
+        return head or 0
 
     def changes(self) -> int:
         """Return a number that is another one after any other connection has committed."""

@@ -6,14 +6,15 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, get_args
 from urllib.parse import quote
 
 from eventstore import errors
-from eventstore.engine import Connection, Values
+from eventstore.engine import Connection, Values, Writing
+from eventstore.heads import LoneHeads, microseconds
 from eventstore.sqlite.connection import FAILURES, SqliteConnection, fail
 from eventstore.sqlite.file import is_immutable, place_of, prepare
 from eventstore.sqlite.guard import only_reads
@@ -32,6 +33,7 @@ class SqliteEngine:
             cut may take the last moments, never more, never consistency; `"full"` also waits for
             the disk at each commit (https://www.sqlite.org/pragma.html#pragma_synchronous).
         timeout: seconds to wait for another process's write before `StoreBusy`.
+        clock: returns the time in microseconds since 1970-01-01 UTC.
 
     Raises:
         NotAStore: the path is a folder, not a database, or a database of something else.
@@ -44,6 +46,7 @@ class SqliteEngine:
         *,
         durability: Durability = "normal",
         timeout: float = 30,
+        clock: Callable[[], int] = microseconds,
     ) -> None:
         if durability not in get_args(Durability):
             raise errors.InvalidCommand(f"durability is {durability!r}: pass 'normal' or 'full'")
@@ -51,7 +54,8 @@ class SqliteEngine:
             raise errors.InvalidCommand(f"timeout is {timeout!r}: pass seconds, 0 or more")
         self._path = place_of(path)
         self.name = str(self._path)
-        self._timeout = timeout
+        self.timeout = timeout
+        self._clock = clock
         self._durability = durability
         self._closed = False
         self._begin_afresh()
@@ -67,6 +71,8 @@ class SqliteEngine:
     def _begin_afresh(self) -> None:
         self._forking = False
         self._lock = threading.RLock()
+        self._held = False
+        self._heads = LoneHeads(self._clock)
         self._writer: SqliteConnection | None = None
         self._readers = Pool(self._reader, self._disconnect)
         self._guests = Pool(self._guest, self._disconnect)
@@ -83,19 +89,24 @@ class SqliteEngine:
         # SQLite keeps, for the whole process, which locks it holds on which file. A child that
         # inherits that believes to hold locks that only its parent holds.
         deadline = time.monotonic() + timeout
+        # A thread that waits for the one that forks must not hang the fork for ever.
+        self._held = self._lock.acquire(timeout=timeout)
+        if not self._held or (self._writer is not None and self._writer.begun):
+            return False
         self._forking = True
-        with self._lock:
-            for pool in (self._readers, self._guests):
-                if not pool.shut(deadline - time.monotonic()):
-                    return False
-            self._put_down()
-            return not self._all
+        for pool in (self._readers, self._guests):
+            if not pool.shut(deadline - time.monotonic()):
+                return False
+        self._put_down()
+        return not self._all
 
     def resume(self) -> None:
         """In the parent, after a fork: lend connections again."""
         self._forking = False
         self._readers.reopen()
         self._guests.reopen()
+        if self._held:
+            self._lock.release()
 
     def after_fork(self, *, usable: bool) -> None:
         """In the child of a fork, begin anew; refuse all use if connections were inherited."""
@@ -114,7 +125,7 @@ class SqliteEngine:
             raw = sqlite3.connect(
                 uri,
                 uri=True,
-                timeout=self._timeout,
+                timeout=self.timeout,
                 isolation_level=None,
                 check_same_thread=False,
                 cached_statements=256,
@@ -169,8 +180,11 @@ class SqliteEngine:
     # --- using ----------------------------------------------------------------------------
 
     @contextmanager
-    def write(self) -> Generator[Connection, None, None]:
-        """Open a write transaction: commit at the end, or roll back if an error leaves it."""
+    def write(self, *, alone: bool) -> Generator[Writing, None, None]:
+        """Open a write transaction: commit at the end, or roll back if an error leaves it.
+
+        It is always alone: that is SQLite's way.
+        """
         with self._lock:
             self._check_open()
             connection = self._writer
@@ -180,9 +194,11 @@ class SqliteEngine:
             try:
                 self._begin(connection)
                 connection.begun = True
-                yield connection
+                self._heads.look(connection)
+                yield Writing(connection, self._heads)
                 connection.execute("COMMIT")
             except BaseException:
+                self._heads.forget()
                 self._roll_back(connection)
                 raise
             finally:
@@ -197,11 +213,11 @@ class SqliteEngine:
                 return
             except errors.StoreBusy as busy:
                 now = time.monotonic()
-                deadline = deadline or now + self._timeout
+                deadline = deadline or now + self.timeout
                 if now >= deadline:
                     raise errors.StoreBusy(
                         f"{self.name}: somebody else (another process, or another store of this "
-                        f"one) has been writing, or rebuilding views, for {self._timeout:g} s: try "
+                        f"one) has been writing, or rebuilding views, for {self.timeout:g} s: try "
                         f"again, or open the store with a larger timeout"
                     ) from busy
             time.sleep(random.uniform(0.0001, 0.001))

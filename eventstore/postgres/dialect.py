@@ -1,0 +1,54 @@
+"""What SQL of `tables.sql` and of queries is called in PostgreSQL: all that differs is here."""
+
+import re
+from functools import lru_cache
+
+_TOKENS = re.compile(
+    r"""'(?:[^']|'')*' | "(?:[^"]|"")*" | --[^\n]* | /\*.*?\*/ | \$(\w*)\$.*?\$\1\$ | \? | %""",
+    re.VERBOSE | re.DOTALL,
+)
+
+_WORDS = (
+    (re.compile(r"\bINTEGER\b", re.IGNORECASE), "BIGINT"),
+    (re.compile(r"\bREAL\b", re.IGNORECASE), "DOUBLE PRECISION"),
+    (re.compile(r"\bBLOB\b", re.IGNORECASE), "BYTEA"),
+    # Ordered by bytes, as in SQLite, whatever the database's own order is.
+    (re.compile(r"\bTEXT\b", re.IGNORECASE), 'TEXT COLLATE "C"'),
+    (re.compile(r"\)\s*WITHOUT\s+ROWID", re.IGNORECASE), ")"),
+)
+
+_REFUSAL = re.compile(
+    r"CREATE TRIGGER IF NOT EXISTS (\w+) BEFORE (UPDATE|DELETE) ON (\w+)\s+"
+    r"BEGIN\s+SELECT RAISE\(ABORT, ('[^']*')\);\s+END;"
+)
+# An INSERT that replaces a row is a thing of SQLite.
+_REPLACEMENT = re.compile(r"CREATE TRIGGER IF NOT EXISTS \w+ BEFORE INSERT ON \w+\s+WHEN ")
+
+
+@lru_cache(maxsize=4096)
+def query(sql: str) -> bytes:
+    """Return a statement with `?` for parameters as psycopg takes it."""
+
+    def translated(token: re.Match[str]) -> str:
+        return "%s" if token[0] == "?" else token[0].replace("%", "%%")
+
+    return _TOKENS.sub(translated, sql).encode()
+
+
+def definition(sql: str) -> list[str]:
+    """Return the statements that define here what a statement of `tables.sql` defines."""
+    if _REPLACEMENT.match(sql):
+        return []
+    refusal = _REFUSAL.match(sql)
+    if refusal is not None:
+        name, verb, table, message = refusal.groups()
+        verbs = "DELETE OR TRUNCATE" if verb == "DELETE" else verb
+        return [
+            f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS "
+            f"$$ BEGIN RAISE EXCEPTION {message}; END $$",
+            f"CREATE TRIGGER {name} BEFORE {verbs} ON {table} "
+            f"FOR EACH STATEMENT EXECUTE FUNCTION {name}()",
+        ]
+    for word, here in _WORDS:
+        sql = word.sub(here, sql)
+    return [sql]

@@ -1,0 +1,251 @@
+"""The engine for several machines: one PostgreSQL, writers side by side."""
+
+import os
+import random
+import time
+import weakref
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import psycopg
+from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
+
+from eventstore import errors
+from eventstore.engine import Connection, Values, Writing
+from eventstore.heads import EVENT_COLUMNS
+from eventstore.postgres.connect import Raw, configure, connect
+from eventstore.postgres.connection import PostgresConnection, WriteConnection
+from eventstore.postgres.heads import AloneHeads, BesideHeads, ServerHeads
+from eventstore.postgres.place import place_of
+from eventstore.postgres.prepare import prepare
+from eventstore.postgres.watch import PostgresWatch
+
+CONNECTIONS = 20
+"""At most so many at once, for all threads of a store; subscriptions have one more each."""
+
+Pool = ConnectionPool[Raw]
+
+# Pools of a process that this one was forked from: never used here, never closed.
+_inherited: list[Pool] = []
+
+
+class PostgresEngine:
+    """A store in a schema of a PostgreSQL database, for any number of machines.
+
+    Commits are as durable as the server makes them; a server that is set not to wait for its disk
+    at commits (`synchronous_commit = off`) is told to.
+
+    Args:
+        url: `postgresql://user:password@host:port/database?schema=name`; the schema is `refold` by
+            default, and created if it is not there. Everything else goes to libpq, TLS settings for
+            one (https://www.postgresql.org/docs/current/libpq-connect.html).
+        timeout: seconds to wait for other writers before `StoreBusy`, and to try again what a lost
+            connection undid.
+        clock: returns the time in microseconds since 1970-01-01 UTC; None: that of the server.
+
+    Raises:
+        StoreUnreachable: no server answers.
+        AccessDenied: it does not know the user or the password, or refuses to make the schema.
+        NotAStore: the URL is none, there is no such database, or the schema holds something else.
+        StoreTooNew: a newer refold wrote it.
+    """
+
+    def __init__(
+        self, url: str, *, timeout: float = 30, clock: Callable[[], int] | None = None
+    ) -> None:
+        if not isinstance(timeout, int | float) or not timeout >= 0:
+            raise errors.InvalidCommand(f"timeout is {timeout!r}: pass seconds, 0 or more")
+        self._place = place_of(url)
+        self.name = self._place.name
+        self.timeout = timeout
+        self._clock = clock
+        self._unsettled = False
+        with connect(self._place, timeout) as raw:
+            prepare(raw, self._place)
+        self._begin_afresh()
+
+    def _begin_afresh(self) -> None:
+        self._pid = os.getpid()
+        self._pool = Pool(
+            self._place.conninfo,
+            kwargs={"autocommit": True},
+            configure=partial(configure, place=self._place, timeout=self.timeout),
+            min_size=0,
+            max_size=CONNECTIONS,
+            timeout=max(self.timeout, 1),
+            num_workers=1,
+            open=True,
+        )
+        self._finalizer = weakref.finalize(self, self._pool.close)
+
+    def before_fork(self, timeout: float) -> bool:
+        """Do nothing: connections survive a fork in the parent, and the child makes its own."""
+        return True
+
+    def resume(self) -> None:
+        """In the parent, after a fork: go on."""
+
+    def after_fork(self, *, usable: bool) -> None:
+        """In the child of a fork, begin anew."""
+        self._finalizer.detach()
+        _inherited.append(self._pool)
+        self._begin_afresh()
+
+    # --- connections ----------------------------------------------------------------------
+
+    def _take(self, deadline: float) -> Raw:
+        while True:
+            try:
+                raw = self._pool.getconn(timeout=max(1.0, deadline - time.monotonic()))
+            except PoolClosed:
+                raise errors.StoreClosed(f"{self.name} was closed: open it again") from None
+            except (PoolTimeout, psycopg.OperationalError) as error:
+                with connect(self._place, self.timeout):  # says why, if the server is the reason
+                    raise errors.StoreBusy(
+                        f"{self.name}: all {CONNECTIONS} connections of this store are in use: "
+                        f"open another store, or use fewer threads"
+                    ) from error
+            if not raw.closed:
+                return raw
+            self._give_back(raw)
+
+    def _give_back(self, raw: Raw) -> None:
+        if self._pid == os.getpid():
+            self._pool.putconn(raw)
+
+    def _replace(self, raw: Raw, deadline: float) -> Raw:
+        # The server has been restarted, perhaps: then the idle connections are gone as well.
+        raw.close()
+        self._give_back(raw)
+        if time.monotonic() >= deadline:
+            raise errors.ConnectionLost(
+                f"{self.name}: connections have been breaking for {self.timeout:g} s: check the "
+                f"server"
+            )
+        time.sleep(random.uniform(0.001, 0.02))
+        return self._take(deadline)
+
+    # --- using ----------------------------------------------------------------------------
+
+    @contextmanager
+    def write(self, *, alone: bool) -> Generator[Writing, None, None]:
+        """Open a write transaction: commit at the end, or roll back if an error leaves it.
+
+        One that is not alone locks the rows and the streams that it needs, and others write
+        beside it.
+        """
+        raw = self._take(time.monotonic() + self.timeout)
+        try:
+            connection = WriteConnection(raw, self.name, self._place.lock)
+            heads = (AloneHeads if alone else BesideHeads)(connection, self._clock)
+            try:
+                connection.run("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
+                kind = "" if alone else "_shared"
+                connection.run(f"SELECT pg_advisory_xact_lock{kind}(?)", (self._place.lock,))
+                heads.look(connection)
+                yield Writing(connection, heads)
+                self._commit(connection, heads)
+            except BaseException:
+                connection.roll_back(self._place.channel if heads.drawn else None)
+                raise
+        finally:
+            self._give_back(raw)
+
+    def _commit(self, connection: WriteConnection, heads: ServerHeads) -> None:
+        try:
+            connection.commit(None if heads.last is None else self._place.channel)
+        except errors.ConnectionLost as lost:
+            # Without an event there was nothing that could happen twice.
+            if heads.last is None or not self._happened(heads, lost):
+                raise
+
+    def _happened(self, heads: ServerHeads, lost: errors.ConnectionLost) -> bool:
+        """Find out whether a commit happened whose answer never came."""
+        event = heads.last
+        assert event is not None
+        same = " AND ".join(f"{name} IS NOT DISTINCT FROM ?" for name in EVENT_COLUMNS)
+        deadline = time.monotonic() + self.timeout
+        while time.monotonic() < deadline:
+            try:
+                with self._lend(deadline) as raw:
+                    connection = PostgresConnection(raw, self.name)
+                    # The transaction's id alone would not do: after a crash of the server, another
+                    # transaction may have been given it.
+                    if not _in_progress(raw, heads.transaction_id):
+                        return bool(connection.execute(f"SELECT 1 FROM events WHERE {same}", event))
+            except (psycopg.OperationalError, errors.ConnectionLost, errors.StoreUnreachable):
+                pass  # the server may be starting again
+            time.sleep(random.uniform(0.01, 0.05))
+        raise errors.OutcomeUnknown(
+            f"{self.name}: the connection broke in a commit, and for {self.timeout:g} s the server "
+            f"could not be asked whether it happened: look whether event {event[0]} ({event[4]} of "
+            f"{event[1]}) is there; with a command id, it is safe to send the command again"
+        ) from lost
+
+    @contextmanager
+    def _lend(self, deadline: float) -> Generator[Raw, None, None]:
+        raw = self._take(deadline)
+        try:
+            yield raw
+        finally:
+            self._give_back(raw)
+
+    @contextmanager
+    def read(self) -> Generator[PostgresConnection, None, None]:
+        """Lend a connection for reading; each statement sees the last commit."""
+        deadline = time.monotonic() + self.timeout
+        raw = self._take(deadline)
+        connection = PostgresConnection(raw, self.name, partial(self._replace, deadline=deadline))
+        try:
+            yield connection
+        finally:
+            self._unsettled = connection.unsettled
+            self._give_back(connection.raw)
+
+    @contextmanager
+    def snapshot(self) -> Generator[Connection, None, None]:
+        """Lend a connection for reading on which all statements see one and the same moment."""
+        with self.read() as connection:
+            connection.run("SELECT 1")  # replaces it if it got lost while nobody used it
+            moment = PostgresConnection(connection.raw, self.name)
+            moment.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            try:
+                yield moment
+            finally:
+                if not moment.raw.closed:
+                    moment.run("ROLLBACK")
+
+    def query(
+        self, sql: str, parameters: Values, *, within: Connection | None = None
+    ) -> list[dict[str, Any]]:
+        """Answer a statement of a user's own as dicts; refuse one that would write."""
+        if within is not None:
+            assert isinstance(within, PostgresConnection)
+            return within.query(sql, parameters)
+        with self.read() as connection:
+            return connection.query(sql, parameters)
+
+    def watch(self) -> PostgresWatch:
+        """Begin to watch for commits."""
+        if self._pool.closed:
+            raise errors.StoreClosed(f"{self.name} was closed: open it again")
+        return PostgresWatch(
+            lambda: connect(self._place, self.timeout),
+            self._place.channel,
+            lambda: self._unsettled,
+            self.timeout,
+        )
+
+    def close(self) -> None:
+        """Close all connections; closing twice does nothing."""
+        self._finalizer()
+
+
+def _in_progress(raw: Raw, transaction_id: str | None) -> bool:
+    try:
+        found = raw.execute("SELECT pg_xact_status(%s::xid8)", (transaction_id,)).fetchone()
+    except psycopg.errors.InvalidParameterValue:  # a crash of the server took back that id
+        return False
+    return found is not None and found[0] == "in progress"

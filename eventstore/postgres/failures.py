@@ -1,0 +1,90 @@
+"""What errors of PostgreSQL mean, as `DBException`s."""
+
+from typing import NoReturn
+
+import psycopg
+
+from eventstore import errors
+
+_MEANINGS: dict[str, tuple[type[errors.DBException], str]] = {
+    "08": (errors.ConnectionLost, "nothing of what was under way is kept: try again"),
+    "57P": (errors.ConnectionLost, "the server stops or starts: try again"),
+    "40": (errors.Conflict, "another writer was in the way: try again"),
+    "23505": (errors.Conflict, "another writer was first: try again"),
+    "55P03": (
+        errors.StoreBusy,
+        "somebody else has been writing, or rebuilding views, for the whole timeout: try again, "
+        "or open the store with a larger timeout",
+    ),
+    "53300": (
+        errors.StoreBusy,
+        "the server has no connection left: close some, or raise its max_connections",
+    ),
+    "53100": (errors.StoreFull, "the server's disk is full: make room and try again"),
+    "25006": (
+        errors.StoreReadOnly,
+        "the server can only be read, such as a replica: pass the URL of the one that writes",
+    ),
+    "42501": (
+        errors.AccessDenied,
+        "ask an administrator for the right (docs/scaling.md has the roles)",
+    ),
+    "28": (errors.AccessDenied, "check the user and the password in the URL"),
+    "3D000": (errors.NotAStore, "create the database first, or check the URL"),
+    "XX": (errors.StoreDamaged, "the server found its own files broken: see its log"),
+    "25P02": (
+        errors.TransactionFailed,
+        "the transaction failed and was rolled back: leave its block and begin anew",
+    ),
+    "42P01": (errors.InvalidQuery, ""),
+    "42": (errors.InvalidQuery, ""),
+    "22": (errors.InvalidQuery, ""),
+    "0A": (errors.InvalidQuery, ""),
+    "21": (errors.InvalidQuery, ""),
+}
+
+FAILURES = (psycopg.Error, OverflowError, UnicodeError, ValueError, TypeError)
+
+
+def fail(name: str, error: Exception, sql: str = "") -> NoReturn:
+    """Raise the `DBException` that says what an error of psycopg's or Python's means."""
+    code = getattr(error, "sqlstate", None) or ""
+    for length in (5, 3, 2):
+        if code[:length] in _MEANINGS:
+            kind, advice = _MEANINGS[code[:length]]
+            break
+    else:
+        if code:
+            kind, advice = errors.StoreFailed, "see the cause"
+        elif isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+            # libpq's own: the server says nothing any more.
+            kind, advice = errors.ConnectionLost, "nothing of what was under way is kept: try again"
+        else:
+            kind, advice = errors.InvalidQuery, ""
+    said = _said(error)
+    if kind is errors.InvalidQuery:
+        raise kind(f"{sql.strip()!r}: {said}") from error
+    raise kind(f"{name}: {said}; {advice}") from error
+
+
+def fail_to_connect(name: str, error: psycopg.Error) -> NoReturn:
+    """Raise the `DBException` that says why no connection could be made."""
+    said = _said(error)
+    code = error.sqlstate or ""
+    # What a server says before it lets anybody in reaches us as text only.
+    if not code and "authentication failed" in said:
+        code = "28"
+    elif not code and "does not exist" in said and "database" in said:
+        code = "3D000"
+    elif not code and "too many clients" in said:
+        code = "53300"
+    if code and not code.startswith(("08", "57P")):
+        error.sqlstate = code
+        fail(name, error)
+    raise errors.StoreUnreachable(
+        f"{name}: {said}; check the host and the port, and whether the server runs"
+    ) from error
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split())

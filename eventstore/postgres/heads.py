@@ -1,0 +1,120 @@
+"""The log's end on a server, for a transaction that writes alone and for one beside others."""
+
+import time
+from collections.abc import Callable, Sequence
+
+from eventstore.engine import Connection, Place, Values
+from eventstore.heads import LoneHeads
+from eventstore.postgres.connection import WriteConnection
+
+PROJECTIONS = "SELECT name, version, position FROM projections"
+
+# The transaction's id tells later whether it has ended, should the connection break in its commit.
+NOW = """
+    SELECT pg_current_xact_id()::text,
+           (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"""
+
+LAST_EVENT = "SELECT position, recorded_at FROM events ORDER BY position DESC LIMIT 1"
+
+# Nobody else gets these streams, new ones included, until the commit. In order, so that two
+# transactions cannot wait for each other.
+LOCK_STREAMS = """
+    INSERT INTO streams AS s (stream, version, position)
+    SELECT name, 0, 0 FROM unnest(?::text[]) AS name ORDER BY name COLLATE "C"
+    ON CONFLICT (stream) DO UPDATE SET version = s.version
+    RETURNING stream, version, position"""
+
+# After the streams and the transaction's id, see HEAD in connection.py.
+DRAW_POSITIONS = "SELECT nextval('event_positions') FROM generate_series(1, ?)"
+
+SET_POSITION = "SELECT setval('event_positions', ?)"
+
+
+class ServerHeads(LoneHeads):
+    """What is the same for both."""
+
+    def __init__(self, connection: WriteConnection, clock: Callable[[], int] | None) -> None:
+        self._given_clock = clock
+        super().__init__(self._server_time if clock is None else clock)
+        self._connection = self._server = connection
+        self._ahead = 0
+        self.transaction_id: str | None = None
+        self.last: Values | None = None
+        """The last event that was written: whether it stands there tells if the commit happened."""
+        self.drawn = False
+        """Whether positions were drawn that others may wait for."""
+
+    def _server_time(self) -> int:
+        return time.monotonic_ns() // 1_000 + self._ahead
+
+    def _note(self, now: list[tuple[str, int]]) -> None:
+        # One clock for all machines.
+        ((self.transaction_id, microseconds),) = now
+        self._ahead = microseconds - time.monotonic_ns() // 1_000
+
+    def _keep(self, projections: list[tuple[str, int, int | None]]) -> None:
+        self.projections = {name: (version, position) for name, version, position in projections}
+
+    def write(self, events: Sequence[Values]) -> None:
+        """Insert events, and the new heads of their streams."""
+        super().write(events)
+        self.last = events[-1]
+
+
+class AloneHeads(ServerHeads):
+    """For a transaction that no other writes beside."""
+
+    def look(self, connection: Connection) -> None:
+        """Look at the end of the log, behind the lock on the store."""
+        last, projections, now = self._server.together(
+            (LAST_EVENT, ()), (PROJECTIONS, ()), (NOW, ())
+        )
+        self.position, self._recorded_at = last[0] if last else (0, 0)
+        self._keep(projections)
+        self._note(now)
+
+    def write(self, events: Sequence[Values]) -> None:
+        """Insert events, and the new heads of their streams."""
+        super().write(events)
+        # Positions that were drawn and not committed are given again: nobody has seen them.
+        self._server.run(SET_POSITION, (self.position,))
+
+
+class BesideHeads(ServerHeads):
+    """For a transaction that others write beside."""
+
+    alone = False
+
+    def look(self, connection: Connection) -> None:
+        """Look at what must be known before anything is decided."""
+        self._keep(self._server.execute(PROJECTIONS))
+
+    def allot(self, streams: Sequence[str]) -> list[Place]:
+        """Return a place for a next event of each of these streams, in this order."""
+        missing = sorted({stream for stream in streams if stream not in self._streams})
+        self.drawn = True
+        heads, now, drawn = self._server.together(
+            (LOCK_STREAMS, (missing,)), (NOW, ()), (DRAW_POSITIONS, (len(streams),))
+        )
+        self._note(now)
+        self._streams.update((stream, (version, last)) for stream, version, last in heads)
+        places: list[Place] = []
+        for stream, (position,) in zip(streams, drawn, strict=True):
+            version, previous = self._streams[stream]
+            places.append(Place(position, version + 1, previous))
+            self._streams[stream] = self._changed[stream] = (version + 1, position)
+        self.position = places[-1].position
+        return places
+
+    def _learn(self, streams: Sequence[str]) -> None:
+        missing = [stream for stream in streams if stream not in self._streams]
+        if missing:
+            for stream, version, last in self._server.execute(LOCK_STREAMS, (missing,)):
+                self._streams[stream] = (version, last)
+
+    def write(self, events: Sequence[Values]) -> None:
+        """Insert events, and the new heads of their streams."""
+        # A subtransaction has an id of its own, later than the positions: see HEAD.
+        self._server.run("SAVEPOINT drawn")
+        super().write(events)
+        self._server.run("RELEASE SAVEPOINT drawn")

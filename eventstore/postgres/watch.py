@@ -1,0 +1,155 @@
+"""News of commits on a server."""
+
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import psycopg
+from psycopg import sql
+
+from eventstore.errors import StoreUnreachable
+from eventstore.postgres.connect import Raw
+
+AGAIN = 0.02  # seconds until another look, while an event waits for one below it
+RETRY = 0.1  # seconds between attempts to reach a server that does not answer
+
+# Connections of a process that this one was forked from: never used here, never closed.
+_inherited: list[Raw] = []
+
+
+class PostgresWatch:
+    """Waits for the announcements that follow commits, on a connection of its own.
+
+    Args:
+        connect: opens a connection.
+        channel: where commits are announced.
+        unsettled: whether the last look at the log saw events that cannot be given yet.
+        timeout: seconds to try to reach a server that does not answer.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Raw],
+        channel: str,
+        unsettled: Callable[[], bool],
+        timeout: float,
+    ) -> None:
+        self._connect = connect
+        self._channel = channel
+        self._unsettled = unsettled
+        self._timeout = timeout
+        self._raw: Raw | None = None
+        self._pid = os.getpid()
+        self._closed = threading.Event()
+        self._bell, self._ringer = socket.socketpair()
+
+    def wait(self, timeout: float) -> bool:
+        """Return True as soon as anything was committed since the last call that did.
+
+        Raises:
+            StoreUnreachable: the server has not answered for the store's timeout.
+        """
+        deadline = time.monotonic() + timeout
+        while not self._closed.is_set():
+            raw = self._listening()
+            if raw is None:
+                return not self._closed.is_set()
+            if self._heard(raw):
+                return True
+            left, short = self._patience(deadline)
+            try:
+                select.select([raw.fileno(), self._bell], [], [], left)
+            except (psycopg.Error, OSError, ValueError):  # closed under us, by close() or a fork
+                continue
+            if self._heard(raw) or (short and not self._closed.is_set()):
+                return True
+            if time.monotonic() >= deadline:
+                return False
+        return False
+
+    async def wait_async(self, timeout: float) -> bool:
+        """Do as `wait` does, without blocking the event loop."""
+        import asyncio  # half of what `import refold` would take, for those who do without
+
+        loop = asyncio.get_running_loop()
+        deadline = time.monotonic() + timeout
+        while not self._closed.is_set():
+            raw = await asyncio.to_thread(self._listening)
+            if raw is None:
+                return not self._closed.is_set()
+            if self._heard(raw):
+                return True
+            left, short = self._patience(deadline)
+            rung = asyncio.Event()
+            sockets = [raw.fileno(), self._bell.fileno()]
+            try:
+                for each in sockets:
+                    loop.add_reader(each, rung.set)
+                with suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(rung.wait(), left)
+            finally:
+                for each in sockets:
+                    loop.remove_reader(each)
+            if self._heard(raw) or (short and not self._closed.is_set()):
+                return True
+            if time.monotonic() >= deadline:
+                return False
+        return False
+
+    def _patience(self, deadline: float) -> tuple[float, bool]:
+        left = max(0.0, deadline - time.monotonic())
+        # Whoever holds a lower position back may end without a word: a killed process does.
+        short = self._unsettled() and left > AGAIN
+        return (AGAIN if short else left), short
+
+    def _listening(self) -> Raw | None:
+        # None: the connection is new, so anything may have happened before.
+        if self._pid != os.getpid():
+            if self._raw is not None:
+                _inherited.append(self._raw)
+            self._raw, self._pid = None, os.getpid()
+        if self._raw is not None and not self._raw.closed:
+            return self._raw
+        deadline = time.monotonic() + self._timeout
+        while not self._closed.is_set():
+            try:
+                raw = self._connect()
+                raw.execute(sql.SQL("LISTEN {}").format(sql.Identifier(self._channel)))
+            except (StoreUnreachable, psycopg.OperationalError):
+                if time.monotonic() >= deadline:
+                    raise
+                self._closed.wait(RETRY)
+            else:
+                self._raw = raw
+                if self._closed.is_set():
+                    raw.close()
+                return None
+        return None
+
+    def _heard(self, raw: Raw) -> bool:
+        try:
+            raw.pgconn.consume_input()
+            heard = False
+            while raw.pgconn.notifies() is not None:
+                heard = True
+        except psycopg.Error:
+            raw.close()
+            return False
+        return heard
+
+    def close(self) -> None:
+        """Stop watching; a `wait` under way returns."""
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        self._ringer.close()  # which wakes whoever waits
+        if self._raw is not None and self._pid == os.getpid():
+            self._raw.close()
+
+    def __del__(self) -> None:
+        self.close()
+        self._bell.close()

