@@ -7,14 +7,17 @@ BIN := $(VENV)/bin
 .PHONY: help demo test lint soak wheel clean
 
 help:
-	@echo "make demo    train and evaluate for a minute: real processes, real kills (STORE=path)"
+	@echo "make demo    train and evaluate for a minute: real processes, real kills (STORE=path or"
+	@echo "             URL=postgresql://user@host/database, the password by PGPASSWORD or ~/.pgpass)"
 	@echo "make test    all tests, with coverage"
 	@echo "make lint    ruff, types, import rules"
 	@echo "make soak    the long randomised tests"
 	@echo "make wheel   build the wheel and run the quick start from it, in a clean environment"
 
-demo: $(VENV)/demo
-	$(BIN)/python -m examples.demo $(if $(STORE),--store $(STORE))
+# By way of the environment, so that no command line shows a password.
+demo: export REFOLD_STORE = $(or $(value URL),$(value STORE))
+demo: $(VENV)/demo $(if $(value URL),$(VENV)/postgres)
+	$(BIN)/python -m examples.demo
 
 test: $(VENV)/test
 	$(BIN)/python -m pytest -m "not soak" --cov --cov-report=term --cov-report=xml:.coverage.xml
@@ -45,6 +48,6 @@ $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "refold needs Python 3.11 or later: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/demo $(VENV)/test $(VENV)/dev: $(VENV)/%: pyproject.toml | $(BIN)/python
+$(VENV)/demo $(VENV)/postgres $(VENV)/test $(VENV)/dev: $(VENV)/%: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
 	touch $@

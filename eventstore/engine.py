@@ -4,10 +4,21 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
+from eventstore.errors import StoreBusy
+
 Values = Sequence[Any]
 
 Projections = dict[str, tuple[int, int | None]]
 """The views that a store holds: by name, their version and how far they are folded."""
+
+
+def busy(name: str, timeout: float) -> StoreBusy:
+    """Return the error of a writer that has waited for its turn for the whole timeout."""
+    return StoreBusy(
+        f"{name}: somebody else (another process, or another store of this one) has been writing, "
+        f"or rebuilding views, for {timeout:g} s: try again, or open the store with a larger "
+        f"timeout"
+    )
 
 
 class Connection(Protocol):

@@ -93,6 +93,14 @@ class LoneHeads:
             self._streams[stream] = self._changed[stream] = (version + 1, self.position)
         return places
 
+    def accept(self, events: Sequence[Values]) -> None:
+        """Take note of events that bring their places along, as rows of the table."""
+        if len(self._streams) >= STREAMS_REMEMBERED and not self._changed:
+            self._streams.clear()
+        for position, stream, version, *_ in events:
+            self._streams[stream] = self._changed[stream] = (version, position)
+        self.position, self._recorded_at = events[-1][0], events[-1][-1]
+
     def _learn(self, streams: Sequence[str]) -> None:
         known = self._streams
         missing = [stream for stream in streams if stream not in known]

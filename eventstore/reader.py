@@ -50,6 +50,8 @@ def read_events(
         if bound is not None and (not isinstance(bound, int) or bound < 0):
             raise InvalidCommand(f"{name} is {bound!r}: pass a number, 0 or more")
     names = None if types is None else sorted(stored_names(types))
+    if names == []:
+        return iter(())
     if stream is None:
         pages = _pages(reading, after, until, names, limit, backwards)
     else:

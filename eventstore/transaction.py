@@ -6,10 +6,11 @@ from typing import Any, Protocol
 
 import msgspec
 
-from eventstore.engine import Connection, Heads, Projections
+from eventstore.engine import Connection, Heads, Projections, Values
 from eventstore.errors import CommandIdReused, InvalidEvent, TransactionFailed, WrongExpectedVersion
 from eventstore.events import Event
 from eventstore.events.codec import encode, to_json
+from eventstore.heads import LoneHeads
 from eventstore.recorded import NO_METADATA, Metadata, Recorded, encode_metadata
 
 
@@ -57,7 +58,7 @@ class Transaction:
         """Whether somebody else may have written since this store's last transaction."""
         self.fold: Fold | None = None
         self._heads = heads
-        self._events: list[tuple[Any, ...]] = []
+        self._events: list[Values] = []
         self._broken = False
 
     @property
@@ -148,6 +149,17 @@ class Transaction:
             self._broken = True
             raise
         return appended
+
+    def append_rows(self, events: Sequence[Values]) -> None:
+        """Append events of another log as they are, rows of the table with their places.
+
+        They are not decoded, so nothing can fold them: views stay behind.
+        """
+        self.be_alone()
+        assert self.fold is None
+        assert isinstance(self._heads, LoneHeads)
+        self._heads.accept(events)
+        self._events.extend(events)
 
     @staticmethod
     def _stream_name(event: Event, stream: str | None) -> str:

@@ -1,6 +1,6 @@
 """An actor: evaluates pipelines on the shards that it is given.
 
-python -m examples.actor STORE ACTOR_ID
+REFOLD_STORE=path-or-URL python -m examples.actor ACTOR_ID
 """
 
 import json
@@ -11,6 +11,7 @@ from typing import Any
 from eventstore.events import ActorTaskScheduled, ExperimentCompleted
 from examples import digits, prototypes
 from examples.checkpoints import checkpoints
+from examples.place import place
 from examples.scores import IndexBuilt, ShardEvaluated, scores
 from refold import ActorTaskStatus, PipelineStatus, RFDatabase
 
@@ -76,4 +77,4 @@ def load_index(db: RFDatabase, context_id: int | None) -> prototypes.Index | Non
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(place(), int(sys.argv[1]))

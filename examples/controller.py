@@ -1,13 +1,12 @@
 """A controller: gives each configuration a run and hands the runs' chunks to the workers.
 
-    python -m examples.controller STORE
+    REFOLD_STORE=path-or-URL python -m examples.controller
 
 It remembers nothing that is not in the store, so it can be killed at any moment: started again, it
 goes on from the last completed chunk of every run. It ends when every run has ended; a stopped run
 has not, for it may be resumed.
 """
 
-import sys
 from typing import Any
 
 from eventstore.events import WorkerProgressed
@@ -15,6 +14,7 @@ from eventstore.events.interactive_control import InteractiveControlEvent
 from eventstore.events.task import TaskEvent
 from examples.checkpoints import checkpoints
 from examples.interactive_control import carry_out
+from examples.place import place
 from refold import (
     ControllerTask,
     ExperimentStatus,
@@ -102,11 +102,16 @@ def end_if_over(db: RfDb, run: Row) -> None:
 
 
 def hand_out(db: RfDb, runnable: list[Row]) -> None:
-    """Give each idle worker the next chunk of a run that no worker has, least trained first."""
+    """Give each idle worker the next chunk of a run that no worker has, least trained first.
+
+    A worker whose progress has FAILED was taken for lost: it gets nothing until it tells otherwise.
+    """
     tasks = db.db.execute(
         "SELECT run_id, worker_id FROM worker_task WHERE status IN ('SCHEDULED', 'IN_PROGRESS')"
     )
-    workers = db.db.execute("SELECT worker_id FROM worker_progress ORDER BY worker_id")
+    workers = db.db.execute(
+        "SELECT worker_id FROM worker_progress WHERE status <> 'FAILED' ORDER BY worker_id"
+    )
     idle = [w for w in workers if w["worker_id"] not in {task["worker_id"] for task in tasks}]
     waiting = [run for run in runnable if run["run_id"] not in {task["run_id"] for task in tasks}]
     waiting.sort(key=lambda run: (run["current_epoch"], run["current_chunk"]))
@@ -117,4 +122,4 @@ def hand_out(db: RfDb, runnable: list[Row]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(place())

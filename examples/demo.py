@@ -1,6 +1,6 @@
 """An experiment's whole life on the event log, with all that can happen to it.
 
-    python -m examples.demo [--store PATH]
+    python -m examples.demo [--store PATH-OR-URL]
 
 A controller and two workers train on scanned digits: processes that talk through the store alone.
 Meanwhile a user stops a run, deletes one, clones one; a worker and the controller are killed in the
@@ -8,6 +8,7 @@ middle of their work and started again. Then two actors evaluate the trained mod
 """
 
 import argparse
+import os
 import signal
 import sys
 import threading
@@ -28,6 +29,7 @@ from eventstore.events import (
 )
 from examples.checkpoints import checkpoints
 from examples.follower import DemoFailed, Follower
+from examples.place import VARIABLE
 from examples.processes import Processes
 from examples.report import report
 from refold import DBException, RfDb
@@ -39,9 +41,14 @@ SLOW, PAUSED, HOPELESS = 1, 2, 4  # runs, see CONFIGS in controller.py
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m examples.demo")
-    parser.add_argument("--store", help="path of a new store (default: demo.db, or the next free)")
+    parser.add_argument(
+        "--store",
+        default=os.environ.get(VARIABLE, ""),
+        help=f"path or URL of a new store (default: ${VARIABLE}, which `ps` does not show, "
+        "or else demo.db or the next free)",
+    )
     signal.signal(signal.SIGTERM, end_by_signal)
-    place: str | None = parser.parse_args().store
+    place: str = parser.parse_args().store
     try:
         store = new_store(place)
         play(store)
@@ -57,30 +64,30 @@ def end_by_signal(number: int, _: object) -> NoReturn:
     sys.exit(f"demo: ended by {signal.Signals(number).name}")
 
 
-def new_store(place: str | None) -> str:
+def new_store(place: str) -> str:
     """Return the path or URL of a store that holds nothing yet."""
-    if place is None:
+    if not place:
         names = (f"demo-{number}.db" if number > 1 else "demo.db" for number in count(1))
         place = next(name for name in names if not Path(name).exists())
     if "://" in place:
         with open_store(place) as store:
-            taken = store.head() > 0
-    else:
-        taken = Path(place).exists()
-        place = str(Path(place).absolute())
-    if taken:
-        sys.exit(f"demo: {place} is there already: pass a new path")
-    return place
+            if store.head() > 0:
+                sys.exit(f"demo: {store.engine.name} is there already: pass another ?schema=name")
+        return place
+    path = Path(place).absolute()
+    if path.exists():
+        sys.exit(f"demo: {path} is there already: pass a new path")
+    return str(path)
 
 
 def play(store: str) -> None:
     """Run the whole story."""
     with RfDb(store, actor="user", projections=[checkpoints]) as db, Follower(db) as follower:
-        processes = Processes(store, follower.fail)
+        processes = Processes(store, follower.say, follower.fail)
         late = f"not done after {TIME_LIMIT} s: a process hangs"
         limit = threading.Timer(TIME_LIMIT, follower.fail, [late])
         limit.start()
-        follower.say(f"everything goes into {store}: look into it while it runs")
+        follower.say(f"everything goes into {db.store.engine.name}: look into it while it runs")
         try:
             train(db, follower, processes)
             evaluate(follower, processes)

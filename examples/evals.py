@@ -1,6 +1,6 @@
 """An evaluation: trained models, alone and with contexts, become pipelines, shards become tasks.
 
-    python -m examples.evals STORE
+    REFOLD_STORE=path-or-URL python -m examples.evals
 
 It evaluates the latest checkpoint of every completed run on the digits that no run has seen, and
 ends when the actors have read all shards.
@@ -8,12 +8,12 @@ ends when the actors have read all shards.
 
 import hashlib
 import json
-import sys
 from datetime import UTC, datetime
 
 from eventstore.events import ShardCompleted
 from examples import digits, prototypes
 from examples.checkpoints import checkpoints
+from examples.place import place
 from examples.scores import IndexBuilt, scores
 from refold import ContextStatus, InferenceStatus, PipelineStatus, RFDatabase
 
@@ -94,4 +94,4 @@ def advance(db: RFDatabase, experiment_id: int) -> bool:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(place())

@@ -112,7 +112,8 @@ class Follower:
 
     def _draw_evaluation(self) -> None:
         [tasks] = self._db.db.execute(
-            "SELECT count(*) AS total, sum(status = 'completed') AS completed FROM actor_tasks"
+            "SELECT count(*) AS total, count(*) FILTER (WHERE status = 'completed') AS completed "
+            "FROM actor_tasks"
         )
         self._bars.start_task(self._evaluation)
         self._bars.update(self._evaluation, visible=True, **tasks)

@@ -33,6 +33,7 @@ def report(store: str) -> int:
             "SELECT type, count(*) AS n FROM events GROUP BY type ORDER BY n DESC, type"
         )
         differences = db.verify()
+        name = db.store.engine.name  # without any password
     console.print()
     console.print(table("Runs, on the validation digits", [run_line(run) for run in runs]))
     console.print()
@@ -48,7 +49,7 @@ def report(store: str) -> int:
         print(f"verify: {difference}")
     if not differences:
         print("verify: views equal the log")
-    print(f"store: {store}")
+    print(f"store: {name}")
     return 1 if differences else 0
 
 

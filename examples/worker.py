@@ -1,9 +1,12 @@
 """A worker: trains the chunks that the controller gives it.
 
-    python -m examples.worker STORE WORKER_ID
+    REFOLD_STORE=path-or-URL python -m examples.worker WORKER_ID
 
 A chunk's checkpoint, its metrics, the run's progress and the task's end are one transaction. Killed
 at any moment, a worker leaves all of them or none, and the chunk is trained again.
+
+What it has trained while the network was down it reports as soon as the store can be reached. If it
+was taken for lost meanwhile, the report is refused, and it makes itself known again.
 """
 
 import sys
@@ -12,7 +15,19 @@ from typing import Any
 from eventstore.events import ExperimentCompleted, TaskScheduled
 from examples import digits
 from examples.checkpoints import CheckpointSaved, checkpoints, latest_checkpoint
-from refold import IllegalTransition, RfDb, TaskStatus, WorkerTask
+from examples.place import place
+from refold import (
+    ConnectionLost,
+    IllegalTransition,
+    OutcomeUnknown,
+    RfDb,
+    StoreBusy,
+    StoreUnreachable,
+    TaskStatus,
+    WorkerTask,
+)
+
+OUT_OF_REACH = (ConnectionLost, OutcomeUnknown, StoreBusy, StoreUnreachable)
 
 Row = dict[str, Any]
 
@@ -55,14 +70,15 @@ def work(db: RfDb, task: Row, data: digits.Digits) -> None:
         model = load_model(db, run)
         chunk = data.train.share(task["chunk_id"], run["num_chunks"])
         digits.train(model, run["config_leaf"], chunk)
-        save(db, task, run, model, accuracy=model.score(*data.validation))
-    except IllegalTransition:
-        # A recovery took this worker for dead and failed its task: the chunk will come again.
-        db.set_worker_progress(task["worker_id"], WorkerTask.TRAIN_VAL, TaskStatus.FAILED)
+        report(db, task, run, model, accuracy=model.score(*data.validation))
+    except IllegalTransition as refused:
+        # A recovery took this worker for lost and failed its task: the chunk will come again.
+        print(refused, file=sys.stderr)
+        db.set_worker_progress(task["worker_id"], WorkerTask.IDLE, TaskStatus.COMPLETED)
     except ValueError as error:  # by scikit-learn: a wrong configuration, weights beyond all bounds
         with db.batch():
             db.set_worker_task_status(task["task_id"], TaskStatus.FAILED, str(error))
-            db.set_worker_progress(task["worker_id"], WorkerTask.TRAIN_VAL, TaskStatus.FAILED)
+            db.set_worker_progress(task["worker_id"], WorkerTask.IDLE, TaskStatus.COMPLETED)
 
 
 def load_model(db: RfDb, run: Row) -> digits.Classifier:
@@ -73,13 +89,26 @@ def load_model(db: RfDb, run: Row) -> digits.Classifier:
     return db.get_payload(digest)
 
 
+def report(db: RfDb, task: Row, run: Row, model: digits.Classifier, accuracy: float) -> None:
+    """Report a chunk as trained, however long it takes until the store can be reached."""
+    while True:
+        try:
+            save(db, task, run, model, accuracy)
+        except OUT_OF_REACH as error:
+            print(error, file=sys.stderr)
+        else:
+            return
+
+
 def save(db: RfDb, task: Row, run: Row, model: digits.Classifier, accuracy: float) -> None:
-    """Report a chunk as trained: all of it or, if the task was given up meanwhile, nothing."""
+    """Save what was trained: all of it or, if the task was given up meanwhile, nothing."""
     worker_id, run_id, epoch, chunk = (
         task[column] for column in ("worker_id", "run_id", "epoch", "chunk_id")
     )
     next_epoch, next_chunk = divmod(epoch * run["num_chunks"] + chunk + 1, run["num_chunks"])
     with db.batch():
+        if db.get_worker_task(task["task_id"])["status"] == TaskStatus.COMPLETED:
+            return  # an earlier attempt was heard, only its answer got lost
         db.set_worker_task_status(task["task_id"], TaskStatus.COMPLETED)
         db.append(CheckpointSaved(run_id, epoch, chunk, db.put_payload(model)))
         db.update_run_metrics(run_id, {"loss": model.loss_, "accuracy": accuracy})
@@ -88,4 +117,4 @@ def save(db: RfDb, task: Row, run: Row, model: digits.Classifier, accuracy: floa
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(place(), int(sys.argv[1]))

@@ -51,6 +51,7 @@ from eventstore.statuses import (
     TaskStatus,
     WorkerTask,
 )
+from refold.copy_store import copy_store
 from refold.rf_database import RFDatabase
 from refold.rf_db import RfDb
 
@@ -102,6 +103,7 @@ __all__ = [
     "WorkerTask",
     "WriteRefused",
     "WrongExpectedVersion",
+    "copy_store",
     "decode_db_payload",
     "encode_payload",
 ]

@@ -6,6 +6,8 @@ from typing import Any
 from eventstore.errors import InvalidQuery
 from projections.views import Views
 
+_PARAMETERS = (int, float, str, bytes, bytearray, memoryview, type(None))
+
 
 class Queries:
     """Answers SELECTs as dicts and refuses everything that would write."""
@@ -40,6 +42,14 @@ class Queries:
             raise InvalidQuery(
                 f"{query!r} with {params!r}: pass SQL text, and a tuple or list of parameters"
             )
+        for value in params:
+            if not isinstance(value, _PARAMETERS) or (
+                isinstance(value, int) and not -(2**63) <= value < 2**63
+            ):
+                raise InvalidQuery(
+                    f"{query!r}: parameter {value!r} is no value of SQL: pass int (64 bits), "
+                    f"float, str, bytes, bool or None"
+                )
         store = self._views.store
         with self._views.reading() as connection:
             within = connection if store.current() is not None else None

@@ -1,8 +1,8 @@
 """A connection to a server whose errors are `DBException`s."""
 
 import os
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from itertools import count
 from typing import Any, TypeVar
 from zlib import crc32
@@ -14,6 +14,7 @@ from eventstore.engine import Values
 from eventstore.postgres import dialect
 from eventstore.postgres.connect import Raw
 from eventstore.postgres.failures import FAILURES, fail
+from eventstore.postgres.guard import refuse_writing, told
 
 T = TypeVar("T")
 Cursor = psycopg.Cursor[tuple[Any, ...]]
@@ -76,28 +77,40 @@ class PostgresConnection:
     def select(self, sql: str, parameters: Values = (), /) -> list[dict[str, Any]]:
         """Run one statement and return its rows as dicts."""
         text = dialect.query(sql)
+        for value in parameters:
+            if isinstance(value, int) and not -(2**63) <= value < 2**63:
+                raise errors.InvalidQuery(f"{sql.strip()!r}: {value} is beyond 64 bits")
         return self._do(lambda: _dicts(self.raw.execute(text, parameters)), sql)
 
     def query(self, sql: str, parameters: Values) -> list[dict[str, Any]]:
         """Answer a statement of a user's own; whatever it does besides is taken back."""
-        text = dialect.query(sql)
-
-        def answered() -> list[dict[str, Any]]:
-            with self.raw.pipeline():
-                self.raw.execute("BEGIN READ ONLY")
-                cursor = self.raw.execute(text, parameters)
-                self.raw.execute("ROLLBACK")
-                return _dicts(cursor)
-
+        refuse_writing(sql)
         try:
-            return self._do(answered, sql)
+            return self._do(lambda: self._answer(sql, parameters, "BEGIN READ ONLY"), sql)
         except errors.DBException as error:
-            _refuse_writing(error, sql)
+            _tell_writing(error, sql)
             raise
         finally:
             with suppress(psycopg.Error):  # a broken connection has nothing to roll back
                 if self.raw.info.transaction_status:
                     self.raw.execute("ROLLBACK")
+
+    def _answer(self, sql: str, parameters: Values, *first: str) -> list[dict[str, Any]]:
+        # In a pipeline one statement is one, whatever its text says.
+        failure = None
+        rows: list[dict[str, Any]] = []
+        with self.raw.pipeline() as line:
+            try:
+                for statement in first:
+                    self.raw.execute(statement.encode())
+                rows = _dicts(self.raw.execute(dialect.query(sql), parameters))
+            except psycopg.Error as error:
+                failure = error
+                with suppress(psycopg.Error):
+                    line.sync()
+        if failure is not None:
+            raise failure
+        return rows
 
     def run(self, sql: str, parameters: Values = (), /) -> None:
         """Run one statement that returns no rows."""
@@ -130,14 +143,17 @@ class PostgresConnection:
 
 
 class WriteConnection(PostgresConnection):
-    """A connection in a write transaction; statements go out without waiting for each other."""
+    """A connection in a write transaction.
+
+    A statement whose rows nobody waits for goes out with the next that somebody does.
+    """
 
     def __init__(self, raw: Raw, name: str, lock: int) -> None:
         super().__init__(raw, name)
         self._lock = lock
         self._pid = os.getpid()
-        self._line = ExitStack()
-        self._pipeline = self._line.enter_context(raw.pipeline())
+        self._binder = psycopg.ClientCursor(raw)
+        self._pending: list[bytes] = []
 
     def _do(self, work: Callable[[], T], sql: str) -> T:
         if self._pid != os.getpid():
@@ -147,30 +163,67 @@ class WriteConnection(PostgresConnection):
             )
         return super()._do(work, sql)
 
+    def execute(self, sql: str, parameters: Values = (), /) -> list[tuple[Any, ...]]:
+        """Run one statement and return all its rows."""
+        if self._pending:
+            return self.together((sql, parameters))[0]
+        return super().execute(sql, parameters)
+
+    def select(self, sql: str, parameters: Values = (), /) -> list[dict[str, Any]]:
+        """Run one statement and return its rows as dicts."""
+        self._send()
+        return super().select(sql, parameters)
+
+    def run(self, sql: str, parameters: Values = (), /) -> None:
+        """Run one statement that returns no rows; its error may come with a later statement's."""
+        self._pending.append(self._bound(sql, parameters))
+
+    def executemany(self, sql: str, rows: Sequence[Values], /) -> None:
+        """Run one statement for each row of parameters."""
+        self._send()
+        super().executemany(sql, rows)
+
     def together(self, *statements: tuple[str, Values]) -> list[list[tuple[Any, ...]]]:
         """Run statements in one round trip and return the rows of each."""
+        for sql, parameters in statements:
+            self.run(sql, parameters)
 
-        def sent() -> list[list[tuple[Any, ...]]]:
-            cursors = [self.raw.execute(dialect.query(sql), values) for sql, values in statements]
-            return [_rows(cursor) for cursor in cursors]
+        def all_rows() -> list[list[tuple[Any, ...]]]:
+            cursor = self._sent()
+            found = [_rows(cursor)]
+            while cursor.nextset():
+                found.append(_rows(cursor))
+            return found[-len(statements) :]
 
-        return self._do(sent, statements[-1][0])
+        return self._do(all_rows, statements[-1][0])
+
+    def _bound(self, sql: str, parameters: Values) -> bytes:
+        text = dialect.query(sql)
+        return self._do(lambda: self._binder.mogrify(text, parameters).encode(), sql)
+
+    def _sent(self) -> Cursor:
+        text = b";\n".join(self._pending)
+        self._pending.clear()
+        return self.raw.execute(text, prepare=False)  # several at once cannot be prepared
+
+    def _send(self) -> None:
+        if self._pending:
+            self._do(self._sent, "")
 
     def query(self, sql: str, parameters: Values) -> list[dict[str, Any]]:
         """Answer a statement of a user's own within the transaction."""
-        with self._alone_on_the_line():
-            self.run("SAVEPOINT before_query")
-            self.run("SET LOCAL transaction_read_only = on")
-            try:
-                return self._do(
-                    lambda: _dicts(self.raw.execute(dialect.query(sql), parameters)), sql
-                )
-            except errors.DBException as error:
-                _refuse_writing(error, sql)
-                raise
-            finally:
-                self.run("ROLLBACK TO SAVEPOINT before_query")
-                self.run("RELEASE SAVEPOINT before_query")
+        refuse_writing(sql)
+        self.run("SAVEPOINT before_query")
+        self.run("SET LOCAL transaction_read_only = on")
+        self._send()
+        try:
+            return self._do(lambda: self._answer(sql, parameters), sql)
+        except errors.DBException as error:
+            _tell_writing(error, sql)
+            raise
+        finally:
+            self.run("ROLLBACK TO SAVEPOINT before_query")
+            self.run("RELEASE SAVEPOINT before_query")
 
     def insert(self, table: str, columns: Sequence[str], rows: Sequence[Values], /) -> None:
         """Insert rows that are new, in bulk."""
@@ -184,8 +237,8 @@ class WriteConnection(PostgresConnection):
                 for row in rows:
                     copy.write_row(row)
 
-        with self._alone_on_the_line():
-            self._do(copied, sql)
+        self._send()
+        self._do(copied, sql)
 
     def lock(self, names: Iterable[str], /) -> None:
         """Wait until no transaction beside this one holds one of these names, and lock them."""
@@ -219,38 +272,22 @@ class WriteConnection(PostgresConnection):
         self.run("COMMIT")
         if channel is not None:
             self.run("SELECT pg_notify(?, '')", (channel,))
-        self._do(self._end, "COMMIT")
-
-    def _end(self) -> None:
-        self._pipeline.sync()
-        self._line.close()
+        self._send()
 
     def roll_back(self, channel: str | None) -> None:
         """Roll back, whatever happened, and announce it if a channel is given."""
+        self._pending.clear()
         if self._pid != os.getpid():
             return
         with suppress(psycopg.Error):  # the error that brought us here is the one to tell
-            self._pipeline.sync()
-        with suppress(psycopg.Error):
-            self._line.close()
-        with suppress(psycopg.Error):
             if self.raw.info.transaction_status:
                 self.raw.execute("ROLLBACK")
             if channel is not None:
                 self.raw.execute("SELECT pg_notify(%s, '')", (channel,))
 
-    @contextmanager
-    def _alone_on_the_line(self) -> Generator[None, None, None]:
-        self._do(self._end, "")
-        try:
-            yield
-        finally:
-            if not self.raw.closed:
-                self._pipeline = self._line.enter_context(self.raw.pipeline())
-
 
 def _rows(cursor: Cursor) -> list[tuple[Any, ...]]:
-    return cursor.fetchall()
+    return cursor.fetchall() if cursor.description else []
 
 
 def _dicts(cursor: Cursor) -> list[dict[str, Any]]:
@@ -259,11 +296,7 @@ def _dicts(cursor: Cursor) -> list[dict[str, Any]]:
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
-def _refuse_writing(error: errors.DBException, sql: str) -> None:
-    cause = error.__cause__
-    code = getattr(cause, "sqlstate", None)
-    if code == "25006" or (code == "55000" and "view" in str(cause)):
-        raise errors.WriteRefused(
-            f"{sql.strip()!r} would write: the views are rebuilt from events and only events "
-            f"change them; use a method such as set_run_status()"
-        ) from cause
+def _tell_writing(error: errors.DBException, sql: str) -> None:
+    code = getattr(error.__cause__, "sqlstate", None)
+    if code == "25006" or (code == "55000" and "view" in str(error.__cause__)):
+        raise errors.WriteRefused(told(sql)) from error.__cause__

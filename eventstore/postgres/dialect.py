@@ -3,6 +3,8 @@
 import re
 from functools import lru_cache
 
+from eventstore.errors import InvalidQuery
+
 _TOKENS = re.compile(
     r"""'(?:[^']|'')*' | "(?:[^"]|"")*" | --[^\n]* | /\*.*?\*/ | \$(\w*)\$.*?\$\1\$ | \? | %""",
     re.VERBOSE | re.DOTALL,
@@ -27,7 +29,17 @@ _REPLACEMENT = re.compile(r"CREATE TRIGGER IF NOT EXISTS \w+ BEFORE INSERT ON \w
 
 @lru_cache(maxsize=4096)
 def query(sql: str) -> bytes:
-    """Return a statement with `?` for parameters as psycopg takes it."""
+    """Return a statement with `?` for parameters as psycopg takes it.
+
+    Raises:
+        InvalidQuery: the text cannot be sent.
+    """
+    try:
+        if "\0" in sql:
+            raise ValueError("it holds a NUL character")
+        sql.encode()
+    except ValueError as error:
+        raise InvalidQuery(f"{sql.strip()!r}: {error}") from None
 
     def translated(token: re.Match[str]) -> str:
         return "%s" if token[0] == "?" else token[0].replace("%", "%%")

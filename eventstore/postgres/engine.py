@@ -2,6 +2,7 @@
 
 import os
 import random
+import threading
 import time
 import weakref
 from collections.abc import Callable, Generator
@@ -13,7 +14,7 @@ import psycopg
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from eventstore import errors
-from eventstore.engine import Connection, Values, Writing
+from eventstore.engine import Connection, Values, Writing, busy
 from eventstore.heads import EVENT_COLUMNS
 from eventstore.postgres.connect import Raw, configure, connect
 from eventstore.postgres.connection import PostgresConnection, WriteConnection
@@ -29,6 +30,12 @@ Pool = ConnectionPool[Raw]
 
 # Pools of a process that this one was forked from: never used here, never closed.
 _inherited: list[Pool] = []
+
+
+class _Local(threading.local):
+    """What a thread is doing with the engine."""
+
+    writing = False
 
 
 class PostgresEngine:
@@ -68,6 +75,9 @@ class PostgresEngine:
 
     def _begin_afresh(self) -> None:
         self._pid = os.getpid()
+        self._usable = True
+        self._local = _Local()
+        self._watches: weakref.WeakSet[PostgresWatch] = weakref.WeakSet()
         self._pool = Pool(
             self._place.conninfo,
             kwargs={"autocommit": True},
@@ -81,21 +91,27 @@ class PostgresEngine:
         self._finalizer = weakref.finalize(self, self._pool.close)
 
     def before_fork(self, timeout: float) -> bool:
-        """Do nothing: connections survive a fork in the parent, and the child makes its own."""
-        return True
+        """Return False in the middle of a transaction of the thread that forks."""
+        return not self._local.writing
 
     def resume(self) -> None:
         """In the parent, after a fork: go on."""
 
     def after_fork(self, *, usable: bool) -> None:
-        """In the child of a fork, begin anew."""
+        """In the child of a fork, begin anew; unless it is usable, refuse all use."""
         self._finalizer.detach()
         _inherited.append(self._pool)
         self._begin_afresh()
+        self._usable = usable
 
     # --- connections ----------------------------------------------------------------------
 
     def _take(self, deadline: float) -> Raw:
+        if not self._usable:
+            raise errors.StoreFailed(
+                f"{self.name}: this process was forked in the middle of a transaction: fork "
+                f"outside of them, or start processes with spawn"
+            )
         while True:
             try:
                 raw = self._pool.getconn(timeout=max(1.0, deadline - time.monotonic()))
@@ -137,6 +153,7 @@ class PostgresEngine:
         beside it.
         """
         raw = self._take(time.monotonic() + self.timeout)
+        self._local.writing = True
         try:
             connection = WriteConnection(raw, self.name, self._place.lock)
             heads = (AloneHeads if alone else BesideHeads)(connection, self._clock)
@@ -150,10 +167,16 @@ class PostgresEngine:
             except BaseException:
                 connection.roll_back(self._place.channel if heads.drawn else None)
                 raise
+        except errors.StoreBusy as error:
+            if isinstance(error.__cause__, psycopg.errors.LockNotAvailable):
+                raise busy(self.name, self.timeout) from error.__cause__
+            raise
         finally:
+            self._local.writing = False
             self._give_back(raw)
 
     def _commit(self, connection: WriteConnection, heads: ServerHeads) -> None:
+        heads.seal()
         try:
             connection.commit(None if heads.last is None else self._place.channel)
         except errors.ConnectionLost as lost:
@@ -231,16 +254,20 @@ class PostgresEngine:
         """Begin to watch for commits."""
         if self._pool.closed:
             raise errors.StoreClosed(f"{self.name} was closed: open it again")
-        return PostgresWatch(
+        watch = PostgresWatch(
             lambda: connect(self._place, self.timeout),
             self._place.channel,
             lambda: self._unsettled,
             self.timeout,
         )
+        self._watches.add(watch)
+        return watch
 
     def close(self) -> None:
         """Close all connections; closing twice does nothing."""
         self._finalizer()
+        for watch in list(self._watches):
+            watch.ring()
 
 
 def _in_progress(raw: Raw, transaction_id: str | None) -> bool:

@@ -11,11 +11,7 @@ _MEANINGS: dict[str, tuple[type[errors.DBException], str]] = {
     "57P": (errors.ConnectionLost, "the server stops or starts: try again"),
     "40": (errors.Conflict, "another writer was in the way: try again"),
     "23505": (errors.Conflict, "another writer was first: try again"),
-    "55P03": (
-        errors.StoreBusy,
-        "somebody else has been writing, or rebuilding views, for the whole timeout: try again, "
-        "or open the store with a larger timeout",
-    ),
+    "55P03": (errors.StoreBusy, "another writer holds it: try again"),
     "53300": (
         errors.StoreBusy,
         "the server has no connection left: close some, or raise its max_connections",
@@ -36,7 +32,6 @@ _MEANINGS: dict[str, tuple[type[errors.DBException], str]] = {
         errors.TransactionFailed,
         "the transaction failed and was rolled back: leave its block and begin anew",
     ),
-    "42P01": (errors.InvalidQuery, ""),
     "42": (errors.InvalidQuery, ""),
     "22": (errors.InvalidQuery, ""),
     "0A": (errors.InvalidQuery, ""),

@@ -12,9 +12,12 @@ PROJECTIONS = "SELECT name, version, position FROM projections"
 # The transaction's id tells later whether it has ended, should the connection break in its commit.
 NOW = """
     SELECT pg_current_xact_id()::text,
-           (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"""
-
-LAST_EVENT = "SELECT position, recorded_at FROM events ORDER BY position DESC LIMIT 1"
+           (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
+           position, recorded_at
+    FROM (SELECT 1) AS one
+    LEFT JOIN
+         (SELECT position, recorded_at FROM events ORDER BY position DESC LIMIT 1) AS last
+    ON true"""
 
 # Nobody else gets these streams, new ones included, until the commit. In order, so that two
 # transactions cannot wait for each other.
@@ -47,10 +50,12 @@ class ServerHeads(LoneHeads):
     def _server_time(self) -> int:
         return time.monotonic_ns() // 1_000 + self._ahead
 
-    def _note(self, now: list[tuple[str, int]]) -> None:
-        # One clock for all machines.
-        ((self.transaction_id, microseconds),) = now
+    def _note(self, now: list[tuple[str, int, int | None, int | None]]) -> int:
+        """Keep what NOW says, one clock for all machines; return the last event's position."""
+        ((self.transaction_id, microseconds, position, recorded_at),) = now
         self._ahead = microseconds - time.monotonic_ns() // 1_000
+        self._recorded_at = max(self._recorded_at, recorded_at or 0)
+        return position or 0
 
     def _keep(self, projections: list[tuple[str, int, int | None]]) -> None:
         self.projections = {name: (version, position) for name, version, position in projections}
@@ -60,24 +65,23 @@ class ServerHeads(LoneHeads):
         super().write(events)
         self.last = events[-1]
 
+    def seal(self) -> None:
+        """Do what remains to be done before the commit."""
+
 
 class AloneHeads(ServerHeads):
     """For a transaction that no other writes beside."""
 
     def look(self, connection: Connection) -> None:
         """Look at the end of the log, behind the lock on the store."""
-        last, projections, now = self._server.together(
-            (LAST_EVENT, ()), (PROJECTIONS, ()), (NOW, ())
-        )
-        self.position, self._recorded_at = last[0] if last else (0, 0)
+        projections, now = self._server.together((PROJECTIONS, ()), (NOW, ()))
         self._keep(projections)
-        self._note(now)
+        self.position = self._note(now)
 
-    def write(self, events: Sequence[Values]) -> None:
-        """Insert events, and the new heads of their streams."""
-        super().write(events)
-        # Positions that were drawn and not committed are given again: nobody has seen them.
-        self._server.run(SET_POSITION, (self.position,))
+    def seal(self) -> None:
+        """Have the next position drawn follow; one that nobody committed is given again."""
+        if self.last is not None:
+            self._server.run(SET_POSITION, (self.position,))
 
 
 class BesideHeads(ServerHeads):
@@ -117,4 +121,3 @@ class BesideHeads(ServerHeads):
         # A subtransaction has an id of its own, later than the positions: see HEAD.
         self._server.run("SAVEPOINT drawn")
         super().write(events)
-        self._server.run("RELEASE SAVEPOINT drawn")

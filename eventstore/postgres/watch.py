@@ -46,6 +46,8 @@ class PostgresWatch:
         self._pid = os.getpid()
         self._closed = threading.Event()
         self._bell, self._ringer = socket.socketpair()
+        self._bell.setblocking(False)
+        self._ringer.setblocking(False)
 
     def wait(self, timeout: float) -> bool:
         """Return True as soon as anything was committed since the last call that did.
@@ -65,7 +67,7 @@ class PostgresWatch:
                 select.select([raw.fileno(), self._bell], [], [], left)
             except (psycopg.Error, OSError, ValueError):  # closed under us, by close() or a fork
                 continue
-            if self._heard(raw) or (short and not self._closed.is_set()):
+            if self._heard(raw) or self._rung() or (short and not self._closed.is_set()):
                 return True
             if time.monotonic() >= deadline:
                 return False
@@ -84,17 +86,17 @@ class PostgresWatch:
             if self._heard(raw):
                 return True
             left, short = self._patience(deadline)
-            rung = asyncio.Event()
+            stirred = asyncio.Event()
             sockets = [raw.fileno(), self._bell.fileno()]
             try:
                 for each in sockets:
-                    loop.add_reader(each, rung.set)
+                    loop.add_reader(each, stirred.set)
                 with suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(rung.wait(), left)
+                    await asyncio.wait_for(stirred.wait(), left)
             finally:
                 for each in sockets:
                     loop.remove_reader(each)
-            if self._heard(raw) or (short and not self._closed.is_set()):
+            if self._heard(raw) or self._rung() or (short and not self._closed.is_set()):
                 return True
             if time.monotonic() >= deadline:
                 return False
@@ -140,6 +142,18 @@ class PostgresWatch:
             raw.close()
             return False
         return heard
+
+    def _rung(self) -> bool:
+        if self._closed.is_set():
+            return False
+        with suppress(BlockingIOError):
+            return bool(self._bell.recv(16))
+        return False
+
+    def ring(self) -> None:
+        """Wake whoever waits, as if something had been committed."""
+        with suppress(OSError):  # it is closed, or has been rung often
+            self._ringer.send(b"!")
 
     def close(self) -> None:
         """Stop watching; a `wait` under way returns."""

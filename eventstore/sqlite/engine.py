@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from urllib.parse import quote
 
 from eventstore import errors
-from eventstore.engine import Connection, Values, Writing
+from eventstore.engine import Connection, Values, Writing, busy
 from eventstore.heads import LoneHeads, microseconds
 from eventstore.sqlite.connection import FAILURES, SqliteConnection, fail
 from eventstore.sqlite.file import is_immutable, place_of, prepare
@@ -211,15 +211,11 @@ class SqliteEngine:
             try:
                 connection.execute("BEGIN IMMEDIATE")
                 return
-            except errors.StoreBusy as busy:
+            except errors.StoreBusy as error:
                 now = time.monotonic()
                 deadline = deadline or now + self.timeout
                 if now >= deadline:
-                    raise errors.StoreBusy(
-                        f"{self.name}: somebody else (another process, or another store of this "
-                        f"one) has been writing, or rebuilding views, for {self.timeout:g} s: try "
-                        f"again, or open the store with a larger timeout"
-                    ) from busy
+                    raise busy(self.name, self.timeout) from error
             time.sleep(random.uniform(0.0001, 0.001))
 
     def _roll_back(self, connection: SqliteConnection) -> None:

@@ -1,0 +1,100 @@
+"""Moving a store to another place: between SQLite and PostgreSQL, or from one to another."""
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+from eventstore import open_store
+from eventstore.copying import copy_log
+from eventstore.errors import InvalidCommand, NotAStore
+from projections import View, Views
+
+TIMEOUT = 30
+"""Seconds to wait for a lock of the server's, as everywhere by default."""
+
+# Which server, by the moment of its start; which database of it; which table.
+IDENTITY = """
+    SELECT extract(epoch FROM pg_postmaster_start_time()), current_database(),
+           to_regclass('events')::oid"""
+
+
+def copy_store(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    projections: Iterable[View[Any]] = (),
+    progress: bool | None = None,
+) -> int:
+    """Copy a whole store to another place, and build its views there.
+
+    Events come along as they are, with their positions and times and of whatever type; so do
+    payloads, and the ids of commands. Call it again after an interruption, or when the source has
+    grown, and it brings what is missing. The source may be in use; the target is for the copy
+    alone, until nobody writes to the source any more and a last call has returned.
+
+    Args:
+        source: a path or URL; it is only read.
+        target: a path or URL where no store is yet, or an earlier copy of this one.
+        projections: views of your own, to be built there like the others.
+        progress: show progress bars; None: only on a terminal.
+
+    Returns:
+        how many events were copied.
+
+    Raises:
+        NotAStore: there is none at the source, or the target holds other events; nothing was
+            written.
+        InvalidCommand: both are the same store.
+        UnknownEventType, DamagedEvent: all was copied, but an event stands in the way of a view.
+
+    >>> from refold import RfDb, copy_store
+    >>> with RfDb("example.db") as db:
+    ...     experiment_id = db.create_experiment("digits")
+    >>> copy_store("example.db", "copy.db")
+    1
+    >>> with RfDb("copy.db") as db:
+    ...     db.get_experiment(experiment_id)["experiment_name"]
+    'digits'
+    """
+    original = _identity(source)
+    with suppress(NotAStore):  # it is about to become one
+        if _identity(target) == original:
+            raise InvalidCommand("source and target are the same store: pass another place")
+    with open_store(source) as origin, open_store(target) as copy:
+        copied = copy_log(origin, copy, progress=progress)
+        Views(copy, projections)  # brings them up to date
+    return copied
+
+
+def _identity(place: str | os.PathLike[str]) -> tuple[Any, ...]:
+    """Return what tells a store from all others.
+
+    Raises:
+        NotAStore: there is none, and opening the place would make one.
+    """
+    if isinstance(place, str) and place.startswith(("postgresql://", "postgres://")):
+        return _identity_on_server(place)
+    path = place.removeprefix("sqlite:///") if isinstance(place, str) else place
+    try:
+        found = os.stat(os.path.expanduser(path))
+    except (OSError, TypeError, ValueError) as error:
+        raise NotAStore(f"{place}: there is no store: {error}") from None
+    if not found.st_size:
+        raise NotAStore(f"{place}: there is no store, the file is empty")
+    return found.st_dev, found.st_ino
+
+
+def _identity_on_server(url: str) -> tuple[Any, ...]:
+    try:
+        from eventstore.postgres.connect import connect
+        from eventstore.postgres.connection import PostgresConnection
+        from eventstore.postgres.place import place_of
+    except ImportError:  # open_store says what to install
+        return (url,)
+    place = place_of(url)
+    with connect(place, TIMEOUT) as raw:
+        [found] = PostgresConnection(raw, place.name).execute(IDENTITY)
+    if None in found:
+        raise NotAStore(f"{place.name}: there is no store in schema {place.schema!r}")
+    return found
