@@ -200,11 +200,8 @@ def _rows(
 
 
 def _insert(transaction: Transaction, table: _Table, rows: Sequence[Values]) -> None:
-    marks = ", ".join("?" * len(table.columns))
-    transaction.connection.executemany(
-        f"INSERT INTO {table.name} ({', '.join(table.columns)}) VALUES ({marks}) "
-        f"ON CONFLICT ({table.columns[0]}) DO NOTHING",
-        rows,
+    transaction.connection.insert(
+        table.name, table.columns, rows, f"ON CONFLICT ({table.columns[0]}) DO NOTHING"
     )
 
 

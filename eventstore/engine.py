@@ -12,6 +12,15 @@ Projections = dict[str, tuple[int, int | None]]
 """The views that a store holds: by name, their version and how far they are folded."""
 
 
+class Definition(NamedTuple):
+    """Tables and SQL views that belong together."""
+
+    objects: Sequence[str]
+    """Their names."""
+    schema: Sequence[str]
+    """The statements that create them and what belongs to them."""
+
+
 def busy(name: str, timeout: float) -> StoreBusy:
     """Return the error of a writer that has waited for its turn for the whole timeout."""
     return StoreBusy(
@@ -40,8 +49,14 @@ class Connection(Protocol):
         """Run one statement for each row of parameters."""
         ...
 
-    def insert(self, table: str, columns: Sequence[str], rows: Sequence[Values], /) -> None:
-        """Insert rows that are new, in bulk."""
+    def insert(
+        self, table: str, columns: Sequence[str], rows: Sequence[Values], on_conflict: str = "", /
+    ) -> None:
+        """Insert rows in bulk.
+
+        Args:
+            on_conflict: the clause that says what becomes of rows that are there already.
+        """
         ...
 
     def lock(self, names: Iterable[str], /) -> None:
@@ -51,12 +66,10 @@ class Connection(Protocol):
         """
         ...
 
-    def renew(self, objects: Sequence[str], schema: Sequence[str], /) -> None:
-        """Make tables and SQL views anew, empty; readers see the old ones until the commit.
+    def renewed(self, tables: Sequence[Definition], /) -> AbstractContextManager[None]:
+        """Lay out tables and SQL views anew, empty, and have the block fill them.
 
-        Args:
-            objects: their names.
-            schema: the statements that create them and what belongs to them.
+        Readers see the old ones until the commit.
         """
         ...
 

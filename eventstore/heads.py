@@ -21,9 +21,12 @@ INSERT_EVENT = f"""
     INSERT INTO events ({", ".join(EVENT_COLUMNS)})
     VALUES ({", ".join("?" * len(EVENT_COLUMNS))})"""
 
-UPSERT_STREAM = """
-    INSERT INTO streams (stream, version, position) VALUES (?, ?, ?)
+STREAM_COLUMNS = ("stream", "version", "position")
+
+NEW_HEAD = """
     ON CONFLICT (stream) DO UPDATE SET version = excluded.version, position = excluded.position"""
+
+UPSERT_STREAM = f"INSERT INTO streams ({', '.join(STREAM_COLUMNS)}) VALUES (?, ?, ?) {NEW_HEAD}"
 
 # Heads of streams that are remembered from one transaction to the next; beyond it they are
 # forgotten all at once, which costs one SELECT each when they come again.
@@ -137,5 +140,5 @@ class LoneHeads:
         if len(heads) == 1:
             connection.run(UPSERT_STREAM, heads[0])
         else:
-            connection.executemany(UPSERT_STREAM, heads)
+            connection.insert("streams", STREAM_COLUMNS, heads, NEW_HEAD)
         self._changed.clear()

@@ -9,9 +9,8 @@ has not, for it may be resumed.
 
 from typing import Any
 
-from eventstore.events import WorkerProgressed
+from eventstore.events import TaskCompleted, TaskFailed, WorkerProgressed
 from eventstore.events.interactive_control import InteractiveControlEvent
-from eventstore.events.task import TaskEvent
 from examples.checkpoints import checkpoints
 from examples.interactive_control import carry_out
 from examples.place import place
@@ -34,7 +33,7 @@ CONFIGS = [
 CHUNKS = 4
 ATTEMPTS = 5  # at one chunk, before its run is given up
 
-NEWS = [InteractiveControlEvent, TaskEvent, WorkerProgressed]
+NEWS = [InteractiveControlEvent, TaskCompleted, TaskFailed, WorkerProgressed]
 
 Row = dict[str, Any]
 
@@ -48,7 +47,7 @@ def main(store: str) -> None:
         experiment_id = running_experiment(db)
         db.set_controller_task(ControllerTask.RUN_FIT)
         while not advance(db, experiment_id):
-            next(news)
+            news.wait(timeout=60)  # for anything at all: `advance` looks at everything
 
 
 def running_experiment(db: RfDb) -> int:

@@ -5,12 +5,13 @@
 A chunk's checkpoint, its metrics, the run's progress and the task's end are one transaction. Killed
 at any moment, a worker leaves all of them or none, and the chunk is trained again.
 
-What it has trained while the network was down it reports as soon as the store can be reached. If it
-was taken for lost meanwhile, the report is refused, and it makes itself known again.
+While the store is out of reach, a worker keeps what it has and tries again. If it was taken for
+lost meanwhile, its late report is refused, and it makes itself known again.
 """
 
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 from eventstore.events import ExperimentCompleted, TaskScheduled
 from examples import digits
@@ -27,8 +28,8 @@ from refold import (
     WorkerTask,
 )
 
-OUT_OF_REACH = (ConnectionLost, OutcomeUnknown, StoreBusy, StoreUnreachable)
-
+P = ParamSpec("P")
+T = TypeVar("T")
 Row = dict[str, Any]
 
 
@@ -38,12 +39,21 @@ def main(store: str, worker_id: int) -> None:
         RfDb(store, actor=f"worker-{worker_id}", projections=[checkpoints]) as db,
         db.subscribe(after=None, types=[TaskScheduled, ExperimentCompleted]) as news,
     ):
-        begin(db, worker_id)
+        insist(begin, db, worker_id)
         while True:
-            while (task := claim(db, worker_id)) is not None:
+            while (task := insist(claim, db, worker_id)) is not None:
                 work(db, task, data)
-            if isinstance(next(news).event, ExperimentCompleted):
+            if isinstance(insist(next, news).event, ExperimentCompleted):
                 return
+
+
+def insist(attempt: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Do something with the store, again and again while it is out of reach."""
+    while True:
+        try:
+            return attempt(*args, **kwargs)
+        except (ConnectionLost, OutcomeUnknown, StoreBusy, StoreUnreachable) as error:
+            print(f"trying again: {error}", file=sys.stderr)
 
 
 def begin(db: RfDb, worker_id: int) -> None:
@@ -57,6 +67,9 @@ def begin(db: RfDb, worker_id: int) -> None:
 def claim(db: RfDb, worker_id: int) -> Row | None:
     """Take up the next task, if there is one."""
     with db.batch():
+        claimed = db.get_worker_tasks(worker_id=worker_id, status=TaskStatus.IN_PROGRESS)
+        if claimed:
+            return claimed[0]  # only the answer got lost
         task = db.claim_next_worker_task(worker_id)
         if task is not None:
             db.set_worker_progress(worker_id, WorkerTask.TRAIN_VAL)
@@ -65,20 +78,18 @@ def claim(db: RfDb, worker_id: int) -> Row | None:
 
 def work(db: RfDb, task: Row, data: digits.Digits) -> None:
     """Train the task's run on the task's chunk."""
+    run = insist(db.get_run, task["run_id"])
+    model = insist(load_model, db, run)
     try:
-        run = db.get_run(task["run_id"])
-        model = load_model(db, run)
         chunk = data.train.share(task["chunk_id"], run["num_chunks"])
         digits.train(model, run["config_leaf"], chunk)
-        report(db, task, run, model, accuracy=model.score(*data.validation))
+        insist(save, db, task, run, model, accuracy=model.score(*data.validation))
     except IllegalTransition as refused:
         # A recovery took this worker for lost and failed its task: the chunk will come again.
-        print(refused, file=sys.stderr)
-        db.set_worker_progress(task["worker_id"], WorkerTask.IDLE, TaskStatus.COMPLETED)
+        print(f"reported too late: {refused}", file=sys.stderr)
+        insist(free, db, task)
     except ValueError as error:  # by scikit-learn: a wrong configuration, weights beyond all bounds
-        with db.batch():
-            db.set_worker_task_status(task["task_id"], TaskStatus.FAILED, str(error))
-            db.set_worker_progress(task["worker_id"], WorkerTask.IDLE, TaskStatus.COMPLETED)
+        insist(free, db, task, str(error))
 
 
 def load_model(db: RfDb, run: Row) -> digits.Classifier:
@@ -89,31 +100,27 @@ def load_model(db: RfDb, run: Row) -> digits.Classifier:
     return db.get_payload(digest)
 
 
-def report(db: RfDb, task: Row, run: Row, model: digits.Classifier, accuracy: float) -> None:
-    """Report a chunk as trained, however long it takes until the store can be reached."""
-    while True:
-        try:
-            save(db, task, run, model, accuracy)
-        except OUT_OF_REACH as error:
-            print(error, file=sys.stderr)
-        else:
-            return
-
-
 def save(db: RfDb, task: Row, run: Row, model: digits.Classifier, accuracy: float) -> None:
-    """Save what was trained: all of it or, if the task was given up meanwhile, nothing."""
+    """Report a chunk as trained: all of it or, if the task was given up meanwhile, nothing."""
     worker_id, run_id, epoch, chunk = (
         task[column] for column in ("worker_id", "run_id", "epoch", "chunk_id")
     )
     next_epoch, next_chunk = divmod(epoch * run["num_chunks"] + chunk + 1, run["num_chunks"])
     with db.batch():
         if db.get_worker_task(task["task_id"])["status"] == TaskStatus.COMPLETED:
-            return  # an earlier attempt was heard, only its answer got lost
+            return  # it was reported, only the answer got lost
         db.set_worker_task_status(task["task_id"], TaskStatus.COMPLETED)
         db.append(CheckpointSaved(run_id, epoch, chunk, db.put_payload(model)))
         db.update_run_metrics(run_id, {"loss": model.loss_, "accuracy": accuracy})
         db.set_run_progress(run_id, current_chunk=next_chunk, current_epoch=next_epoch)
         db.set_worker_progress(worker_id, WorkerTask.TRAIN_VAL, TaskStatus.COMPLETED)
+
+
+def free(db: RfDb, task: Row, error: str | None = None) -> None:
+    """Report a task as failed, unless it is already, and this worker as ready for the next."""
+    with db.batch():
+        db.set_worker_task_status(task["task_id"], TaskStatus.FAILED, error)
+        db.set_worker_progress(task["worker_id"], WorkerTask.IDLE, TaskStatus.COMPLETED)
 
 
 if __name__ == "__main__":

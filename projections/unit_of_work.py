@@ -123,6 +123,8 @@ class UnitOfWork:
             ]
             found.sort(key=lambda row: getattr(row, view.key))
             return found[:limit]
+        if not all(wanted.values()):
+            return []
         self.before_query()
         conditions = [
             f"{name} IN ({', '.join(map(_operand, values))})" for name, values in wanted.items()
@@ -225,11 +227,12 @@ class UnitOfWork:
             rows = self._rows[view]
             changed = [view.dump(rows[key]) for key in sorted(keys) if rows[key] is not None]
             deleted = [(key,) for key in sorted(keys) if rows[key] is None]
-            for statement, values in ((view.upsert, changed), (view.delete, deleted)):
-                if len(values) == 1:
-                    connection.run(statement, values[0])
-                elif values:
-                    connection.executemany(statement, values)
+            if len(changed) == 1:
+                connection.run(view.upsert, changed[0])
+            elif changed:
+                connection.insert(view.table, view.columns, changed, view.on_conflict)
+            if deleted:
+                connection.executemany(view.delete, deleted)
         self._dirty.clear()
 
     def forget(self) -> None:

@@ -187,13 +187,17 @@ class View(Generic[R]):
         return f"SELECT {', '.join(self.columns)} FROM {self.table}"
 
     @cached_property
+    def on_conflict(self) -> str:
+        """The clause that overwrites the row with the same key."""
+        changed = ", ".join(f"{name} = excluded.{name}" for name in self.columns[1:])
+        return f"ON CONFLICT ({self.key}) DO UPDATE SET {changed}"
+
+    @cached_property
     def upsert(self) -> str:
         """The statement that inserts a row or overwrites the one with its key."""
-        changed = ", ".join(f"{name} = excluded.{name}" for name in self.columns[1:])
         return (
             f"INSERT INTO {self.table} ({', '.join(self.columns)}) "
-            f"VALUES ({', '.join('?' * len(self.columns))}) "
-            f"ON CONFLICT ({self.key}) DO UPDATE SET {changed}"
+            f"VALUES ({', '.join('?' * len(self.columns))}) {self.on_conflict}"
         )
 
     @cached_property

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from eventstore.engine import Connection
+from eventstore.engine import Connection, Definition
 from eventstore.errors import InvalidView, StoreTooNew
 from eventstore.heads import projections_of
 from eventstore.schema import section, statements
@@ -147,9 +147,7 @@ class Views:
         if isinstance(transaction.fold, UnitOfWork):
             transaction.fold.forget()
         connection = transaction.connection
-        for view, after in plan.items():
-            if after == 0:
-                connection.renew(view.objects, view.schema)
+        anew = [Definition(view.objects, view.schema) for view in plan if plan[view] == 0]
         start = first = min(plan.values())
         bar = tqdm(
             desc="folding events into views",
@@ -160,7 +158,7 @@ class Views:
             leave=False,
             disable=None if progress is None else not progress,
         )
-        with bar:
+        with bar, connection.renewed(anew):
             # Views that are behind by different amounts take turns: from the one that is furthest
             # behind, the others join where they stand.
             ends = [*sorted(set(plan.values()) - {start}), transaction.head]

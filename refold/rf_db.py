@@ -179,6 +179,8 @@ class RfDb(Face):
         except TypeError:
             wanted = [status]  # which is no status either
         values = [RunStatus.of(word).value for word in wanted]
+        if not values:
+            return []
         marks = ", ".join("?" * len(values))
         query = f"SELECT * FROM runs WHERE status IN ({marks}) ORDER BY run_id"
         return [self._run(row) for row in self._select(query, *values)]

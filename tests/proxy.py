@@ -1,5 +1,6 @@
 """A TCP proxy before a PostgreSQL server: a test holds statements or answers, and cuts lines."""
 
+import re
 import socket
 import struct
 import threading
@@ -17,8 +18,8 @@ PATIENCE = 60
 class Held:
     """A statement, or the answer to one, that the proxy keeps until a test says what to do."""
 
-    def __init__(self, text: str) -> None:
-        self.text = text
+    def __init__(self, pattern: str) -> None:
+        self.pattern = pattern
         self._line: _Line | None = None
         self._goes_on = False
         self._there = threading.Event()
@@ -26,7 +27,7 @@ class Held:
 
     def wait(self) -> None:
         """Wait until it is there."""
-        assert self._there.wait(PATIENCE), f"{self.text!r} did not come"
+        assert self._there.wait(PATIENCE), f"{self.pattern} did not come"
 
     def go_on(self) -> None:
         """Let it go where it was going."""
@@ -83,16 +84,16 @@ class Proxy:
         account = parts.netloc.rpartition("@")[0]
         return urlunsplit(parts._replace(netloc=f"{account}@127.0.0.1:{self.port}"))
 
-    def hold(self, text: str) -> Held:
-        """Hold the next statement with this text in it, before it reaches the server."""
-        held = Held(text)
+    def hold(self, pattern: str) -> Held:
+        """Hold the next statement in which a regular expression is found, before the server."""
+        held = Held(pattern)
         with self._lock:
             self._statements.append(held)
         return held
 
-    def hold_answer(self, tag: str) -> Held:
-        """Hold the next answer with this tag, such as COMMIT, before it reaches the client."""
-        held = Held(tag)
+    def hold_answer(self, pattern: str) -> Held:
+        """Hold the next answer in whose tag, such as COMMIT, it is found, before the client."""
+        held = Held(pattern)
         with self._lock:
             self._answers.append(held)
         return held
@@ -152,7 +153,7 @@ class Proxy:
 
     def _passes(self, line: "_Line", text: str, traps: list[Held]) -> bool:
         with self._lock:
-            held = next((held for held in traps if held.text in text), None)
+            held = next((held for held in traps if re.search(held.pattern, text)), None)
             if held is not None:
                 traps.remove(held)
         return held is None or held.passes(line)

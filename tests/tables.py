@@ -12,10 +12,11 @@ Tables = dict[str, list[dict[str, Any]]]
 
 def tables(db: Face) -> Tables:
     """Return all rows of all views, as they stand in the tables."""
-    return {
-        view.name: db.db.execute(f"SELECT * FROM {view.table} ORDER BY {view.key}")
-        for view in db.views.views
-    }
+    with db.views.reading() as connection:
+        return {
+            view.name: connection.select(f"SELECT * FROM {view.table} ORDER BY {view.key}")
+            for view in db.views.views
+        }
 
 
 class Folding:

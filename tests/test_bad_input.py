@@ -3,7 +3,7 @@
 import inspect
 import math
 import threading
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from face_methods import METHODS, VALID, Faces, parameters, taking
+from postgres import drop_schema, new_schema
 
 from refold import (
     DBException,
@@ -26,11 +27,36 @@ from refold import (
 from refold.face import Face
 
 
+@pytest.fixture(scope="module")
+def left():
+    """What is needed to go on with a store that a test has left as it was, by engine."""
+    left = {}
+    yield left
+    for _, store in left.values():
+        store.close()
+
+
 @pytest.fixture
-def faces(db, evals):
-    faces = Faces(db, evals)
+def faces(engine, left, request, tmp_path_factory):
+    """Both faces of a filled store: that of the test before, unless it was changed."""
+    faces, store = left.pop(engine, None) or fill(engine, request, tmp_path_factory)
+    before = faces.kept()
     yield faces
-    assert db.verify() == []
+    assert faces.fit.verify() == []
+    if faces.kept() == before:
+        left[engine] = faces, store
+    else:
+        store.close()
+
+
+def fill(engine, request, tmp_path_factory):
+    store = ExitStack()
+    if engine == "postgres":
+        place = new_schema(request.getfixturevalue("postgres_url"))
+        store.callback(drop_schema, place)
+    else:
+        place = tmp_path_factory.mktemp("store") / "store.db"
+    return Faces(*(store.enter_context(face(place)) for face in (RfDb, RFDatabase))), store
 
 
 # --- what is tried --------------------------------------------------------------------------
@@ -337,6 +363,27 @@ def test_digests_of_nothing(faces, digest):
     faces.refused(lambda: faces.fit.get_payload(digest), NotFound, repr(digest))
 
 
-@pytest.mark.parametrize("value", [object(), 2**64, "\ud800", [1], {}, 1 + 2j], ids=ascii)
+@pytest.mark.parametrize(
+    "value",
+    [
+        object(),
+        2**63,
+        -(2**63) - 1,
+        "\ud800",
+        [1],
+        (1,),
+        {},
+        {1},
+        1 + 2j,
+        Decimal("0.5"),
+        datetime(2026, 1, 1),
+        timedelta(seconds=1),
+        UUID(int=1),
+        np.int64(1),
+        range(3),
+        RfDb,
+    ],
+    ids=lambda value: type(value).__name__,
+)
 def test_parameters_of_a_query_that_cannot_be_bound(faces, value):
     faces.refused(lambda: faces.fit.db.execute("SELECT ?", (value,)), InvalidQuery, "SELECT ?")

@@ -97,8 +97,11 @@ def write(parent: Parent, place: str, run_id: int) -> None:
 
 def kill_at_some_moment(child: Child, moments: random.Random) -> int:
     """Let a writer do a few commands, kill it, and return the last one that it acknowledged."""
-    acknowledged = [child.hear() for _ in range(moments.randint(1, 20))]
-    time.sleep(moments.uniform(0, 0.002))  # the moment: a command takes a tenth of that
+    acknowledged = [child.hear()]
+    began = time.monotonic()
+    acknowledged += [child.hear() for _ in range(moments.randint(1, 20))]
+    each = (time.monotonic() - began) / (len(acknowledged) - 1)
+    time.sleep(moments.uniform(0, 10 * each))  # the moment: in one of the next commands
     child.kill()
     return [*acknowledged, *child.last_words()][-1]
 

@@ -4,13 +4,13 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from querying import alone_and_in_a_batch, check_refused, querying
 
 from eventstore import Event
 from eventstore.events import RunProgressed
 from projections import Row, View
 from refold import (
     CommandIdReused,
-    ControllerTask,
     IllegalTransition,
     InvalidEvent,
     InvalidPayload,
@@ -24,7 +24,6 @@ from refold import (
     StoreClosed,
     StoreFailed,
     TaskStatus,
-    WriteRefused,
 )
 
 
@@ -536,6 +535,24 @@ def test_select_is_answered_as_dicts(db, run_id):
     ]
 
 
+@pytest.mark.parametrize(
+    "value",
+    [None, 0, -1, 2**31, 2**63 - 1, -(2**63), 0.1, -0.5, 1e308, "", "ü𝄞", "?", "%s", b"", b"\0\xff"],
+    ids=ascii,
+)
+def test_a_parameter_comes_back_as_it_is(db, value):
+    [row] = db.db.execute("SELECT ? AS value", (value,))
+    assert row == {"value": value}
+    assert type(row["value"]) is type(value)
+
+
+def test_a_parameter_may_be_a_bool(db, run_id):
+    assert db.db.execute("SELECT run_id FROM runs WHERE warm_start = ?", (False,)) == [
+        {"run_id": run_id}
+    ]
+    assert db.db.execute("SELECT run_id FROM runs WHERE warm_start = ?", (True,)) == []
+
+
 WRITES = [
     "UPDATE worker_task SET status = 'COMPLETED'",
     "update runs_folded set status = 'KILLED'",
@@ -561,68 +578,15 @@ WRITES = [
     "UPDATE worker_task SET status = 'COMPLETED' RETURNING *",
 ]
 
-WRITES_OF_SQLITE = [
-    "REPLACE INTO experiments (experiment_id) VALUES (9)",
-    "PRAGMA user_version = 99",
-    "PRAGMA application_id = 0",
-    "PRAGMA journal_mode = DELETE",
-    "PRAGMA query_only = 0",
-    "PRAGMA writable_schema = 1",
-    "PRAGMA wal_checkpoint(TRUNCATE)",
-    "ATTACH ':memory:' AS other",
-    "DETACH main",
-    "BEGIN IMMEDIATE",
-    "REINDEX",
-    "ANALYZE",
-]
 
-
-@pytest.fixture(params=["alone", "in a batch"])
-def querying(request, db, run_id):
-    """A face to query, of which a batch is open or not."""
-    db.create_worker_task(run_id, 0, 0)
-    if request.param == "alone":
-        yield db
-        return
-    with db.batch():
-        db.create_worker_task(run_id, 0, 1)
-        yield db
-
-
-def check_refused(db, statement):
-    before = db.db.execute("SELECT * FROM worker_task"), db.db.execute("SELECT * FROM runs")
-    head = db.store.head()
-    for commit in (False, True):
-        with pytest.raises(WriteRefused, match="would write: the views are rebuilt from events"):
-            db.db.execute(statement, commit=commit)
-    assert before == (
-        db.db.execute("SELECT * FROM worker_task"),
-        db.db.execute("SELECT * FROM runs"),
-    )
-    assert db.store.head() == head
-    assert db.verify() == []
-    db.create_experiment("and everything goes on")
-
-
+@alone_and_in_a_batch
 @pytest.mark.parametrize("statement", WRITES)
-def test_a_statement_that_would_write_is_refused(querying, statement):
-    check_refused(querying, statement)
+def test_a_statement_that_would_write_is_refused(db, statement, batch):
+    with querying(db, batch):
+        check_refused(db, statement)
 
 
-@pytest.mark.parametrize("statement", WRITES_OF_SQLITE)
-def test_so_is_one_that_only_sqlite_knows(querying, place, statement):
-    if "://" in place:
-        pytest.skip("a statement of SQLite")
-    check_refused(querying, statement)
-
-
-def test_vacuum_is_refused(querying, place):
-    if "://" in place:
-        pytest.skip("a statement of SQLite")
-    with pytest.raises(InvalidQuery, match="VACUUM"):  # in a batch SQLite refuses it itself
-        querying.db.execute("VACUUM")
-
-
+@alone_and_in_a_batch
 @pytest.mark.parametrize(
     ("query", "params"),
     [
@@ -638,18 +602,21 @@ def test_vacuum_is_refused(querying, place):
         ("SELECT 1\0", ()),
         ("SELECT 1; SELECT 2", ()),
         ("SELECT 1; DELETE FROM worker_task", ()),
+        ("SELECT 1; COMMIT", ()),
         ("SELECT * FROM runs WHERE run_id = ?", 1),
         (None, ()),
         (1, ()),
     ],
     ids=repr,
 )
-def test_a_query_that_cannot_be_run(querying, query, params):
-    head = querying.store.head()
-    with pytest.raises(InvalidQuery):
-        querying.db.execute(query, params)
-    assert querying.store.head() == head
-    assert len(querying.db.execute("SELECT * FROM runs")) == 1
+def test_a_query_that_cannot_be_run(db, query, params, batch):
+    with querying(db, batch):
+        log = db.db.execute("SELECT * FROM events")
+        with pytest.raises(InvalidQuery):
+            db.db.execute(query, params)
+        assert db.db.execute("SELECT * FROM events") == log
+        db.create_experiment("and everything goes on")
+    assert db.verify() == []
 
 
 # --- threads --------------------------------------------------------------------------------
@@ -685,7 +652,7 @@ def test_one_face_serves_many_threads(db, exp_id):
     assert [[names[run_id] for run_id in mine] for mine in done] == [
         [f"{worker_id}/{chunk_id}" for chunk_id in range(rounds)] for worker_id in range(threads)
     ]
-    assert db.store.head() == 1 + threads * rounds * 5
+    assert len(events(db)) == 1 + threads * rounds * 5
     assert db.verify() == []
 
 
@@ -865,10 +832,3 @@ def test_a_wrong_keyword_is_a_type_error(db, exp_id):
     with pytest.raises(TypeError, match="comand_id"):
         db.create_run(exp_id, comand_id="retry-1")
     assert db.store.head() == 1
-
-
-def test_a_face_on_a_sqlite_url(tmp_path):
-    with RfDb(f"sqlite:///{tmp_path}/store.db") as db:
-        db.set_controller_task(ControllerTask.IDLE)
-    with RfDb(tmp_path / "store.db") as db:
-        assert db.get_controller_task()["task"] == "IDLE"

@@ -499,12 +499,18 @@ def run(new_place: Callable[[], str], examples: int) -> None:
     )
 
 
+# An example is some hundred commands and rebuilds, each of which waits for the server.
+EXAMPLES = {"sqlite": 60, "postgres": 12}
+
+
 @pytest.mark.timeout(600)  # shrinking a failure takes its time
-def test_both_faces_do_as_the_model_does(new_place: Callable[[], str]) -> None:
-    run(new_place, examples=60)
+def test_both_faces_do_as_the_model_does(new_place: Callable[[], str], engine: str) -> None:
+    run(new_place, EXAMPLES[engine])
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(0)
-def test_both_faces_do_as_the_model_does_for_long(new_place: Callable[[], str]) -> None:
-    run(new_place, examples=3_000)
+def test_both_faces_do_as_the_model_does_for_long(
+    new_place: Callable[[], str], engine: str
+) -> None:
+    run(new_place, 50 * EXAMPLES[engine])

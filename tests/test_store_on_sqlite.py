@@ -1,49 +1,15 @@
-"""The log in a SQLite file: what the file refuses, and what it survives."""
+"""The log in a SQLite file: what other connections do to it, and a disk that gets full."""
 
-import os
-import sqlite3
-import threading
-import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 from children import Parent, call
 from raw_sqlite import raw
 
-from eventstore import DBException, EventStore, StoreFailed, StoreFull, open_store
+from eventstore import EventStore, StoreFailed, StoreFull, open_store
 from eventstore.events import RunProgressed, RunStarted
 from refold import RfDb
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> str:
-    return str(tmp_path / "store.db")
-
-
-CHANGES = [
-    "UPDATE events SET data = '{}'",
-    "UPDATE events SET position = position + 10",
-    "DELETE FROM events",
-    "DELETE FROM events WHERE position = 1",
-    "REPLACE INTO events SELECT * FROM events WHERE position = 1",
-    "INSERT OR REPLACE INTO payloads SELECT digest, x'00' FROM payloads",
-    "UPDATE payloads SET content = x'00'",
-    "DELETE FROM payloads",
-]
-
-
-@pytest.mark.parametrize("change", CHANGES)
-def test_the_file_refuses_to_change_what_happened(
-    store: EventStore, place: str, change: str
-) -> None:
-    digest = store.put_payload(b"weights")
-    appended = store.append("run-1", [RunStarted(1), RunProgressed(1, 1, 0)])
-    with raw(place) as connection, pytest.raises(sqlite3.IntegrityError, match="never"):
-        connection.execute(change)
-    assert list(store.read()) == appended
-    assert store.get_payload(digest) == b"weights"
 
 
 def read_positions(_: Parent, place: str) -> list[int]:
@@ -122,59 +88,3 @@ def _write_on_a_full_disk(db: RfDb, run_id: int, write_much: Callable[[], object
             db.set_run_progress(run_id, 2, 0)
         return True
     return False
-
-
-def test_a_fork_beside_threads_that_read_and_follow_leaves_both_processes_whole(
-    db: RfDb, place: str
-) -> None:
-    run_id = db.create_run(db.create_experiment("digits"))
-    done = threading.Event()
-    errors: list[DBException] = []
-
-    def keep(do: Callable[[], object]) -> None:
-        try:
-            while not done.is_set():
-                do()
-        except DBException as error:
-            errors.append(error)
-
-    news = db.subscribe(after=None)
-    threads = [
-        threading.Thread(target=keep, args=(lambda: db.get_run(run_id),)),
-        threading.Thread(target=keep, args=(lambda: news.wait(0.01),)),
-    ]
-    for thread in threads:
-        thread.start()
-    try:
-        statuses = []
-        for chunk in range(20):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)  # forking beside threads
-                child = os.fork()
-            if child == 0:
-                with suppress(DBException):
-                    db.set_run_progress(run_id, chunk + 1, 0)
-                    os._exit(0)
-                os._exit(1)
-            statuses.append(os.waitpid(child, 0)[1])
-    finally:
-        done.set()
-        for thread in threads:
-            thread.join()
-    assert statuses == [0] * 20
-    assert errors == []
-    assert db.get_run(run_id)["current_chunk"] == 20
-    assert db.verify() == []
-
-
-def test_a_subscription_that_nobody_closed_does_not_hinder_a_fork(db: RfDb) -> None:
-    db.create_experiment("digits")
-    next(db.subscribe())
-    child = os.fork()
-    if child == 0:
-        with suppress(DBException):
-            db.create_experiment("of the child")
-            os._exit(0)
-        os._exit(1)
-    assert os.waitpid(child, 0)[1] == 0
-    assert db.get_experiment(2)["experiment_name"] == "of the child"

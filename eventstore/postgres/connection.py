@@ -1,8 +1,9 @@
 """A connection to a server whose errors are `DBException`s."""
 
+import hashlib
 import os
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager, suppress
 from itertools import count
 from typing import Any, TypeVar
 from zlib import crc32
@@ -10,33 +11,16 @@ from zlib import crc32
 import psycopg
 
 from eventstore import errors
-from eventstore.engine import Values
+from eventstore.engine import Definition, Values
 from eventstore.postgres import dialect
 from eventstore.postgres.connect import Raw
 from eventstore.postgres.failures import FAILURES, fail
 from eventstore.postgres.guard import refuse_writing, told
+from eventstore.postgres.place import Place
+from eventstore.postgres.settled import Settled
 
 T = TypeVar("T")
 Cursor = psycopg.Cursor[tuple[Any, ...]]
-
-# An event is settled as soon as no transaction can still commit one below it. A writer holds a
-# transaction id before it draws positions, and the row is written under a later id than that. So
-# once every transaction older than the row's own (`xmin`) has ended, nothing comes in below it.
-# What follows without a gap is settled too.
-HEAD = """
-    WITH sure AS (
-        SELECT coalesce((
-            SELECT position FROM events
-            WHERE age(xmin) > age(pg_snapshot_xmin(pg_current_snapshot())::xid)
-            ORDER BY position DESC LIMIT 1), 0) AS position
-    ), later AS (
-        SELECT e.position, e.position - row_number() OVER (ORDER BY e.position) AS base
-        FROM events e, sure WHERE e.position > sure.position
-    )
-    SELECT coalesce((SELECT max(l.position) FROM later l WHERE l.base = sure.position),
-                    sure.position),
-           (SELECT max(position) FROM later) IS NOT NULL
-    FROM sure"""
 
 NAMES = 1024
 """Locks on names are of so many: the server has room for some thousands of all transactions."""
@@ -44,18 +28,27 @@ NAMES = 1024
 COPIED = 100
 """From so many rows on, COPY is faster than INSERTs, although it needs the line for itself."""
 
+SEARCH_PATH = "SELECT set_config('search_path', ? || quote_ident(?), true)"
+
+_KINDS = {"r": "TABLE", "v": "VIEW"}
+
 _changes = count()
 
 
 class PostgresConnection:
     """A connection on which every statement stands alone; one that gets lost is replaced."""
 
-    def __init__(self, raw: Raw, name: str, renew: Callable[[Raw], Raw] | None = None) -> None:
+    def __init__(
+        self,
+        raw: Raw,
+        name: str,
+        settled: Settled | None = None,
+        replace: Callable[[Raw], Raw] | None = None,
+    ) -> None:
         self.raw = raw
-        self.unsettled = False
-        """Whether the last look at the head saw events beyond it."""
         self._name = name
-        self._renew = renew
+        self._settled = settled
+        self._replace = replace
 
     def _do(self, work: Callable[[], T], sql: str) -> T:
         while True:
@@ -65,14 +58,20 @@ class PostgresConnection:
                 try:
                     fail(self._name, error, sql)
                 except errors.ConnectionLost:
-                    if self._renew is None:
+                    if self._replace is None:
                         raise
-                    self.raw = self._renew(self.raw)
+                    self.raw = self._replace(self.raw)
 
     def execute(self, sql: str, parameters: Values = (), /) -> list[tuple[Any, ...]]:
         """Run one statement and return all its rows."""
         text = dialect.query(sql)
         return self._do(lambda: _rows(self.raw.execute(text, parameters)), sql)
+
+    def together(self, *statements: tuple[str, Values]) -> list[list[tuple[Any, ...]]]:
+        """Run statements in one round trip and one transaction; return the rows of each."""
+        binder = psycopg.ClientCursor(self.raw)
+        text = ";\n".join(binder.mogrify(dialect.query(sql), values) for sql, values in statements)
+        return self._do(lambda: _sets(self.raw.execute(text.encode(), prepare=False)), text)
 
     def select(self, sql: str, parameters: Values = (), /) -> list[dict[str, Any]]:
         """Run one statement and return its rows as dicts."""
@@ -120,22 +119,27 @@ class PostgresConnection:
         """Run one statement for each row of parameters."""
         self._do(lambda: self.raw.cursor().executemany(dialect.query(sql), rows), sql)
 
-    def insert(self, table: str, columns: Sequence[str], rows: Sequence[Values], /) -> None:
-        """Insert rows that are new, in bulk."""
+    def insert(
+        self, table: str, columns: Sequence[str], rows: Sequence[Values], on_conflict: str = "", /
+    ) -> None:
+        """Insert rows in bulk."""
         marks = ", ".join("?" * len(columns))
-        self.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", rows)
+        self.executemany(
+            f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks}) {on_conflict}", rows
+        )
 
     def lock(self, names: Iterable[str], /) -> None:
         """Do nothing: there is no transaction that could hold a lock."""
 
-    def renew(self, objects: Sequence[str], schema: Sequence[str], /) -> None:
-        """Make tables and SQL views anew, empty; readers see the old ones until the commit."""
-        raise errors.WriteRefused(f"{self._name}: {', '.join(objects)}: this connection only reads")
+    @contextmanager
+    def renewed(self, tables: Sequence[Definition], /) -> Generator[None, None, None]:
+        """Refuse to: this connection only reads."""
+        raise errors.WriteRefused(f"{self._name}: this connection only reads")
+        yield
 
     def head(self) -> int:
         """Return the position up to which the log is complete: nothing comes in at or below it."""
-        ((head, self.unsettled),) = self.execute(HEAD)
-        return head
+        return (self._settled or Settled()).head(self)
 
     def changes(self) -> int:
         """Return a new number each time: the server does not tell who has committed."""
@@ -148,9 +152,10 @@ class WriteConnection(PostgresConnection):
     A statement whose rows nobody waits for goes out with the next that somebody does.
     """
 
-    def __init__(self, raw: Raw, name: str, lock: int) -> None:
-        super().__init__(raw, name)
-        self._lock = lock
+    def __init__(self, raw: Raw, place: Place) -> None:
+        super().__init__(raw, place.name)
+        self._schema = place.schema
+        self._lock = place.lock
         self._pid = os.getpid()
         self._binder = psycopg.ClientCursor(raw)
         self._pending: list[bytes] = []
@@ -188,14 +193,8 @@ class WriteConnection(PostgresConnection):
         for sql, parameters in statements:
             self.run(sql, parameters)
 
-        def all_rows() -> list[list[tuple[Any, ...]]]:
-            cursor = self._sent()
-            found = [_rows(cursor)]
-            while cursor.nextset():
-                found.append(_rows(cursor))
-            return found[-len(statements) :]
-
-        return self._do(all_rows, statements[-1][0])
+        found = self._do(lambda: _sets(self._sent()), statements[-1][0])
+        return found[-len(statements) :]
 
     def _bound(self, sql: str, parameters: Values) -> bytes:
         text = dialect.query(sql)
@@ -225,12 +224,18 @@ class WriteConnection(PostgresConnection):
             self.run("ROLLBACK TO SAVEPOINT before_query")
             self.run("RELEASE SAVEPOINT before_query")
 
-    def insert(self, table: str, columns: Sequence[str], rows: Sequence[Values], /) -> None:
-        """Insert rows that are new, in bulk."""
+    def insert(
+        self, table: str, columns: Sequence[str], rows: Sequence[Values], on_conflict: str = "", /
+    ) -> None:
+        """Insert rows in bulk."""
         if len(rows) < COPIED:
-            super().insert(table, columns, rows)
+            super().insert(table, columns, rows, on_conflict)
             return
-        sql = f"COPY {table} ({', '.join(columns)}) FROM STDIN"
+        names, into = ", ".join(columns), table
+        if on_conflict:
+            into = f"copied_{table}"
+            self.run(f"CREATE TEMP TABLE IF NOT EXISTS {into} (LIKE {table}) ON COMMIT DROP")
+        sql = f"COPY {into} ({names}) FROM STDIN"
 
         def copied() -> None:
             with self.raw.cursor().copy(sql.encode()) as copy:
@@ -239,6 +244,9 @@ class WriteConnection(PostgresConnection):
 
         self._send()
         self._do(copied, sql)
+        if on_conflict:
+            self.run(f"INSERT INTO {table} ({names}) SELECT {names} FROM {into} {on_conflict}")
+            self.run(f"TRUNCATE {into}")
 
     def lock(self, names: Iterable[str], /) -> None:
         """Wait until no transaction beside this one holds one of these names, and lock them."""
@@ -248,18 +256,64 @@ class WriteConnection(PostgresConnection):
             (self._lock >> 32, slots),
         )
 
-    def renew(self, objects: Sequence[str], schema: Sequence[str], /) -> None:
-        """Make tables and SQL views anew, empty; readers see the old ones until the commit."""
-        for name in reversed(objects):
-            for (kind,) in self.execute(
-                "SELECT CASE relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END FROM pg_class "
-                "WHERE oid = to_regclass(?)",
-                (name,),
-            ):
-                self.run(f"DROP {kind} {name}")
-        for statement in schema:
+    @contextmanager
+    def renewed(self, tables: Sequence[Definition], /) -> Generator[None, None, None]:
+        """Lay out tables and SQL views anew, empty, and have the block fill them."""
+        # To drop the old ones at once would have readers wait, so temporary ones are filled first.
+        old: list[Definition] = []
+        for table in tables:
+            if self._kinds(self._schema, table):
+                old.append(table)
+            else:
+                self._create(table)
+        if not old:
+            yield
+            return
+        self.run(
+            "SELECT set_config('search_path', 'pg_temp, ' || quote_ident(?), true)", [self._schema]
+        )
+        for table in old:
+            self._define(table)
+        yield
+        self.run("SELECT set_config('search_path', quote_ident(?), true)", [self._schema])
+        for table in old:
+            self._take_over(table)
+
+    def _kinds(self, schema: str, table: Definition) -> dict[str, str]:
+        found = self.execute(
+            "SELECT name, relkind::text FROM unnest(?::text[]) AS name "
+            "JOIN pg_class c ON c.oid = to_regclass(quote_ident(?) || '.' || name)",
+            (list(table.objects), schema),
+        )
+        return dict(found)
+
+    def _define(self, table: Definition) -> None:
+        for statement in table.schema:
             for definition in dialect.definition(statement):
                 self.run(definition)
+
+    def _create(self, table: Definition) -> None:
+        self._define(table)
+        self.run(f"COMMENT ON TABLE {table.objects[0]} IS '{_mark(table)}'")
+
+    def _take_over(self, table: Definition) -> None:
+        kinds = self._kinds(self._schema, table)
+        first = table.objects[0]
+        ((mark,),) = self.execute("SELECT obj_description(to_regclass(?), 'pg_class')", (first,))
+        if mark == _mark(table) and len(kinds) == len(table.objects):
+            for name, kind in kinds.items():
+                if kind == "r":
+                    self.run(f"DELETE FROM {name}")
+        else:
+            for name in reversed(table.objects):
+                if name in kinds:
+                    self.run(f"DROP {_KINDS[kinds[name]]} {name}")
+            self._create(table)
+        filled = self._kinds("pg_temp", table)
+        for name in reversed(table.objects):
+            if filled[name] == "r":
+                self.run(f"INSERT INTO {name} SELECT * FROM pg_temp.{name}")
+            self.run(f"DROP {_KINDS[filled[name]]} pg_temp.{name}")
 
     def head(self) -> int:
         """Return the position of the last event, those of this transaction included."""
@@ -286,8 +340,19 @@ class WriteConnection(PostgresConnection):
                 self.raw.execute("SELECT pg_notify(%s, '')", (channel,))
 
 
+def _mark(table: Definition) -> str:
+    return f"refold, {hashlib.sha256(' '.join(table.schema).encode()).hexdigest()}"
+
+
 def _rows(cursor: Cursor) -> list[tuple[Any, ...]]:
-    return cursor.fetchall() if cursor.description else []
+    return cursor.fetchall() if cursor.pgresult and cursor.pgresult.nfields else []
+
+
+def _sets(cursor: Cursor) -> list[list[tuple[Any, ...]]]:
+    found = [_rows(cursor)]
+    while cursor.nextset():
+        found.append(_rows(cursor))
+    return found
 
 
 def _dicts(cursor: Cursor) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """The engine for several machines: one PostgreSQL, writers side by side."""
 
+import logging
 import os
 import random
 import threading
@@ -21,12 +22,16 @@ from eventstore.postgres.connection import PostgresConnection, WriteConnection
 from eventstore.postgres.heads import AloneHeads, BesideHeads, ServerHeads
 from eventstore.postgres.place import place_of
 from eventstore.postgres.prepare import prepare
+from eventstore.postgres.settled import Settled
 from eventstore.postgres.watch import PostgresWatch
 
 CONNECTIONS = 20
 """At most so many at once, for all threads of a store; subscriptions have one more each."""
 
 Pool = ConnectionPool[Raw]
+
+# What the pool has to say reaches the caller as an error; Python would print it besides.
+logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 # Pools of a process that this one was forked from: never used here, never closed.
 _inherited: list[Pool] = []
@@ -68,7 +73,7 @@ class PostgresEngine:
         self.name = self._place.name
         self.timeout = timeout
         self._clock = clock
-        self._unsettled = False
+        self._settled = Settled(self._place.lock)
         with connect(self._place, timeout) as raw:
             prepare(raw, self._place)
         self._begin_afresh()
@@ -155,7 +160,7 @@ class PostgresEngine:
         raw = self._take(time.monotonic() + self.timeout)
         self._local.writing = True
         try:
-            connection = WriteConnection(raw, self.name, self._place.lock)
+            connection = WriteConnection(raw, self._place)
             heads = (AloneHeads if alone else BesideHeads)(connection, self._clock)
             try:
                 connection.run("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
@@ -220,11 +225,11 @@ class PostgresEngine:
         """Lend a connection for reading; each statement sees the last commit."""
         deadline = time.monotonic() + self.timeout
         raw = self._take(deadline)
-        connection = PostgresConnection(raw, self.name, partial(self._replace, deadline=deadline))
+        replace = partial(self._replace, deadline=deadline)
+        connection = PostgresConnection(raw, self.name, self._settled, replace)
         try:
             yield connection
         finally:
-            self._unsettled = connection.unsettled
             self._give_back(connection.raw)
 
     @contextmanager
@@ -257,7 +262,7 @@ class PostgresEngine:
         watch = PostgresWatch(
             lambda: connect(self._place, self.timeout),
             self._place.channel,
-            lambda: self._unsettled,
+            self._settled,
             self.timeout,
         )
         self._watches.add(watch)

@@ -1,7 +1,7 @@
 """Where a store is: a server, a database, and a schema in it."""
 
 import hashlib
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import msgspec
 import psycopg
@@ -15,12 +15,14 @@ DEFAULT_SCHEMA = "refold"
 # a server is gone without a word; `SETTINGS` in connect.py has the server find that out of us.
 CONNECTION_DEFAULTS = {
     "connect_timeout": "10",
-    "keepalives_idle": "10",
+    "keepalives_idle": "5",
     "keepalives_interval": "5",
-    "keepalives_count": "3",
-    "tcp_user_timeout": "25000",
+    "keepalives_count": "2",
+    "tcp_user_timeout": "15000",
     "application_name": "refold",
 }
+
+SECRETS = ("password", "sslpassword")
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -52,11 +54,12 @@ def place_of(url: str) -> Place:
     """
     try:
         parts = urlsplit(url)
-        options = parse_qsl(parts.query, keep_blank_values=True)
-        schema = dict(options).get("schema", DEFAULT_SCHEMA)
-        others = [(name, value) for name, value in options if name != "schema"]
-        # libpq takes the URL as it is, percent signs and all.
-        dsn = urlunsplit(parts._replace(query=urlencode(others)))
+        options = [(option.partition("=")[0], option) for option in parts.query.split("&")]
+        schemas = [option.partition("=")[2] for name, option in options if name == "schema"]
+        schema = unquote(schemas[-1]) if schemas else DEFAULT_SCHEMA
+        # All else goes to libpq as it is.
+        others = "&".join(option for name, option in options if name != "schema")
+        dsn = urlunsplit(parts._replace(query=others))
         given = {name: str(value) for name, value in conninfo_to_dict(dsn).items()}
         conninfo = make_conninfo("", **{**CONNECTION_DEFAULTS, **given})
     except (psycopg.Error, ValueError) as error:
@@ -64,8 +67,6 @@ def place_of(url: str) -> Place:
     if not schema or "\0" in schema or len(schema.encode()) > 63:
         raise NotAStore(f"schema {schema!r} is no name: pass 1 to 63 bytes of text")
     user, at, host = parts.netloc.rpartition("@")
-    shown = [(name, value) for name, value in options if name not in ("password", "sslpassword")]
-    name = urlunsplit(
-        parts._replace(netloc=f"{user.split(':')[0]}{at}{host}", query=urlencode(shown))
-    )
+    shown = "&".join(option for name, option in options if name not in SECRETS)
+    name = urlunsplit(parts._replace(netloc=f"{user.split(':')[0]}{at}{host}", query=shown))
     return Place(conninfo, schema, name)

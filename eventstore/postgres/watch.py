@@ -13,6 +13,7 @@ from psycopg import sql
 
 from eventstore.errors import StoreUnreachable
 from eventstore.postgres.connect import Raw
+from eventstore.postgres.settled import Settled
 
 AGAIN = 0.02  # seconds until another look, while an event waits for one below it
 RETRY = 0.1  # seconds between attempts to reach a server that does not answer
@@ -27,7 +28,7 @@ class PostgresWatch:
     Args:
         connect: opens a connection.
         channel: where commits are announced.
-        unsettled: whether the last look at the log saw events that cannot be given yet.
+        settled: whether the last look at the log saw events that cannot be given yet.
         timeout: seconds to try to reach a server that does not answer.
     """
 
@@ -35,12 +36,12 @@ class PostgresWatch:
         self,
         connect: Callable[[], Raw],
         channel: str,
-        unsettled: Callable[[], bool],
+        settled: Settled,
         timeout: float,
     ) -> None:
         self._connect = connect
         self._channel = channel
-        self._unsettled = unsettled
+        self._settled = settled
         self._timeout = timeout
         self._raw: Raw | None = None
         self._pid = os.getpid()
@@ -105,7 +106,7 @@ class PostgresWatch:
     def _patience(self, deadline: float) -> tuple[float, bool]:
         left = max(0.0, deadline - time.monotonic())
         # Whoever holds a lower position back may end without a word: a killed process does.
-        short = self._unsettled() and left > AGAIN
+        short = self._settled.waiting and left > AGAIN
         return (AGAIN if short else left), short
 
     def _listening(self) -> Raw | None:

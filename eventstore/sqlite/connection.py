@@ -1,11 +1,12 @@
 """A connection to an SQLite file whose errors are `DBException`s."""
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from eventstore import errors
-from eventstore.engine import Values
+from eventstore.engine import Definition, Values
 
 _ERRORS: dict[int, tuple[type[errors.DBException], str]] = {
     sqlite3.SQLITE_FULL: (errors.StoreFull, "the disk is full: make room and try again"),
@@ -108,21 +109,30 @@ class SqliteConnection:
         except FAILURES as error:
             fail(self._name, error, sql)
 
-    def insert(self, table: str, columns: Sequence[str], rows: Sequence[Values], /) -> None:
-        """Insert rows that are new, in bulk."""
+    def insert(
+        self, table: str, columns: Sequence[str], rows: Sequence[Values], on_conflict: str = "", /
+    ) -> None:
+        """Insert rows in bulk."""
         marks = ", ".join("?" * len(columns))
-        self.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", rows)
+        self.executemany(
+            f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks}) {on_conflict}", rows
+        )
 
     def lock(self, names: Iterable[str], /) -> None:
         """Do nothing: here every writer is alone."""
 
-    def renew(self, objects: Sequence[str], schema: Sequence[str], /) -> None:
-        """Make tables and SQL views anew, empty; readers see the old ones until the commit."""
-        for name in objects:
-            for (kind,) in self.execute("SELECT type FROM sqlite_master WHERE name = ?", (name,)):
-                self.execute(f"DROP {kind} {name}")
-        for statement in schema:
-            self.execute(statement)
+    @contextmanager
+    def renewed(self, tables: Sequence[Definition], /) -> Generator[None, None, None]:
+        """Lay out tables and SQL views anew, empty, and have the block fill them."""
+        for objects, schema in tables:
+            for name in objects:
+                for (kind,) in self.execute(
+                    "SELECT type FROM sqlite_master WHERE name = ?", (name,)
+                ):
+                    self.execute(f"DROP {kind} {name}")
+            for statement in schema:
+                self.execute(statement)
+        yield
 
     def head(self) -> int:
         """Return the position of the last event: here they are committed in order."""

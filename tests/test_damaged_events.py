@@ -1,19 +1,11 @@
-"""Events that were damaged in the file."""
-
-from pathlib import Path
+"""Events that were damaged in the database."""
 
 import pytest
-from raw_sqlite import raw
+from raw import raw
 
 from eventstore import DamagedEvent, EventStore
 from eventstore.events import RunProgressed
 from refold import RfDb
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> str:
-    return str(tmp_path / "store.db")
-
 
 DAMAGE = {
     "no JSON": '{"run_id":1,"current_chu',
@@ -26,8 +18,9 @@ DAMAGE = {
 
 def damage(place: str, position: int, data: str) -> None:
     with raw(place) as connection:
-        connection.execute("DROP TRIGGER events_are_never_updated")
-        connection.execute("UPDATE events SET data = ? WHERE position = ?", (data, position))
+        of_the_table = " ON events" if "://" in place else ""
+        connection.execute(f"DROP TRIGGER events_are_never_updated{of_the_table}")
+        connection.execute(f"UPDATE events SET data = '{data}' WHERE position = {position}")
 
 
 @pytest.mark.parametrize("data", DAMAGE.values(), ids=DAMAGE.keys())

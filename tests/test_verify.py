@@ -1,18 +1,11 @@
-"""Views that somebody changed in the file: they are found out, and folded again."""
-
-from pathlib import Path
+"""Views that somebody changed in the database: they are found out, and folded again."""
 
 import pytest
-from raw_sqlite import raw
+from raw import raw
 from tables import tables
 
 from projections import ALL
 from refold import RFDatabase, RfDb
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> str:
-    return str(tmp_path / "store.db")
 
 
 @pytest.fixture
@@ -99,8 +92,9 @@ def test_views_that_were_dropped_are_there_again_when_opened(filled: RfDb, place
     before = repr(tables(filled))
     filled.close()
     with raw(place) as connection:
-        for kind, name in connection.execute("SELECT type, name FROM sqlite_master").fetchall():
-            if name in [name for view in ALL for name in view.objects]:
+        for view in ALL:
+            for name in reversed(view.objects):
+                kind = "TABLE" if name == view.table else "VIEW"
                 connection.execute(f"DROP {kind} {name}")
         connection.execute("DELETE FROM projections")
     with RfDb(place) as db:
@@ -122,11 +116,24 @@ def test_views_of_an_older_version_are_rebuilt_under_an_open_store(
     assert filled.verify() == []
 
 
-def test_a_rebuild_makes_the_same_schema(filled: RfDb, place: str) -> None:
-    def schema() -> list[tuple[str, str]]:
+SCHEMA = {
+    "sqlite": "SELECT name, sql FROM sqlite_master ORDER BY name",
+    "postgres": """
+        SELECT relname, attname, format_type(atttypid, atttypmod), attnotnull, attcollation,
+               CASE WHEN relkind = 'i' THEN pg_get_indexdef(pg_class.oid) END,
+               CASE WHEN relkind = 'v' THEN pg_get_viewdef(pg_class.oid) END
+        FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid
+        WHERE relnamespace = current_schema()::regnamespace AND attnum > 0
+        ORDER BY relname, attnum""",
+}
+
+
+def test_a_rebuild_makes_the_same_schema(filled: RfDb, place: str, engine: str) -> None:
+    def schema() -> list[tuple[object, ...]]:
         with raw(place) as connection:
-            return connection.execute("SELECT name, sql FROM sqlite_master ORDER BY 1").fetchall()
+            return connection.execute(SCHEMA[engine]).fetchall()
 
     before = schema()
+    assert {"events", "runs", "runs_folded"} <= {row[0] for row in before}
     filled.rebuild()
     assert schema() == before

@@ -1,0 +1,835 @@
+"""Servers killed, lines cut, answers lost: a command happens once, and errors are DBExceptions."""
+
+import asyncio
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import count, islice
+from typing import Any
+
+import psycopg
+import pytest
+from children import Child, Parent
+from postgres import PostgresServer
+from proxy import Held, Proxy
+from psycopg import sql
+
+from eventstore import Event, EventStore, Id, Recorded, open_store
+from projections import Row, View
+from refold import (
+    AsyncRfDb,
+    ConnectionLost,
+    DBException,
+    OutcomeUnknown,
+    RFDatabase,
+    RfDb,
+    StoreBusy,
+    StoreUnreachable,
+)
+
+COMMIT = r"\bCOMMIT\b"
+
+
+class Noted(Event, frozen=True):
+    of: Id
+    n: int
+
+    @property
+    def stream(self) -> str:
+        return f"notes-{self.of}"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    """A server that a test may kill, if it starts it again."""
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def postgres_url(server: PostgresServer) -> str:
+    """Have the fixtures of all tests use that one."""
+    return server.url()
+
+
+@contextmanager
+def down(server: PostgresServer) -> Iterator[None]:
+    """Have the server killed, and started again after the block."""
+    server.kill()
+    try:
+        yield
+    finally:
+        server.start()
+
+
+@pytest.fixture
+def proxy(server: PostgresServer) -> Iterator[Proxy]:
+    with Proxy(server.listen, server.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def far(db: RfDb, place: str, proxy: Proxy) -> Iterator[RfDb]:
+    """The store of `db`, by way of the proxy; it has a run and something to do."""
+    db.create_experiment("digits")
+    db.create_run(1, config_leaf={"lr": 0.1})
+    db.create_worker_task(1, 0, 0)
+    with RfDb(proxy.url(place)) as far:
+        yield far
+
+
+def notes(count: int) -> list[Noted]:
+    return [Noted(1, n) for n in range(count)]
+
+
+def positions(events: Iterator[Recorded] | list[Recorded]) -> list[int]:
+    return [recorded.position for recorded in events]
+
+
+def happened(db: RfDb, after: int) -> dict[str, int]:
+    return dict(Counter(recorded.type for recorded in db.store.read(after)))
+
+
+# --- a line that is cut in the middle of COMMIT ----------------------------------------------
+
+
+def never_arrives(proxy: Proxy, held: Held) -> None:
+    held.cut()
+
+
+def arrives_late(proxy: Proxy, held: Held) -> None:
+    """The client is cut off and asks what became of it, before it has come to anything."""
+    _asked_in_vain(proxy, held)
+    held.go_on()
+
+
+def gets_lost_late(proxy: Proxy, held: Held) -> None:
+    _asked_in_vain(proxy, held)
+    held.drop()
+
+
+def _asked_in_vain(proxy: Proxy, held: Held) -> None:
+    asked, again = proxy.hold("pg_xact_status"), proxy.hold("pg_xact_status")
+    held.cut_client()
+    for each in (asked, again):
+        each.wait()
+        each.go_on()
+
+
+def answer_gets_lost(proxy: Proxy, held: Held) -> None:
+    held.cut()
+
+
+CUTS = [
+    pytest.param(Proxy.hold, COMMIT, never_arrives, id="never arrives"),
+    pytest.param(Proxy.hold, COMMIT, gets_lost_late, id="gets lost late"),
+    pytest.param(Proxy.hold, COMMIT, arrives_late, id="arrives late"),
+    pytest.param(Proxy.hold_answer, "^COMMIT$", answer_gets_lost, id="answer gets lost"),
+]
+HAPPENED = {arrives_late, answer_gets_lost}
+
+
+COMMANDS: dict[str, tuple[Callable[[RfDb], Any], dict[str, int]]] = {
+    "command": (lambda db: db.set_run_progress(1, 1, 0), {"RunProgressed": 1}),
+    "new id": (lambda db: db.create_run(1, config_leaf={}), {"RunCreated": 1}),
+    "command id": (lambda db: db.request_stop(1, command_id="stop"), {"StopRequested": 1}),
+    "alone": (lambda db: db.reset_experiment_states(), {"ExperimentStatesReset": 1}),
+    "append": (lambda db: db.append(*notes(3)), {"Noted": 3}),
+    "append with id": (lambda db: db.append(*notes(3), command_id="notes"), {"Noted": 3}),
+    "bulk": (lambda db: db.append(*notes(2_000)), {"Noted": 2_000}),
+}
+
+
+@pytest.mark.parametrize(("hold", "pattern", "cut"), CUTS)
+@pytest.mark.parametrize(("call", "events"), COMMANDS.values(), ids=COMMANDS)
+def test_a_command_whose_commit_is_cut_happens_once(
+    db: RfDb,
+    far: RfDb,
+    proxy: Proxy,
+    hold: Callable[[Proxy, str], Held],
+    pattern: str,
+    cut: Callable[[Proxy, Held], None],
+    call: Callable[[RfDb], Any],
+    events: dict[str, int],
+) -> None:
+    head = db.store.head()
+    with ThreadPoolExecutor(1) as pool:
+        held = hold(proxy, pattern)
+        called = pool.submit(call, far)
+        held.wait()
+        cut(proxy, held)
+        result = called.result()
+    assert happened(db, head) == events
+    if isinstance(result, list):
+        assert result == list(db.store.read(head))
+    assert db.verify() == []
+
+
+def batch(db: RfDb) -> list[int]:
+    with db.batch():
+        db.set_run_progress(1, 1, 0)
+        return [db.create_run(1, config_leaf={"n": n}) for n in range(2)]
+
+
+@pytest.mark.parametrize(("hold", "pattern", "cut"), CUTS)
+def test_a_batch_whose_commit_is_cut_happens_or_raises(
+    db: RfDb,
+    far: RfDb,
+    proxy: Proxy,
+    hold: Callable[[Proxy, str], Held],
+    pattern: str,
+    cut: Callable[[Proxy, Held], None],
+) -> None:
+    head = db.store.head()
+    with ThreadPoolExecutor(1) as pool:
+        held = hold(proxy, pattern)
+        called = pool.submit(batch, far)
+        held.wait()
+        cut(proxy, held)
+        if cut in HAPPENED:
+            assert called.result() == [2, 3]
+            assert happened(db, head) == {"RunProgressed": 1, "RunCreated": 2}
+        else:
+            with pytest.raises(ConnectionLost, match="try again"):
+                called.result()
+            assert db.store.head() == head
+    assert db.verify() == []
+    assert batch(far) == ([4, 5] if cut in HAPPENED else [2, 3])
+
+
+@pytest.mark.parametrize(
+    ("hold", "pattern"), [(Proxy.hold, COMMIT), (Proxy.hold_answer, "^COMMIT$")]
+)
+def test_a_command_whose_server_is_killed_in_its_commit_happens_once(
+    server: PostgresServer,
+    db: RfDb,
+    far: RfDb,
+    proxy: Proxy,
+    hold: Callable[[Proxy, str], Held],
+    pattern: str,
+) -> None:
+    head = db.store.head()
+    with ThreadPoolExecutor(1) as pool:
+        held = hold(proxy, pattern)
+        called = pool.submit(far.create_run, 1, config_leaf={})
+        held.wait()
+        with down(server):
+            held.cut()
+        assert called.result() == 2
+    assert happened(db, head) == {"RunCreated": 1}
+    assert db.verify() == []
+
+
+@pytest.mark.parametrize("statement", ["BEGIN", "runs", "streams", "events"])
+def test_a_line_that_is_cut_before_the_commit(
+    db: RfDb, far: RfDb, proxy: Proxy, statement: str
+) -> None:
+    head = db.store.head()
+    with ThreadPoolExecutor(1) as pool:
+        held = proxy.hold(rf"\b{statement}\b")
+        called = pool.submit(far.update_run_metrics, 1, {"loss": 0.5})
+        held.cut()
+        called.result()
+    assert happened(db, head) == {"RunMetricsRecorded": 1}
+    assert db.verify() == []
+
+
+# --- when nobody can be asked ----------------------------------------------------------------
+
+
+@pytest.fixture
+def impatient(far: RfDb, place: str, proxy: Proxy) -> Iterator[RfDb]:
+    """The same by way of the proxy, for at most a second."""
+    with RfDb(proxy.url(place), timeout=1) as impatient:
+        yield impatient
+
+
+def check_told(error: DBException, server: PostgresServer, *fragments: str) -> None:
+    """The text names the store and says what to do, without the password."""
+    text = str(error)
+    missing = [part for part in ("postgresql://refold@", *fragments) if part not in text]
+    assert not missing, f"{missing} is not in {text!r}"
+    assert server.password not in text
+
+
+@pytest.mark.parametrize("call", [lambda db: db.create_run(1, config_leaf={}), batch])
+@pytest.mark.parametrize(
+    ("hold", "pattern", "events"), [(Proxy.hold, COMMIT, 0), (Proxy.hold_answer, "^COMMIT$", 1)]
+)
+def test_an_outcome_that_nobody_knows(
+    server: PostgresServer,
+    db: RfDb,
+    impatient: RfDb,
+    proxy: Proxy,
+    hold: Callable[[Proxy, str], Held],
+    pattern: str,
+    events: int,
+    call: Callable[[RfDb], Any],
+) -> None:
+    head = db.store.head()
+    with ThreadPoolExecutor(1) as pool:
+        held = hold(proxy, pattern)
+        called = pool.submit(call, impatient)
+        held.wait()
+        with down(server):
+            held.cut()
+            with pytest.raises(OutcomeUnknown) as caught:
+                called.result()
+        check_told(caught.value, server, "look whether event", "command id")
+    assert (db.store.head() > head) == bool(events)
+    assert db.verify() == []
+    assert impatient.set_run_progress(1, 7, 0) is None
+    assert db.get_run(1)["current_chunk"] == 7
+
+
+@pytest.fixture
+def account(postgres_url: str) -> Iterator[Callable[[str], None]]:
+    """An account `worker` of the server; yields a function that alters it."""
+    with psycopg.connect(postgres_url, autocommit=True) as admin:
+
+        def alter(change: str) -> None:
+            admin.execute(sql.SQL("ALTER ROLE worker {}").format(sql.SQL(change)))
+
+        admin.execute("CREATE ROLE worker LOGIN PASSWORD 'work' IN ROLE refold")
+        admin.execute("GRANT ALL ON DATABASE postgres TO worker")
+        yield alter
+        admin.execute("REASSIGN OWNED BY worker TO refold")
+        admin.execute("DROP OWNED BY worker")
+        admin.execute("DROP ROLE worker")
+
+
+@pytest.mark.parametrize("change", ["NOLOGIN", "CONNECTION LIMIT 0", "PASSWORD 'another'"])
+def test_an_outcome_that_nobody_may_ask_for(
+    server: PostgresServer,
+    place: str,
+    proxy: Proxy,
+    account: Callable[[str], None],
+    change: str,
+) -> None:
+    """Whoever is refused now may have been served before: nothing says that it did not happen."""
+    url = server.url(user="worker", password="work") + "?" + place.partition("?")[2]
+    with ThreadPoolExecutor(1) as pool, RfDb(proxy.url(url), timeout=1) as db:
+        held = proxy.hold_answer("^COMMIT$")
+        called = pool.submit(db.create_experiment, "digits")
+        held.wait()
+        account(change)
+        held.cut()
+        proxy.cut()
+        with pytest.raises(OutcomeUnknown, match="look whether event"):
+            called.result()
+
+
+# --- a server that stays down ----------------------------------------------------------------
+
+
+def read_all(db: RfDb) -> list[Recorded]:
+    return list(db.store.read())
+
+
+def snapshot(db: RfDb) -> int:
+    with db.store.snapshot():
+        return len(read_all(db)) - db.store.head()
+
+
+def subscribe(db: RfDb) -> list[int]:
+    with db.subscribe() as events:
+        return positions(islice(events, 3))
+
+
+CALLS: dict[str, Callable[[RfDb], Any]] = {
+    "command": lambda db: db.set_run_progress(1, random.randrange(2**32), 0),
+    "append": lambda db: db.append(Noted(1, 1)),
+    "batch": batch,
+    "get": lambda db: db.get_run(1),
+    "query": lambda db: db.db.execute("SELECT * FROM runs"),
+    "head": lambda db: db.store.head(),
+    "read": read_all,
+    "stream": lambda db: list(db.store.read(stream="run-1", backwards=True)),
+    "payload": lambda db: db.get_payload(db.put_payload({"weights": b"1"})),
+    "snapshot": snapshot,
+    "verify": lambda db: db.verify(),
+    "rebuild": lambda db: db.rebuild(),
+    "subscribe": subscribe,
+}
+
+
+def test_a_server_that_stays_down_and_comes_back(server: PostgresServer, impatient: RfDb) -> None:
+    with down(server):
+        for name, call in CALLS.items():
+            with pytest.raises(DBException) as caught:
+                call(impatient)
+            assert caught.type is StoreUnreachable, name
+            check_told(caught.value, server, "check the host and the port")
+    for call in CALLS.values():
+        call(impatient)
+    assert impatient.verify() == []
+
+
+def test_a_server_is_not_there_yet_when_a_store_is_opened(
+    server: PostgresServer, place: str
+) -> None:
+    with down(server), pytest.raises(StoreUnreachable) as caught:
+        RfDb(place, timeout=1)
+    check_told(caught.value, server, "check the host and the port")
+    with RfDb(place) as db:
+        assert db.create_experiment("digits") == 1
+
+
+def test_all_connections_of_a_store_are_in_use(impatient: RfDb) -> None:
+    with ExitStack() as stack:
+        for _ in range(20):
+            stack.enter_context(impatient.store.engine.read())
+        with pytest.raises(StoreBusy, match="open another store, or use fewer threads"):
+            impatient.get_run(1)
+    assert impatient.get_run(1)["run_id"] == 1
+
+
+# --- between two calls -----------------------------------------------------------------------
+
+
+def restart(server: PostgresServer) -> None:
+    server.restart()
+
+
+def terminate(server: PostgresServer) -> None:
+    """Have an administrator end all sessions of clients."""
+    with psycopg.connect(server.url()) as admin:
+        admin.execute(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
+            "WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        )
+
+
+@pytest.mark.parametrize("interrupt", [restart, terminate])
+def test_between_two_calls(
+    server: PostgresServer,
+    far: RfDb,
+    interrupt: Callable[[PostgresServer], None],
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    for call in CALLS.values():
+        with ExitStack() as stack:  # so many idle connections then
+            for _ in range(3):
+                stack.enter_context(far.store.engine.read())
+        interrupt(server)
+        call(far)
+    assert far.verify() == []
+    assert "".join(capfd.readouterr()) == ""
+    assert server.password not in caplog.text
+
+
+@pytest.mark.parametrize("interrupt", [restart, terminate])
+def test_between_two_calls_that_are_awaited(
+    server: PostgresServer, place: str, interrupt: Callable[[PostgresServer], None]
+) -> None:
+    async def call() -> None:
+        async with AsyncRfDb(place) as db:
+            await db.create_experiment("digits")
+            for n in range(1, 4):
+                await asyncio.to_thread(interrupt, server)
+                assert await db.create_run(1, config_leaf={}) == 2 * n - 1
+                await asyncio.to_thread(interrupt, server)
+                async with db.batch():
+                    assert await db.create_run(1, config_leaf={}) == 2 * n
+                await asyncio.to_thread(interrupt, server)
+                assert (await db.get_run(2 * n))["run_id"] == 2 * n
+
+    asyncio.run(call())
+
+
+# --- within a block --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("caught", [False, True], ids=["raised", "caught inside"])
+def test_a_batch_that_is_interrupted_leaves_nothing(
+    server: PostgresServer, far: RfDb, db: RfDb, caught: bool
+) -> None:
+    head = db.store.head()
+
+    def interrupted() -> None:
+        with far.batch():
+            far.set_run_progress(1, 1, 0)
+            assert far.get_run(1)["current_chunk"] == 1
+            terminate(server)
+            with suppress(DBException) if caught else ExitStack():
+                far.get_run(1)
+
+    with pytest.raises(DBException):
+        interrupted()
+    assert db.store.head() == head
+    assert batch(far) == [2, 3]
+    assert db.verify() == []
+
+
+TROUBLES: dict[str, Callable[[RfDb], object]] = {
+    "a query with an error": lambda db: db.db.execute("SELECT 1/0"),
+    "a query of nothing": lambda db: db.db.execute("SELECT * FROM nothing"),
+    "a query with wrong parameters": lambda db: db.db.execute("SELECT ?::int", ("x",)),
+    "a query that writes": lambda db: db.db.execute("DELETE FROM runs"),
+    "a key of a wrong type": lambda db: db.get_run("x"),  # type: ignore[arg-type]
+    "a key out of range": lambda db: db.get_run(2**63),
+    "a stream of a wrong type": lambda db: db.store.version(object()),  # type: ignore[arg-type]
+    "a command that is refused": lambda db: db.set_run_status(1, "COMPLETED"),
+    "a run that is not there": lambda db: db.set_run_progress(99, 1, 0),
+    "a payload that is not there": lambda db: db.get_payload("x"),
+    "a digest that is no text": lambda db: db.store.get_payload("\0"),
+}
+
+
+@pytest.mark.parametrize("trouble", TROUBLES.values(), ids=TROUBLES)
+def test_an_error_caught_in_a_batch_costs_all_of_it_or_nothing(
+    far: RfDb, db: RfDb, trouble: Callable[[RfDb], object]
+) -> None:
+    """PostgreSQL takes a COMMIT after an error for a ROLLBACK, and says so in passing."""
+    head = db.store.head()
+    kept = {"RunProgressed": 2}
+
+    def troubled() -> None:
+        with far.batch():
+            far.set_run_progress(1, 1, 0)
+            assert far.get_run(1)["current_chunk"] == 1
+            with pytest.raises(DBException):
+                trouble(far)
+            far.set_run_progress(1, 2, 0)
+
+    try:
+        troubled()
+    except DBException:
+        kept = {}
+    assert happened(db, head) == kept
+    assert db.verify() == []
+
+
+def test_an_error_of_the_server_caught_in_a_batch_costs_all_of_it(
+    impatient: RfDb, db: RfDb, place: str
+) -> None:
+    head = db.store.head()
+
+    def troubled() -> None:
+        with impatient.batch():
+            impatient.set_run_progress(1, 1, 0)
+            assert impatient.get_run(1)["current_chunk"] == 1
+            with suppress(StoreBusy):  # somebody else has locked the table
+                impatient.get_worker_tasks()
+
+    url, _, schema = place.rpartition("?schema=")
+    with psycopg.connect(url) as admin:
+        table = sql.Identifier(schema, "worker_task")
+        admin.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(table))
+        with pytest.raises(DBException, match="begin anew"):
+            troubled()
+    assert db.store.head() == head
+    assert db.verify() == []
+
+
+def test_a_snapshot_that_is_interrupted(server: PostgresServer, far: RfDb) -> None:
+    def interrupted() -> None:
+        with far.store.snapshot():
+            far.get_run(1)
+            terminate(server)
+            far.get_run(1)
+
+    with pytest.raises(ConnectionLost, match="try again"):
+        interrupted()
+    assert snapshot(far) == 0
+
+
+class Sum(Row, frozen=True, kw_only=False):
+    of: int
+    sum: int
+
+
+def sums(version: int, added: Callable[[Noted], None]) -> View[Any]:
+    def add(row: Sum | None, event: Noted) -> Sum:
+        added(event)
+        return Sum(event.of, event.n + (0 if row is None else row.sum))
+
+    view = View("sums", Sum, version=version)
+    view.put_by(Noted, add, key=lambda event: event.of)
+    return view
+
+
+@pytest.mark.parametrize("interrupt", [restart, terminate])
+def test_a_rebuild_that_is_interrupted_changes_nothing(
+    server: PostgresServer, place: str, interrupt: Callable[[PostgresServer], None]
+) -> None:
+    with RfDb(place, projections=[sums(1, lambda _: None)]) as db:
+        db.append(*notes(100))
+        before = db.db.execute("SELECT * FROM sums")
+        chances = iter([interrupt])
+
+        def added(event: Noted) -> None:
+            if event.n == 50:
+                next(chances, lambda _: None)(server)
+
+        with suppress(ConnectionLost):
+            RfDb(place, projections=[sums(2, added)]).close()
+        assert next(chances, None) is None
+        if db.db.execute("SELECT version FROM projections WHERE name = 'sums'") == [{"version": 1}]:
+            assert db.db.execute("SELECT * FROM sums") == before
+    with RfDb(place, projections=[sums(2, added)]) as db:
+        assert [row["sum"] for row in db.db.execute("SELECT * FROM sums")] == [sum(range(100))]
+        assert db.verify() == []
+
+
+# --- subscriptions ---------------------------------------------------------------------------
+
+
+def listeners(server: PostgresServer) -> None:
+    """End the sessions that subscriptions wait on, and no others."""
+    with psycopg.connect(server.url()) as admin:
+        ended = admin.execute(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
+            "WHERE query LIKE 'LISTEN%'"
+        ).fetchall()
+        assert ended
+
+
+def kill(server: PostgresServer) -> None:
+    server.kill()
+    server.start()
+
+
+INTERRUPTIONS = [restart, kill, terminate, listeners]
+
+
+@pytest.mark.parametrize("interrupt", INTERRUPTIONS)
+def test_a_subscription_that_is_interrupted_while_it_waits(
+    server: PostgresServer, store: EventStore, interrupt: Callable[[PostgresServer], None]
+) -> None:
+    seen: list[int] = []
+    with ThreadPoolExecutor(1) as pool, store.subscribe() as events:
+        for _ in range(3):
+            store.append(None, notes(2))
+            seen += positions(islice(events, 2))
+            following = pool.submit(lambda: positions(islice(events, 2)))
+            interrupt(server)
+            store.append(None, notes(2))
+            seen += following.result()
+        assert seen == positions(store.read())
+
+
+@pytest.mark.parametrize("interrupt", INTERRUPTIONS)
+def test_a_subscription_that_is_interrupted_while_nobody_waits(
+    server: PostgresServer, store: EventStore, interrupt: Callable[[PostgresServer], None]
+) -> None:
+    seen: list[int] = []
+    with store.subscribe() as events:
+        for _ in range(3):
+            store.append(None, notes(2))
+            seen += positions(islice(events, 2))
+            interrupt(server)
+            assert events.wait(0.0) == []
+            interrupt_again = store.append(None, notes(2))
+            seen += positions(islice(events, 1))
+            interrupt(server)
+            seen += positions(islice(events, 1))
+            assert seen[-2:] == positions(interrupt_again)
+        assert seen == positions(store.read())
+
+
+@pytest.mark.parametrize("interrupt", INTERRUPTIONS)
+@pytest.mark.parametrize("waiting", [False, True], ids=["between", "waiting"])
+def test_a_subscription_that_is_awaited_and_interrupted(
+    server: PostgresServer,
+    store: EventStore,
+    interrupt: Callable[[PostgresServer], None],
+    waiting: bool,
+) -> None:
+    async def follow() -> None:
+        seen: list[int] = []
+        async with store.subscribe() as events:
+            for _ in range(3):
+                store.append(None, notes(1))
+                seen.append((await anext(events)).position)
+                following = asyncio.ensure_future(anext(events)) if waiting else None
+                await asyncio.sleep(0)  # let it begin to wait
+                await asyncio.to_thread(interrupt, server)
+                store.append(None, notes(1))
+                seen.append((await (following or anext(events))).position)
+        assert seen == positions(store.read())
+
+    asyncio.run(follow())
+
+
+def test_what_is_appended_while_a_subscription_is_cut_off(
+    server: PostgresServer, store: EventStore, place: str, proxy: Proxy
+) -> None:
+    with (
+        ThreadPoolExecutor(1) as pool,
+        open_store(proxy.url(place)) as far,
+        far.subscribe() as events,
+    ):
+        for moment in ("hold", "hold_answer"):
+            [recorded] = store.append(None, notes(1))
+            assert next(events) == recorded
+            held = getattr(proxy, moment)("LISTEN")
+            proxy.cut()
+            following = pool.submit(lambda: positions(islice(events, 2)))
+            held.wait()
+            appended = positions(store.append(None, notes(2)))
+            held.go_on()
+            assert following.result() == appended
+
+
+def test_a_subscription_goes_on_after_an_error(
+    server: PostgresServer, impatient: RfDb, db: RfDb
+) -> None:
+    with impatient.subscribe(after=None) as events:
+        [recorded] = db.append(Noted(1, 1))
+        assert next(events) == recorded
+        with down(server), pytest.raises(StoreUnreachable) as caught:
+            next(events)
+        check_told(caught.value, server, "check the host and the port")
+        appended = db.append(*notes(3))
+        assert list(islice(events, 3)) == appended
+
+    async def follow() -> None:
+        async with impatient.subscribe(after=appended[0].position) as events:
+            assert await anext(events) == appended[1]
+            assert await anext(events) == appended[2]
+            with down(server), pytest.raises(StoreUnreachable):
+                await anext(events)
+            [recorded] = db.append(Noted(1, 1))
+            assert await anext(events) == recorded
+
+    asyncio.run(follow())
+
+
+# --- killed under load -----------------------------------------------------------------------
+
+
+def act(db: RfDb, evals: RFDatabase, run_id: int, n: int) -> tuple[str, int]:
+    """Carry out the nth command of a writer; return what becomes of it and how many events."""
+    about = {"correlation": f"{run_id} {n}"}
+    match n % 6:
+        case 0:
+            db.set_run_progress(run_id, n + 1, 0, **about)
+            return "RunProgressed", 1
+        case 1:
+            db.create_run(1, config_leaf={"n": n}, **about)
+            return "RunCreated", 1
+        case 2:
+            db.append(*[Noted(run_id, n) for _ in range(150 if n % 4 else 2)], **about)
+            return "Noted", 150 if n % 4 else 2
+        case 3:
+            db.request_stop(run_id, command_id=about["correlation"], **about)
+            return "StopRequested", 1
+        case 4:
+            evals.create_context(f"{run_id} {n}", **about)
+            return "ContextCreated", 1
+        case _:
+            db.update_run_metrics(run_id, {"n": n}, **about)
+            return "RunMetricsRecorded", 1
+
+
+def write(parent: Parent, place: str, commands: int) -> None:
+    """Carry out commands; tell of each before and after, and of any error."""
+    with RfDb(place, timeout=120) as db, RFDatabase(place, timeout=120) as evals:
+        run_id = db.create_run(1, config_leaf={})
+        parent.tell(run_id)
+        parent.hear()
+        for n in range(commands):
+            try:
+                done = act(db, evals, run_id, n)
+            except DBException as error:
+                parent.tell((n, repr(error)))
+            else:
+                parent.tell((n, done))
+
+
+def killed_under_load(
+    server: PostgresServer, place: str, writers: int, commands: int, kills: int
+) -> None:
+    chance = random.Random()
+    acknowledged: dict[tuple[int, int], Any] = {}
+    arrived = threading.Condition()
+
+    def hear(child: Child, run_id: int) -> None:
+        with suppress(EOFError):
+            while True:
+                told = child.hear()
+                if told is None:
+                    return
+                with arrived:
+                    acknowledged[run_id, told[0]] = told[1]
+                    arrived.notify_all()
+
+    with RfDb(place) as db:
+        db.create_experiment("killed")
+        with ExitStack() as stack, ThreadPoolExecutor(writers) as pool:
+            children = [stack.enter_context(Child(write, place, commands)) for _ in range(writers)]
+            run_ids = [child.hear() for child in children]
+            hearing = [pool.submit(hear, *each) for each in zip(children, run_ids, strict=True)]
+            for child in children:
+                child.tell("go")
+            for n in range(kills):
+                enough = (n + chance.random()) * writers * commands / kills
+                with arrived:
+                    assert arrived.wait_for(lambda: len(acknowledged) >= enough, 60)  # noqa: B023
+                server.kill()
+                server.start()
+            for each in hearing:
+                each.result()
+        assert len(acknowledged) == writers * commands
+        assert [told for told in acknowledged.values() if isinstance(told, str)] == []
+        found = Counter[tuple[str, str]]()
+        for recorded in db.store.read():
+            if recorded.metadata.correlation is not None:
+                found[recorded.metadata.correlation, recorded.type] += 1
+        assert found == {
+            (f"{run_id} {n}", kind): events for (run_id, n), (kind, events) in acknowledged.items()
+        }
+        assert db.verify() == []
+
+
+def test_a_server_is_killed_under_load(server: PostgresServer, place: str) -> None:
+    killed_under_load(server, place, writers=3, commands=150, kills=4)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(0)
+def test_a_server_is_killed_a_hundred_times(
+    server: PostgresServer, new_place: Callable[[], str]
+) -> None:
+    for _ in range(4):
+        killed_under_load(server, new_place(), writers=6, commands=1_500, kills=25)
+
+
+def write_impatiently(parent: Parent, place: str) -> None:
+    """Carry out commands for ever with hardly any patience; tell what came of each."""
+    with RfDb(place, timeout=0.05) as db:
+        for n in count():
+            try:
+                db.append(Noted(1, n))
+            except OutcomeUnknown:
+                parent.tell((n, None))
+            except DBException:
+                parent.tell((n, False))
+            else:
+                parent.tell((n, True))
+
+
+def test_the_impatient_are_told_the_truth(server: PostgresServer, place: str) -> None:
+    """What raised did not happen, or the error says that nobody knows."""
+    with RfDb(place) as db, Child(write_impatiently, place) as child:
+        told: list[tuple[int, bool | None]] = []
+        for _ in range(3):
+            while len([n for n, kept in told if kept]) % 100 != 99:
+                told.append(child.hear())
+            told.append(child.hear())
+            with down(server):
+                while told[-1][1] is not False:
+                    told.append(child.hear())
+            while not told[-1][1]:
+                told.append(child.hear())
+        child.kill()
+        told += child.last_words()
+        kept = Counter(recorded.event.n for recorded in db.store.read())
+        for n, promised in told:
+            assert kept[n] in ((0, 1) if promised is None else (int(promised),))
+        assert db.verify() == []

@@ -1,0 +1,666 @@
+"""Writers side by side: whoever commits late is not skipped, and holds nobody else up."""
+
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import islice, pairwise
+
+import psycopg
+import pytest
+from children import Child, Parent
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+
+from eventstore import Event, EventStore, Recorded, open_store
+from eventstore.events import RunProgressed
+from eventstore.transaction import Transaction
+from refold import DBException, RFDatabase, RfDb
+
+WAIT = 20.0
+"""Seconds after which a test gives up waiting for something that should come at once."""
+
+
+class Noted(Event, frozen=True):
+    of: str
+    n: int
+
+    @property
+    def stream(self) -> str:
+        return f"notes-{self.of}"
+
+
+class Writer:
+    """A transaction beside others, whose steps a test takes one by one."""
+
+    def __init__(self, store: EventStore, stream: str) -> None:
+        self.stream = stream
+        self.positions: list[int] = []
+        self._block = ExitStack()
+        writing = self._block.enter_context(store.engine.write(alone=False))
+        self._transaction = Transaction(*writing)
+
+    def draw(self, count: int = 1) -> list[int]:
+        """Append events: they are given their positions."""
+        events = [Noted(self.stream, n) for n in range(count)]
+        drawn = [recorded.position for recorded in self._transaction.append(events)]
+        self.positions += drawn
+        return drawn
+
+    def write(self) -> None:
+        """Write out the events."""
+        self._transaction.flush()
+        self._transaction.connection.execute("SELECT 1")  # they have arrived when it is answered
+
+    def commit(self) -> None:
+        with self._block:
+            self.write()
+
+    def roll_back(self) -> None:
+        class Regret(Exception):
+            pass
+
+        with suppress(Regret), self._block:
+            raise Regret
+
+
+@pytest.fixture
+def begin(store: EventStore) -> Iterator[Callable[[str], Writer]]:
+    """Begin a transaction of a writer; those left open are rolled back at the end."""
+    writers: list[Writer] = []
+
+    def begin(stream: str) -> Writer:
+        writers.append(Writer(store, stream))
+        return writers[-1]
+
+    yield begin
+    for writer in writers:
+        writer.roll_back()
+
+
+Begin = Callable[[str], Writer]
+
+
+def positions(events: Iterator[Recorded] | list[Recorded]) -> list[int]:
+    return [recorded.position for recorded in events]
+
+
+def note(store: EventStore, stream: str, count: int = 1) -> list[int]:
+    """Append events in a transaction of their own."""
+    return positions(store.append(None, [Noted(stream, n) for n in range(count)]))
+
+
+# --- one takes its position first and commits last -------------------------------------------
+
+
+@pytest.mark.parametrize("written", [False, True], ids=["drawn", "written"])
+def test_no_reader_skips_what_commits_late(store: EventStore, begin: Begin, written: bool) -> None:
+    before = note(store, "before", 3)
+    late = begin("late")
+    [first] = late.draw()
+    if written:
+        late.write()
+    [second, third] = note(store, "early", 2)
+    assert first < second
+
+    assert store.head() == before[-1]
+    assert positions(store.read()) == before
+    assert positions(store.read(types=[Noted], limit=10)) == before
+    assert positions(store.read(backwards=True)) == before[::-1]
+    late.commit()
+    assert store.head() == third
+    assert positions(store.read()) == [*before, first, second, third]
+    assert positions(store.read(after=before[-1])) == [first, second, third]
+
+
+@pytest.mark.parametrize("written", [False, True], ids=["drawn", "written"])
+def test_no_subscriber_skips_what_commits_late(
+    store: EventStore, begin: Begin, written: bool
+) -> None:
+    before = note(store, "before", 3)
+    with (
+        ThreadPoolExecutor() as pool,
+        store.subscribe() as waiting,
+        store.subscribe(types=[Noted]) as choosy,
+        store.subscribe(after=None) as fresh,
+    ):
+        subscriptions = (waiting, choosy, fresh)
+        assert positions(islice(waiting, 3)) == positions(islice(choosy, 3)) == before
+        late = begin("late")
+        [first] = late.draw()
+        if written:
+            late.write()
+        followed = [pool.submit(lambda s: positions(islice(s, 3)), s) for s in subscriptions]
+        [second, third] = note(store, "early", 2)
+        with store.subscribe(after=before[-1]) as another:
+            assert another.wait(0.2) == []
+            assert not any(future.done() for future in followed)
+            late.commit()
+            for future in (*followed, pool.submit(lambda: positions(islice(another, 3)))):
+                assert future.result(WAIT) == [first, second, third]
+
+
+def test_what_nobody_can_be_before_is_given_at_once(store: EventStore, begin: Begin) -> None:
+    with store.subscribe() as events:
+        early = begin("early")
+        [first] = early.draw()
+        late = begin("late")
+        [second] = late.draw()
+        third = begin("third")
+        [last] = third.draw()
+        assert first < second < last
+
+        early.commit()
+        assert positions(events.wait(WAIT)) == [first]
+        third.commit()
+        assert events.wait(0.2) == []
+        late.commit()
+        assert positions(islice(events, 2)) == [second, last]
+
+
+def test_a_stream_is_followed_past_what_others_have_open(store: EventStore, begin: Begin) -> None:
+    begin("late").draw()
+    with store.subscribe(stream="notes-early") as events:
+        for expected in (note(store, "early"), note(store, "early", 2)):
+            assert positions(islice(events, len(expected))) == expected
+
+
+def test_ten_thousand_events_beside_one(store: EventStore, begin: Begin) -> None:
+    late = begin("late")
+    first = late.draw()
+    many = note(store, "many", 10_000)
+    assert store.head() == 0
+    late.commit()
+    assert positions(store.read()) == [*first, *many]
+
+
+# --- gaps ------------------------------------------------------------------------------------
+
+
+def test_a_gap_that_a_rollback_left_holds_nobody_up(store: EventStore, begin: Begin) -> None:
+    before = note(store, "before")
+    with ThreadPoolExecutor() as pool, store.subscribe() as events:
+        assert next(events).position == before[0]
+        late = begin("late")
+        late.draw(3)
+        late.write()
+        after = note(store, "early")
+        assert events.wait(0.2) == []
+        following = pool.submit(next, events)
+        late.roll_back()
+        assert following.result(WAIT).position == after[0]
+        assert positions(store.read()) == [*before, *after]
+        again = note(store, "late")
+        assert next(events).position == again[0] > after[0]
+
+
+def draw_and_wait(parent: Parent, place: str, written: bool) -> None:
+    with open_store(place) as store:
+        writer = Writer(store, "killed")
+        [position] = writer.draw()
+        if written:
+            writer.write()
+        parent.tell(position)
+        parent.hear()
+
+
+@pytest.mark.parametrize("written", [False, True], ids=["drawn", "written"])
+@pytest.mark.parametrize("between", [False, True], ids=["at the gap", "before the gap"])
+def test_a_gap_that_a_killed_writer_left_holds_nobody_up(
+    store: EventStore, place: str, written: bool, between: bool
+) -> None:
+    before = note(store, "before", 2)
+    with (
+        ThreadPoolExecutor() as pool,
+        store.subscribe(after=0 if between else None) as events,
+        Child(draw_and_wait, place, written) as child,
+    ):
+        drawn = child.hear()
+        [after] = note(store, "early")
+        assert before[-1] < drawn < after
+        # Whether there is something before the gap to read or not.
+        assert positions(events.wait(0.2)) == (before if between else [])
+        # Other reads of the same store say nothing about this one's.
+        assert store.version("notes-before") == 2
+        following = pool.submit(events.wait, WAIT)
+        child.kill()
+        assert positions(following.result()) == [after]
+        assert positions(store.read()) == [*before, after]
+
+
+@pytest.fixture
+def somebody_else(postgres_url: str) -> Iterator[None]:
+    """A transaction that has nothing to do with the store, and takes hours."""
+    with psycopg.connect(postgres_url) as connection:
+        connection.execute("SELECT pg_current_xact_id()")
+        yield
+
+
+def test_a_subscriber_does_not_wait_for_somebody_else(
+    store: EventStore, begin: Begin, somebody_else: None
+) -> None:
+    with store.subscribe() as events:
+        for _ in range(3):
+            regretful = begin("gone")
+            regretful.draw(3)
+            regretful.roll_back()
+            assert note(store, "after") == positions(events.wait(WAIT))
+
+
+def test_what_was_written_is_read_whatever_somebody_else_does(
+    store: EventStore, begin: Begin, somebody_else: None
+) -> None:
+    regretful = begin("gone")
+    regretful.draw(3)
+    regretful.roll_back()
+    written = note(store, "after")
+    assert store.head() == written[-1]
+    assert positions(store.read()) == written
+
+
+# --- any order of steps ----------------------------------------------------------------------
+
+
+class Schedules(RuleBasedStateMachine):
+    """Transactions of one log that begin, draw, write and end in any order, and a reader."""
+
+    url = ""  # set by the test
+    stores: "list[EventStore]" = []  # noqa: RUF012 - likewise: two of them
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = 0
+        self.open: list[Writer] = []
+        self.start = self.seen = self.store.head()
+        self.log: list[int] = []
+        self.committed: set[int] = set()
+
+    @property
+    def store(self) -> EventStore:
+        return self.stores[0]
+
+    writers = Bundle("writers")
+
+    @rule(target=writers, store=st.sampled_from([0, 1]))
+    def begins(self, store: int) -> Writer:
+        self.number += 1
+        writer = Writer(self.stores[store], f"{self.start} {self.number}")
+        self.open.append(writer)
+        return writer
+
+    @rule(writer=writers, count=st.sampled_from([1, 1, 2, 150]))
+    def draws(self, writer: Writer, count: int) -> None:
+        writer.draw(count)
+
+    @rule(writer=writers)
+    def writes(self, writer: Writer) -> None:
+        writer.write()
+
+    @rule(writer=consumes(writers))
+    def commits(self, writer: Writer) -> None:
+        writer.commit()
+        self.open.remove(writer)
+        self.committed.update(writer.positions)
+
+    @rule(writer=consumes(writers))
+    def rolls_back(self, writer: Writer) -> None:
+        writer.roll_back()
+        self.open.remove(writer)
+
+    @rule()
+    def writes_alone(self) -> None:
+        if not self.open:
+            with self.store.transaction():
+                self.committed.update(note(self.store, f"{self.start} alone"))
+
+    @invariant()
+    def nothing_is_skipped(self) -> None:
+        read = positions(self.store.read(after=self.seen))
+        assert read == sorted(read)
+        self.log += read
+        self.seen = read[-1] if read else self.seen
+        assert self.store.head() >= self.seen
+        drawn = [position for writer in self.open for position in writer.positions]
+        assert all(self.seen < position for position in drawn)
+        assert self.log == sorted(p for p in self.committed if p <= self.seen)
+        if not drawn:
+            assert self.log == sorted(self.committed)
+
+    def teardown(self) -> None:
+        for writer in self.open:
+            writer.roll_back()
+        with self.store.subscribe(after=self.start) as events:
+            assert positions(islice(events, len(self.committed))) == sorted(self.committed)
+        assert positions(self.store.read(after=self.start)) == sorted(self.committed)
+
+
+@pytest.fixture
+def two_stores(place: str) -> Iterator[None]:
+    with open_store(place) as one, open_store(place) as other:
+        Schedules.stores = [one, other]
+        yield
+
+
+def test_any_order_of_steps(two_stores: None) -> None:
+    few = settings(max_examples=25, stateful_step_count=30)
+    Schedules.TestCase.settings = few
+    Schedules.TestCase().runTest()
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(0)
+def test_any_order_of_many_steps(two_stores: None) -> None:
+    Schedules.TestCase.settings = settings(max_examples=2_000, stateful_step_count=60)
+    Schedules.TestCase().runTest()
+
+
+# --- many at once ----------------------------------------------------------------------------
+
+
+class Regret(Exception):
+    """Takes a transaction back."""
+
+
+def act(db: RfDb, run_id: int, n: int, chance: random.Random) -> int:
+    """Do something in a transaction of its own; return how many events of it are kept."""
+    match chance.choice(("progress", "append", "append", "create", "batch", "regret", "regret")):
+        case "progress":
+            db.set_run_progress(run_id, n + 1, 0)
+            return 1
+        case "append":
+            count = chance.choice((1, 2, 200))
+            db.append(*[Noted(f"{chance.randrange(4)}", n) for _ in range(count)])
+            return count
+        case "create":
+            db.create_run(1, config_leaf={"n": n})
+            return 1
+        case "batch":
+            with db.batch():
+                db.update_run_metrics(run_id, {"n": n})
+                db.append(Noted(f"{run_id}", n))
+            return 2
+        case _:
+
+            def regret(transaction: Transaction) -> None:
+                transaction.append([RunProgressed(run_id, n, 1), Noted(f"{run_id}", n)])
+                if chance.random() < 0.5:
+                    transaction.flush()
+                raise Regret
+
+            with suppress(Regret):
+                db.store.perform(regret)
+            return 0
+
+
+def write(parent: Parent, place: str, threads: int, actions: int, seed: int) -> int:
+    """Write in several threads, with a store each; return how many events are kept."""
+    parent.tell("ready")
+    parent.hear()
+
+    def write_here(number: int) -> int:
+        chance = random.Random(f"{seed} {number}")
+        with RfDb(place) as db:
+            run_id = db.create_run(1, config_leaf={"by": number})
+            return 1 + sum(act(db, run_id, n, chance) for n in range(actions))
+
+    with ThreadPoolExecutor(threads) as pool:
+        return sum(pool.map(write_here, range(threads)))
+
+
+def follow(place: str, ended: threading.Event, end: Future[int], seed: int) -> list[int]:
+    """Subscribe again and again, from the last position on, until the end."""
+    chance = random.Random(seed)
+    seen: list[int] = []
+    with open_store(place) as store:
+        while not (ended.is_set() and seen and seen[-1] >= end.result()):
+            with store.subscribe(after=seen[-1] if seen else 0) as events:
+                for _ in range(chance.randint(1, 20)):
+                    found = positions(events.wait(chance.choice((0.0, 0.01, 0.1))))
+                    kept = found[: chance.randint(0, len(found))]
+                    seen += kept
+                    if len(kept) < len(found):
+                        break  # what it forgets is given to the next
+    return seen
+
+
+def soak(place: str, processes: int, threads: int, actions: int, seed: int) -> None:
+    with RfDb(place) as db:
+        db.create_experiment("soak")
+    ended, end = threading.Event(), Future[int]()
+    with ExitStack() as stack, ThreadPoolExecutor() as pool:
+        children = [
+            stack.enter_context(Child(write, place, threads, actions, seed + n))
+            for n in range(processes)
+        ]
+        followers = [pool.submit(follow, place, ended, end, seed + n) for n in range(3)]
+        for child in children:
+            child.hear()
+        for child in children:
+            child.tell("go")
+        try:
+            kept = 1 + sum(child.result() for child in children)
+        finally:
+            with open_store(place) as store:
+                end.set_result(store.head())
+            ended.set()
+        with RfDb(place) as db:
+            log = positions(db.store.read())
+            assert len(log) == kept
+            assert all(earlier < later for earlier, later in pairwise(log))
+            assert db.verify() == []
+        for follower in followers:
+            assert follower.result() == log
+
+
+@pytest.fixture
+def seed() -> int:
+    seed = random.SystemRandom().getrandbits(32)
+    print(f"{seed=}")
+    return seed
+
+
+def test_many_writers_and_readers_at_once(place: str, seed: int) -> None:
+    soak(place, processes=2, threads=3, actions=40, seed=seed)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(0)
+def test_very_many_writers_and_readers_at_once(new_place: Callable[[], str], seed: int) -> None:
+    for n in range(5):
+        soak(new_place(), processes=4, threads=4, actions=1_000, seed=seed + n)
+
+
+# --- who waits for whom ----------------------------------------------------------------------
+
+
+@contextmanager
+def held_open(db: RfDb, run_id: int) -> Iterator[Callable[[], None]]:
+    """Have another thread hold a transaction on a run open; yields what ends it."""
+    inside, gate = threading.Event(), threading.Event()
+
+    def hold(transaction: Transaction) -> None:
+        transaction.append([RunProgressed(run_id, 5, 0)])
+        transaction.flush()
+        inside.set()
+        assert gate.wait(60)
+
+    with ThreadPoolExecutor(1) as pool:
+        held = pool.submit(db.store.perform, hold)
+
+        def end() -> None:
+            gate.set()
+            held.result()
+
+        try:
+            assert inside.wait(WAIT)
+            yield end
+        finally:
+            end()
+
+
+@pytest.fixture
+def two_runs(db: RfDb) -> tuple[int, int]:
+    db.create_experiment("digits")
+    one, two = (db.create_run(1, config_leaf={"n": n}) for n in range(2))
+    return one, two
+
+
+def test_writers_to_different_runs_go_on_side_by_side(db: RfDb, two_runs: tuple[int, int]) -> None:
+    one, two = two_runs
+    with held_open(db, one):
+        db.set_run_progress(two, 1, 0)
+        db.update_run_metrics(two, {"loss": 0.5})
+        task_id = db.create_worker_task(two, 0, 0)
+        db.set_worker_task_status(task_id, "IN_PROGRESS")
+        assert db.request_stop(two) == 1
+        assert db.create_run(1, config_leaf={}) == 3
+        db.append(Noted("else", 0))
+        db.store.append("run-2", [RunProgressed(two, 2, 0)], expected_version=3)
+        assert db.get_run(two)["current_chunk"] == 2
+        assert db.get_run(one)["current_chunk"] == 0
+    assert db.get_run(one)["current_chunk"] == 5
+    assert db.verify() == []
+
+
+def waits(url: str) -> Callable[[], bool]:
+    """Return what tells whether a session of the store waits for a lock."""
+
+    def look() -> bool:
+        with psycopg.connect(url) as connection:
+            return connection.execute(
+                "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            ).fetchone() == (True,)
+
+    return look
+
+
+def until(happens: Callable[[], bool]) -> None:
+    for _ in range(2_000):
+        if happens():
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError("it does not happen")
+
+
+def batch(db: RfDb) -> None:
+    with db.batch():
+        db.update_run_metrics(2, {"loss": 0.5})
+
+
+@pytest.mark.parametrize(
+    "waiting",
+    [
+        batch,
+        RfDb.reset_experiment_states,
+        RfDb.reset_all_tables,
+        RfDb.rebuild,
+        lambda db: db.set_run_progress(1, 9, 0),  # the same run
+    ],
+    ids=["batch", "reset states", "reset tables", "rebuild", "the same run"],
+)
+def test_what_touches_the_same_waits(
+    db: RfDb, two_runs: tuple[int, int], postgres_url: str, waiting: Callable[[RfDb], object]
+) -> None:
+    one, _ = two_runs
+    with ThreadPoolExecutor(1) as pool, held_open(db, one) as end:
+        other = pool.submit(waiting, db)
+        until(waits(postgres_url))
+        assert not other.done()
+        assert db.get_run(one)["current_chunk"] == 0  # readers never wait
+        assert db.store.head() == 3
+        end()
+        other.result(WAIT)
+    assert db.verify() == []
+
+
+def test_whoever_waits_longer_than_the_timeout_is_told(place: str) -> None:
+    with RfDb(place) as db, RfDb(place, timeout=0.1) as impatient:
+        db.create_experiment("digits")
+        db.create_run(1, config_leaf={})
+        with held_open(db, 1):
+            for call in (batch, RfDb.reset_experiment_states, RfDb.rebuild):
+                with pytest.raises(DBException, match="larger timeout") as caught:
+                    call(impatient)
+                assert caught.typename == "StoreBusy"
+        batch_of_one = impatient.reset_experiment_states()
+        assert not any(batch_of_one.values())
+
+
+# --- at the same time ------------------------------------------------------------------------
+
+ROUNDS = 20
+
+
+def send(parent: Parent, place: str) -> list[object]:
+    """Send the same as another process, at the same moment."""
+    results: list[object] = []
+    with RfDb(place) as db, RFDatabase(place) as evals:
+        sendings: list[Callable[[int], object]] = [
+            lambda n: db.set_run_progress(1, n + 1, 0, command_id=f"progress {n}"),
+            lambda n: db.create_run(1, config_leaf={}, command_id=f"create {n}"),
+            lambda n: positions(db.append(Noted("same", n), command_id=f"note {n}")),
+            lambda n: evals.create_context(f"hash {n}"),
+        ]
+        for sending in sendings:
+            for n in range(ROUNDS):
+                parent.tell("ready")
+                parent.hear()
+                results.append(sending(n))
+    return results
+
+
+def test_the_same_sent_by_two_at_once_happens_once(db: RfDb, place: str) -> None:
+    db.create_experiment("digits")
+    db.create_run(1, config_leaf={})
+    head = db.store.head()
+    with Child(send, place) as one, Child(send, place) as other:
+        for _ in range(4 * ROUNDS):
+            assert (one.hear(), other.hear()) == ("ready", "ready")
+            one.tell("go")
+            other.tell("go")
+        assert one.result() == other.result()
+    assert Counter(recorded.type for recorded in db.store.read(head)) == {
+        "RunProgressed": ROUNDS,
+        "RunCreated": ROUNDS,
+        "Noted": ROUNDS,
+        "ContextCreated": ROUNDS,
+    }
+    assert db.verify() == []
+
+
+def create(parent: Parent, place: str, number: int) -> int:
+    """Open the store at the same moment as others, for the first time ever."""
+    parent.tell("ready")
+    parent.hear()
+    with RfDb(place) as db:
+        return db.create_experiment(f"experiment {number}")
+
+
+def test_ten_processes_create_the_store_at_once(place: str) -> None:
+    with ExitStack() as stack:
+        children = [stack.enter_context(Child(create, place, n)) for n in range(10)]
+        for child in children:
+            assert child.hear() == "ready"
+        for child in children:
+            child.tell("go")
+        assert sorted(child.result() for child in children) == list(range(1, 11))
+    with RfDb(place) as db:
+        assert db.verify() == []
+        assert len(list(db.store.read())) == 10
+        names = {row["experiment_name"] for row in db.db.execute("SELECT * FROM experiments")}
+        assert names == {f"experiment {n}" for n in range(10)}
+
+
+def test_stores_in_one_database_do_not_meet(new_place: Callable[[], str], begin: Begin) -> None:
+    """Neither do their locks, nor their news."""
+    with open_store(new_place()) as one, open_store(new_place()) as other:
+        with one.transaction():
+            note(one, "one")
+            assert note(other, "other") == [1]
+            with other.transaction():
+                assert note(other, "other") == [2]
+        assert positions(one.read()) == [1]
+        assert positions(other.read()) == [1, 2]
