@@ -1,6 +1,7 @@
 """Opening a store by its path or URL."""
 
 import os
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,8 @@ def open_store(
         StoreTooNew: a newer refold wrote it.
     """
     path = path_or_url
+    if isinstance(path, str) and re.match("postgres(ql)?:(?!//)", path):
+        raise NotAStore("a URL of a server begins with postgresql://")
     if isinstance(path, str) and "://" in path:
         scheme, _, rest = path.partition("://")
         if scheme in ("postgresql", "postgres"):

@@ -136,7 +136,7 @@ def carry_out(db: RfDb, taken: list[Step], first: int) -> dict[str, tuple[Comman
 
 
 @across
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(steps, steps)
 def test_the_copy_equals_its_source(
     new_place: Place, new_target: Place, before: list[Step], after: list[Step]
@@ -324,10 +324,10 @@ def copy_large_payloads(_: Parent, place: str, target: str) -> int:
 def test_large_payloads_are_not_in_memory_all_at_once(place: str, target: str) -> None:
     with RfDb(place) as db:
         experiment_id = db.create_experiment("digits")
-        for size in [PARCEL // 4] * 20 + [PARCEL + 1, 0, 1]:
+        for size in [PARCEL // 4] * 12 + [PARCEL + 1, 0, 1]:
             db.create_run(experiment_id, config_leaf={"weights": random.randbytes(size)})
     most = call(copy_large_payloads, place, target)
-    assert most < 4 * PARCEL
+    assert most < 3 * PARCEL
     assert log(target) == log(place)
 
 
@@ -350,24 +350,23 @@ def test_a_copy_that_is_killed_goes_on(place: str, new_target: Place) -> None:
     began = time.monotonic()
     copy_store(place, new_target())
     takes = time.monotonic() - began
-    target = new_target()
-    for _ in range(6):
-        with Child(copy_and_tell, place, target) as child:
-            child.hear()
-            time.sleep(random.uniform(0, takes))  # the moment
-            child.kill()
-        kept = log(target)
-        assert kept["events"] == whole["events"][: len(kept["events"])]
-        assert kept["streams"] == heads(kept["events"])
-        for name in ("payloads", "commands"):
-            assert set(kept[name]) <= set(whole[name])
-        assert not {last for *_, last, _ in kept["commands"] if last} - {
-            position for position, *_ in kept["events"]
-        }
-    left = len(whole["events"]) - len(kept["events"])
-    assert copy_store(place, target) == left
-    assert log(target) == whole
-    assert views(target) == views(place)
+    for _ in range(4):
+        target = new_target()
+        for _ in range(2):
+            with Child(copy_and_tell, place, target) as child:
+                child.hear()
+                time.sleep(random.uniform(0, takes))  # the moment
+                child.kill()
+            kept = log(target)
+            there = {position for position, *_ in kept["events"]}
+            assert kept["events"] == whole["events"][: len(there)]
+            assert kept["streams"] == heads(kept["events"])
+            assert set(kept["payloads"]) <= set(whole["payloads"])
+            assert set(kept["commands"]) <= set(whole["commands"])
+            assert {last for *_, last, _ in kept["commands"]} <= {None, *there}
+        assert copy_store(place, target) == len(whole["events"]) - len(there)
+        assert log(target) == whole
+        assert views(target) == views(place)
 
 
 def heads(events: Rows) -> Rows:

@@ -101,7 +101,7 @@ def kill_at_some_moment(child: Child, moments: random.Random) -> int:
     began = time.monotonic()
     acknowledged += [child.hear() for _ in range(moments.randint(1, 20))]
     each = (time.monotonic() - began) / (len(acknowledged) - 1)
-    time.sleep(moments.uniform(0, 10 * each))  # the moment: in one of the next commands
+    time.sleep(moments.uniform(0, 2 * each))  # the moment: in one of the next commands
     child.kill()
     return [*acknowledged, *child.last_words()][-1]
 

@@ -537,7 +537,23 @@ def test_select_is_answered_as_dicts(db, run_id):
 
 @pytest.mark.parametrize(
     "value",
-    [None, 0, -1, 2**31, 2**63 - 1, -(2**63), 0.1, -0.5, 1e308, "", "ü𝄞", "?", "%s", b"", b"\0\xff"],
+    [
+        None,
+        0,
+        -1,
+        2**31,
+        2**63 - 1,
+        -(2**63),
+        0.1,
+        -0.5,
+        1e308,
+        "",
+        "ü𝄞",
+        "?",
+        "%s",
+        b"",
+        b"\0\xff",
+    ],
     ids=ascii,
 )
 def test_a_parameter_comes_back_as_it_is(db, value):

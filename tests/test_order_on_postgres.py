@@ -1,6 +1,7 @@
 """Writers side by side: whoever commits late is not skipped, and holds nobody else up."""
 
 import random
+import shutil
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from children import Child, Parent
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from postgres import PostgresServer, new_schema
 
 from eventstore import Event, EventStore, Recorded, open_store
 from eventstore.events import RunProgressed
@@ -259,6 +261,45 @@ def test_what_was_written_is_read_whatever_somebody_else_does(
     written = note(store, "after")
     assert store.head() == written[-1]
     assert positions(store.read()) == written
+
+
+@pytest.fixture
+def old_server() -> Iterator[PostgresServer]:
+    with PostgresServer(settings={"autovacuum": "off"}) as server:
+        yield server
+
+
+def advance(server: PostgresServer, transactions: int) -> None:
+    """Have a server believe that it has done so many transactions."""
+    for database in ("postgres", "template1", "template0"):
+        with psycopg.connect(server.url(database=database), autocommit=True) as connection:
+            connection.execute("ALTER DATABASE template0 ALLOW_CONNECTIONS true")
+            connection.execute("VACUUM FREEZE")
+            done = connection.execute("SELECT pg_current_xact_id()::text::bigint").fetchone()
+    assert done is not None
+    server.stop()
+    then = (done[0] + transactions) % 2**32
+    server._run("pg_resetwal", "-D", str(server.data), "-x", str(then))
+    outcomes = server.data / "pg_xact" / f"{then // 2**20:04X}"
+    outcomes.write_bytes(bytes(2**18))
+    shutil.chown(outcomes, server.data.owner())
+    server.start()
+
+
+def test_a_log_is_whole_after_any_number_of_transactions(old_server: PostgresServer) -> None:
+    """They are numbered with 32 bits, and compared modulo 2^32."""
+    place = new_schema(old_server.url())
+    with open_store(place) as store:
+        written = note(store, "before", 2)
+        regretful = Writer(store, "gone")
+        regretful.draw()
+        regretful.roll_back()
+        written += note(store, "before", 2)
+    for _ in range(5):
+        advance(old_server, 1_000_000_000)
+        with open_store(place) as store:
+            assert positions(store.read()) == written
+            assert store.head() == written[-1]
 
 
 # --- any order of steps ----------------------------------------------------------------------

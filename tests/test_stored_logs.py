@@ -11,6 +11,7 @@ import sqlite3
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ import pytest
 from eventstore import open_store
 from eventstore.events import event_types
 from projections import ALL, UnitOfWork, View
-from refold import RFDatabase, RfDb
+from refold import RFDatabase, RfDb, copy_store
 
 FOLDER = Path(__file__).parent / "stored_logs"
 LOGS = sorted(FOLDER.glob("*.db"))
@@ -26,13 +27,20 @@ FOLDS = FOLDER / "folds.json"
 
 
 @pytest.mark.parametrize("log", LOGS, ids=lambda log: log.stem)
-def test_a_stored_log_opens_and_folds(log: Path, tmp_path: Path) -> None:
-    path = shutil.copy(log, tmp_path / "copy.db")
-    with RfDb(path) as db:
+def test_a_stored_log_opens_and_folds(log: Path, place: str, tmp_path: Path) -> None:
+    if "://" in place:
+        copy_store(shutil.copy(log, tmp_path / "copy.db"), place)
+    else:
+        shutil.copy(log, place)
+    with RfDb(place) as db:
+
+        def rows() -> list[Any]:
+            return [db.db.execute(f"SELECT * FROM {view.name} ORDER BY {view.key}") for view in ALL]
+
         assert db.verify() == []
-        before = [db.db.execute(f"SELECT * FROM {view.name}") for view in ALL]
+        before = rows()
         db.rebuild()
-        assert [db.db.execute(f"SELECT * FROM {view.name}") for view in ALL] == before
+        assert rows() == before
         db.create_experiment("goes on")
         assert db.verify() == []
 
@@ -79,15 +87,11 @@ def fold_of(view: View[Any]) -> dict[str, Any]:
     """What a view makes of the stored logs, in short."""
     rows = hashlib.sha256()
     for log in LOGS:
-        copy = log.with_suffix(".tmp")
-        shutil.copy(log, copy)
-        try:
-            with open_store(copy) as store:
-                unit = UnitOfWork([view])
+        unit = UnitOfWork([view])
+        with TemporaryDirectory() as folder:
+            with open_store(shutil.copy(log, Path(folder) / "copy.db")) as store:
                 for recorded in store.read():
                     unit.fold(recorded)
-        finally:
-            copy.unlink()
         rows.update(repr(sorted(view.dump(row) for row in unit.rows(view))).encode())
     schema = hashlib.sha256("\n".join(view.schema).encode())
     return {

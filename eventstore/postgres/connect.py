@@ -15,7 +15,7 @@ Raw = psycopg.Connection[tuple[Any, ...]]
 # A writer whose host has gone without a word holds its locks until the server finds out: after some
 # 15 s, half of what others wait by default.
 SETTINGS = """
-    SELECT set_config('search_path', quote_ident(%(schema)s), false),
+    SELECT set_config('search_path', quote_ident(%(schema)s) || ', pg_temp', false),
            set_config('lock_timeout', %(lock_timeout)s, false),
            set_config('default_transaction_read_only', 'on', false),
            set_config('tcp_keepalives_idle', '5', false),
@@ -54,17 +54,14 @@ def connect(place: Place, timeout: float) -> Raw:
     """
     try:
         raw = psycopg.connect(place.conninfo, autocommit=True)
-    except psycopg.Error as error:
+        _configure(raw, place, timeout)
+    except (psycopg.Error, UnicodeError, OSError) as error:
         fail_to_connect(place.name, error)
-    configure(raw, place, timeout)
     return raw
 
 
-def configure(raw: Raw, place: Place, timeout: float) -> None:
-    """Give a new connection its settings.
-
-    Reading is the default; a write transaction says that it is one.
-    """
+def _configure(raw: Raw, place: Place, timeout: float) -> None:
+    # Reading is the default; a write transaction says that it is one.
     raw.adapters.register_dumper(bool, _IntegerDumper)
     raw.adapters.register_loader("numeric", _NumberLoader)
     raw.execute("SET client_encoding = 'UTF8'")

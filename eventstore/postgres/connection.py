@@ -28,8 +28,6 @@ NAMES = 1024
 COPIED = 100
 """From so many rows on, COPY is faster than INSERTs, although it needs the line for itself."""
 
-SEARCH_PATH = "SELECT set_config('search_path', ? || quote_ident(?), true)"
-
 _KINDS = {"r": "TABLE", "v": "VIEW"}
 
 _changes = count()
@@ -269,13 +267,12 @@ class WriteConnection(PostgresConnection):
         if not old:
             yield
             return
-        self.run(
-            "SELECT set_config('search_path', 'pg_temp, ' || quote_ident(?), true)", [self._schema]
-        )
+        schema = (self._schema,)
+        self.run("SELECT set_config('search_path', 'pg_temp, ' || quote_ident(?), true)", schema)
         for table in old:
             self._define(table)
         yield
-        self.run("SELECT set_config('search_path', quote_ident(?), true)", [self._schema])
+        self.run("SELECT set_config('search_path', quote_ident(?) || ', pg_temp', true)", schema)
         for table in old:
             self._take_over(table)
 

@@ -6,7 +6,10 @@ from functools import lru_cache
 from eventstore.errors import InvalidQuery
 
 _TOKENS = re.compile(
-    r"""'(?:[^']|'')*' | "(?:[^"]|"")*" | --[^\n]* | /\*.*?\*/ | \$(\w*)\$.*?\$\1\$ | \? | %""",
+    r"""\b[eE]'(?:[^'\\]|\\.|'')*'  # an escape string
+    | '(?:[^']|'')*' | "(?:[^"]|"")*" | \$(\w*)\$.*?\$\1\$
+    | --[^\n]* | /\*(?:/\*.*?\*/|.)*?\*/
+    | \? | %""",
     re.VERBOSE | re.DOTALL,
 )
 

@@ -1,6 +1,5 @@
 """The engine for several machines: one PostgreSQL, writers side by side."""
 
-import logging
 import os
 import random
 import threading
@@ -12,12 +11,13 @@ from functools import partial
 from typing import Any
 
 import psycopg
-from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
+from psycopg.pq import TransactionStatus
 
 from eventstore import errors
 from eventstore.engine import Connection, Values, Writing, busy
 from eventstore.heads import EVENT_COLUMNS
-from eventstore.postgres.connect import Raw, configure, connect
+from eventstore.pool import Pool
+from eventstore.postgres.connect import Raw, connect
 from eventstore.postgres.connection import PostgresConnection, WriteConnection
 from eventstore.postgres.heads import AloneHeads, BesideHeads, ServerHeads
 from eventstore.postgres.place import place_of
@@ -25,16 +25,10 @@ from eventstore.postgres.prepare import prepare
 from eventstore.postgres.settled import Settled
 from eventstore.postgres.watch import PostgresWatch
 
-CONNECTIONS = 20
-"""At most so many at once, for all threads of a store; subscriptions have one more each."""
+RETRY = 0.1  # seconds between attempts to reach a server that does not answer
 
-Pool = ConnectionPool[Raw]
-
-# What the pool has to say reaches the caller as an error; Python would print it besides.
-logging.getLogger("psycopg").addHandler(logging.NullHandler())
-
-# Pools of a process that this one was forked from: never used here, never closed.
-_inherited: list[Pool] = []
+# Connections of a process that this one was forked from: never used here, never closed.
+_inherited: list[Pool[Raw]] = []
 
 
 class _Local(threading.local):
@@ -74,25 +68,16 @@ class PostgresEngine:
         self.timeout = timeout
         self._clock = clock
         self._settled = Settled(self._place.lock)
-        with connect(self._place, timeout) as raw:
-            prepare(raw, self._place)
         self._begin_afresh()
+        with self._pool.lend() as raw:
+            prepare(raw, self._place)
 
     def _begin_afresh(self) -> None:
         self._pid = os.getpid()
         self._usable = True
         self._local = _Local()
         self._watches: weakref.WeakSet[PostgresWatch] = weakref.WeakSet()
-        self._pool = Pool(
-            self._place.conninfo,
-            kwargs={"autocommit": True},
-            configure=partial(configure, place=self._place, timeout=self.timeout),
-            min_size=0,
-            max_size=CONNECTIONS,
-            timeout=max(self.timeout, 1),
-            num_workers=1,
-            open=True,
-        )
+        self._pool = Pool(self._connect, Raw.close, _is_usable)
         self._finalizer = weakref.finalize(self, self._pool.close)
 
     def before_fork(self, timeout: float) -> bool:
@@ -111,42 +96,44 @@ class PostgresEngine:
 
     # --- connections ----------------------------------------------------------------------
 
+    def _connect(self) -> Raw:
+        return connect(self._place, self.timeout)
+
     def _take(self, deadline: float) -> Raw:
+        while True:
+            self._check_open()
+            try:
+                return self._pool.take()
+            except (errors.StoreUnreachable, errors.StoreBusy):  # it may be starting again
+                if time.monotonic() + RETRY >= deadline:
+                    raise
+            time.sleep(RETRY)
+
+    def _check_open(self) -> None:
+        if self._pool.closed:
+            raise errors.StoreClosed(f"{self.name} was closed: open it again")
         if not self._usable:
             raise errors.StoreFailed(
                 f"{self.name}: this process was forked in the middle of a transaction: fork "
                 f"outside of them, or start processes with spawn"
             )
-        while True:
-            try:
-                raw = self._pool.getconn(timeout=max(1.0, deadline - time.monotonic()))
-            except PoolClosed:
-                raise errors.StoreClosed(f"{self.name} was closed: open it again") from None
-            except (PoolTimeout, psycopg.OperationalError) as error:
-                with connect(self._place, self.timeout):  # says why, if the server is the reason
-                    raise errors.StoreBusy(
-                        f"{self.name}: all {CONNECTIONS} connections of this store are in use: "
-                        f"open another store, or use fewer threads"
-                    ) from error
-            if not raw.closed:
-                return raw
-            self._give_back(raw)
 
     def _give_back(self, raw: Raw) -> None:
         if self._pid == os.getpid():
-            self._pool.putconn(raw)
+            self._pool.give_back(raw)
 
     def _replace(self, raw: Raw, deadline: float) -> Raw:
         # The server has been restarted, perhaps: then the idle connections are gone as well.
         raw.close()
-        self._give_back(raw)
+        self._pool.empty()
         if time.monotonic() >= deadline:
             raise errors.ConnectionLost(
                 f"{self.name}: connections have been breaking for {self.timeout:g} s: check the "
                 f"server"
             )
-        time.sleep(random.uniform(0.001, 0.02))
-        return self._take(deadline)
+        fresh = self._take(deadline)
+        self._give_back(raw)
+        return fresh
 
     # --- using ----------------------------------------------------------------------------
 
@@ -157,28 +144,40 @@ class PostgresEngine:
         One that is not alone locks the rows and the streams that it needs, and others write
         beside it.
         """
-        raw = self._take(time.monotonic() + self.timeout)
+        deadline = time.monotonic() + self.timeout
+        raw = self._take(deadline)
         self._local.writing = True
         try:
-            connection = WriteConnection(raw, self._place)
-            heads = (AloneHeads if alone else BesideHeads)(connection, self._clock)
+            while True:
+                connection = WriteConnection(raw, self._place)
+                heads = (AloneHeads if alone else BesideHeads)(connection, self._clock)
+                try:
+                    self._open(connection, heads)
+                    break
+                except errors.ConnectionLost:  # while nobody used it; nothing has happened yet
+                    raw = self._replace(raw, deadline)
             try:
-                connection.run("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
-                kind = "" if alone else "_shared"
-                connection.run(f"SELECT pg_advisory_xact_lock{kind}(?)", (self._place.lock,))
-                heads.look(connection)
                 yield Writing(connection, heads)
                 self._commit(connection, heads)
             except BaseException:
                 connection.roll_back(self._place.channel if heads.drawn else None)
                 raise
-        except errors.StoreBusy as error:
-            if isinstance(error.__cause__, psycopg.errors.LockNotAvailable):
-                raise busy(self.name, self.timeout) from error.__cause__
-            raise
         finally:
             self._local.writing = False
             self._give_back(raw)
+
+    def _open(self, connection: WriteConnection, heads: ServerHeads) -> None:
+        try:
+            connection.run("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
+            kind = "" if heads.alone else "_shared"
+            connection.run(f"SELECT pg_advisory_xact_lock{kind}(?)", (self._place.lock,))
+            heads.look(connection)
+        except BaseException as error:
+            connection.roll_back(None)
+            cause = error.__cause__
+            if isinstance(cause, psycopg.errors.LockNotAvailable):
+                raise busy(self.name, self.timeout) from cause
+            raise
 
     def _commit(self, connection: WriteConnection, heads: ServerHeads) -> None:
         heads.seal()
@@ -203,8 +202,8 @@ class PostgresEngine:
                     # transaction may have been given it.
                     if not _in_progress(raw, heads.transaction_id):
                         return bool(connection.execute(f"SELECT 1 FROM events WHERE {same}", event))
-            except (psycopg.OperationalError, errors.ConnectionLost, errors.StoreUnreachable):
-                pass  # the server may be starting again
+            except (psycopg.Error, errors.DBException):
+                pass  # whatever keeps us from asking says nothing of what happened
             time.sleep(random.uniform(0.01, 0.05))
         raise errors.OutcomeUnknown(
             f"{self.name}: the connection broke in a commit, and for {self.timeout:g} s the server "
@@ -257,10 +256,9 @@ class PostgresEngine:
 
     def watch(self) -> PostgresWatch:
         """Begin to watch for commits."""
-        if self._pool.closed:
-            raise errors.StoreClosed(f"{self.name} was closed: open it again")
+        self._check_open()
         watch = PostgresWatch(
-            lambda: connect(self._place, self.timeout),
+            self._connect,
             self._place.channel,
             self._settled,
             self.timeout,
@@ -273,6 +271,10 @@ class PostgresEngine:
         self._finalizer()
         for watch in list(self._watches):
             watch.ring()
+
+
+def _is_usable(raw: Raw) -> bool:
+    return not raw.closed and raw.info.transaction_status == TransactionStatus.IDLE
 
 
 def _in_progress(raw: Raw, transaction_id: str | None) -> bool:

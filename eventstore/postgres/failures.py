@@ -1,5 +1,6 @@
 """What errors of PostgreSQL mean, as `DBException`s."""
 
+import re
 from typing import NoReturn
 
 import psycopg
@@ -32,6 +33,7 @@ _MEANINGS: dict[str, tuple[type[errors.DBException], str]] = {
         errors.TransactionFailed,
         "the transaction failed and was rolled back: leave its block and begin anew",
     ),
+    "25": (errors.InvalidQuery, ""),
     "42": (errors.InvalidQuery, ""),
     "22": (errors.InvalidQuery, ""),
     "0A": (errors.InvalidQuery, ""),
@@ -44,6 +46,8 @@ FAILURES = (psycopg.Error, OverflowError, UnicodeError, ValueError, TypeError)
 def fail(name: str, error: Exception, sql: str = "") -> NoReturn:
     """Raise the `DBException` that says what an error of psycopg's or Python's means."""
     code = getattr(error, "sqlstate", None) or ""
+    if code == "0A000" and "during recovery" in str(error):
+        code = "25006"
     for length in (5, 3, 2):
         if code[:length] in _MEANINGS:
             kind, advice = _MEANINGS[code[:length]]
@@ -62,23 +66,35 @@ def fail(name: str, error: Exception, sql: str = "") -> NoReturn:
     raise kind(f"{name}: {said}; {advice}") from error
 
 
-def fail_to_connect(name: str, error: psycopg.Error) -> NoReturn:
+# What a server or libpq says before it lets anybody in reaches us as text only.
+_REFUSALS = (
+    ("authentication failed", "28"),
+    ("no password supplied", "28"),
+    ("not permitted to log in", "28"),
+    ("pg_hba.conf", "28"),
+    ("permission denied for database", "28"),
+    ("too many c", "53300"),  # … clients already, … connections for role
+    ("connection slots are reserved", "53300"),
+)
+_NO_DATABASE = re.compile(r'database "[^"]*" does not exist')
+_TLS = re.compile(r"\bSSL\b|certificate", re.IGNORECASE)
+
+
+def fail_to_connect(name: str, error: Exception) -> NoReturn:
     """Raise the `DBException` that says why no connection could be made."""
     said = _said(error)
-    code = error.sqlstate or ""
-    # What a server says before it lets anybody in reaches us as text only.
-    if not code and "authentication failed" in said:
-        code = "28"
-    elif not code and "does not exist" in said and "database" in said:
-        code = "3D000"
-    elif not code and "too many clients" in said:
-        code = "53300"
-    if code and not code.startswith(("08", "57P")):
-        error.sqlstate = code
-        fail(name, error)
-    raise errors.StoreUnreachable(
-        f"{name}: {said}; check the host and the port, and whether the server runs"
-    ) from error
+    code = getattr(error, "sqlstate", None) or ""
+    if not code:
+        code = next((code for fragment, code in _REFUSALS if fragment in said), "")
+        code = "3D000" if _NO_DATABASE.search(said) else code
+    for length in (5, 2):
+        kind, advice = _MEANINGS.get(code[:length], (errors.ConnectionLost, ""))
+        if kind is not errors.ConnectionLost:
+            raise kind(f"{name}: {said}; {advice}") from error
+    advice = "check the host and the port, and whether the server runs"
+    if _TLS.search(said):
+        advice = "check sslmode and the certificates in the URL, and whether the server has TLS on"
+    raise errors.StoreUnreachable(f"{name}: {said}; {advice}") from error
 
 
 def _said(error: Exception) -> str:

@@ -1,7 +1,8 @@
 """Where a store is: a server, a database, and a schema in it."""
 
 import hashlib
-from urllib.parse import unquote, urlsplit, urlunsplit
+import re
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 import msgspec
 import psycopg
@@ -34,6 +35,9 @@ class Place(msgspec.Struct, frozen=True):
     name: str
     """The URL without the password, for messages."""
 
+    def __repr__(self) -> str:
+        return f"Place({self.name!r})"
+
     @property
     def channel(self) -> str:
         """Where commits are announced; cut to what PostgreSQL takes, a shared one does no harm."""
@@ -53,10 +57,12 @@ def place_of(url: str) -> Place:
         NotAStore: it is no such URL.
     """
     try:
+        url.encode()
         parts = urlsplit(url)
+        _check_credentials(parts)
         options = [(option.partition("=")[0], option) for option in parts.query.split("&")]
         schemas = [option.partition("=")[2] for name, option in options if name == "schema"]
-        schema = unquote(schemas[-1]) if schemas else DEFAULT_SCHEMA
+        schema = unquote(schemas[-1], errors="strict") if schemas else DEFAULT_SCHEMA
         # All else goes to libpq as it is.
         others = "&".join(option for name, option in options if name != "schema")
         dsn = urlunsplit(parts._replace(query=others))
@@ -64,9 +70,29 @@ def place_of(url: str) -> Place:
         conninfo = make_conninfo("", **{**CONNECTION_DEFAULTS, **given})
     except (psycopg.Error, ValueError) as error:
         raise NotAStore(f"this URL cannot be read: {str(error).strip()}") from None
-    if not schema or "\0" in schema or len(schema.encode()) > 63:
-        raise NotAStore(f"schema {schema!r} is no name: pass 1 to 63 bytes of text")
+    if (
+        not schema
+        or "\0" in schema
+        or len(schema.encode()) > 63
+        or schema.startswith("pg_")
+        or schema == "$user"
+    ):
+        raise NotAStore(
+            f"{schema!r} can be no schema: pass 1 to 63 bytes of text that do not begin with pg_"
+        )
     user, at, host = parts.netloc.rpartition("@")
     shown = "&".join(option for name, option in options if name not in SECRETS)
     name = urlunsplit(parts._replace(netloc=f"{user.split(':')[0]}{at}{host}", query=shown))
     return Place(conninfo, schema, name)
+
+
+def _check_credentials(parts: SplitResult) -> None:
+    # A password with such a character in it would be taken for something else, and shown.
+    credentials = parts.netloc.rpartition("@")[0]
+    odd = "@" in credentials or "@" in parts.path or "@" in parts.fragment or " " in credentials
+    query = any("=" not in option for option in parts.query.split("&")) if parts.query else False
+    if odd or query or re.search("%(?![0-9a-fA-F]{2})", credentials):
+        raise ValueError(
+            "the user or the password holds a character that must be written as %XX, such as %40 "
+            "for @"
+        )

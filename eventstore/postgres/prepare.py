@@ -38,7 +38,10 @@ def prepare(raw: Raw, place: Place) -> None:
                 if not _is_store(raw, place):  # another process may have been first
                     _create(raw, place)
     except FAILURES as error:
-        fail(place.name, error)
+        try:
+            fail(place.name, error)
+        except errors.InvalidQuery as invalid:
+            raise errors.StoreFailed(f"{place.name}: {error}: see the cause") from invalid
 
 
 def _create(raw: Raw, place: Place) -> None:
@@ -56,7 +59,8 @@ def _create(raw: Raw, place: Place) -> None:
         raise errors.AccessDenied(
             f"{place.name}: {error.diag.message_primary}: there is no store in schema "
             f"{place.schema!r} yet, and this user may not make one: have an administrator open it "
-            f"once, or run CREATE SCHEMA {place.schema} AUTHORIZATION {raw.info.user}"
+            f"once, or run CREATE SCHEMA {name.as_string(raw)} AUTHORIZATION "
+            f"{sql.Identifier(raw.info.user).as_string(raw)}"
         ) from error
 
 
@@ -68,8 +72,9 @@ def _there(raw: Raw, place: Place) -> tuple[str | None, str | None, bool]:
 
 def _is_store(raw: Raw, place: Place) -> bool:
     mark, tables, _ = _there(raw, place)
-    if mark is not None and mark.startswith(MARK):
-        log_format = int(mark.removeprefix(MARK))
+    number = "" if mark is None else mark.removeprefix(MARK)
+    if number != mark and number.isdecimal():
+        log_format = int(number)
         if log_format > LOG_FORMAT:
             raise errors.StoreTooNew(
                 f"{place.name} has log format {log_format}, this refold reads up to {LOG_FORMAT}: "

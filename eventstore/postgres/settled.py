@@ -68,7 +68,7 @@ class Settled:
     def head(self, reader: Reader) -> int:
         """Return the position up to which the log is complete."""
         head, last = self._look(reader, None)
-        if last is not None and last > head and self.waiting and self._lock is not None:
+        if last is not None and last > head and self._lock is not None:
             head, last = self._look(reader, self._oldest_writer(reader, self._lock))
         self.waiting = last is not None and last > head
         self._position = max(self._position, head)

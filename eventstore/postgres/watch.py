@@ -16,7 +16,9 @@ from eventstore.postgres.connect import Raw
 from eventstore.postgres.settled import Settled
 
 AGAIN = 0.02  # seconds until another look, while an event waits for one below it
-RETRY = 0.1  # seconds between attempts to reach a server that does not answer
+RETRY = (
+    0.1  # seconds between attempts to reach a server that does not answer, or to look at a replica
+)
 
 # Connections of a process that this one was forked from: never used here, never closed.
 _inherited: list[Raw] = []
@@ -44,6 +46,7 @@ class PostgresWatch:
         self._settled = settled
         self._timeout = timeout
         self._raw: Raw | None = None
+        self._deaf = False
         self._pid = os.getpid()
         self._closed = threading.Event()
         self._bell, self._ringer = socket.socketpair()
@@ -63,6 +66,8 @@ class PostgresWatch:
                 return not self._closed.is_set()
             if self._heard(raw):
                 return True
+            if raw.closed:
+                continue
             left, short = self._patience(deadline)
             try:
                 select.select([raw.fileno(), self._bell], [], [], left)
@@ -86,6 +91,8 @@ class PostgresWatch:
                 return not self._closed.is_set()
             if self._heard(raw):
                 return True
+            if raw.closed:
+                continue
             left, short = self._patience(deadline)
             stirred = asyncio.Event()
             sockets = [raw.fileno(), self._bell.fileno()]
@@ -106,8 +113,8 @@ class PostgresWatch:
     def _patience(self, deadline: float) -> tuple[float, bool]:
         left = max(0.0, deadline - time.monotonic())
         # Whoever holds a lower position back may end without a word: a killed process does.
-        short = self._settled.waiting and left > AGAIN
-        return (AGAIN if short else left), short
+        again = AGAIN if self._settled.waiting else RETRY if self._deaf else left
+        return min(again, left), again < left
 
     def _listening(self) -> Raw | None:
         # None: the connection is new, so anything may have happened before.
@@ -121,7 +128,9 @@ class PostgresWatch:
         while not self._closed.is_set():
             try:
                 raw = self._connect()
-                raw.execute(sql.SQL("LISTEN {}").format(sql.Identifier(self._channel)))
+                self._deaf = raw.info.parameter_status("in_hot_standby") == "on"
+                if not self._deaf:  # a replica announces nothing
+                    raw.execute(sql.SQL("LISTEN {}").format(sql.Identifier(self._channel)))
             except (StoreUnreachable, psycopg.OperationalError):
                 if time.monotonic() >= deadline:
                     raise

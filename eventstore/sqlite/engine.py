@@ -15,10 +15,10 @@ from urllib.parse import quote
 from eventstore import errors
 from eventstore.engine import Connection, Values, Writing, busy
 from eventstore.heads import LoneHeads, microseconds
+from eventstore.pool import Pool
 from eventstore.sqlite.connection import FAILURES, SqliteConnection, fail
 from eventstore.sqlite.file import is_immutable, place_of, prepare
 from eventstore.sqlite.guard import only_reads
-from eventstore.sqlite.pool import Pool
 from eventstore.sqlite.watch import SqliteWatch
 
 Durability = Literal["normal", "full"]
@@ -74,8 +74,8 @@ class SqliteEngine:
         self._held = False
         self._heads = LoneHeads(self._clock)
         self._writer: SqliteConnection | None = None
-        self._readers = Pool(self._reader, self._disconnect)
-        self._guests = Pool(self._guest, self._disconnect)
+        self._readers = Pool(self._reader, self._disconnect, _is_kept)
+        self._guests = Pool(self._guest, self._disconnect, _is_kept)
         self._watches: weakref.WeakSet[SqliteWatch] = weakref.WeakSet()
         self._all: list[sqlite3.Connection] = []
         # Connections that nobody closed are closed with the engine, not one by one with warnings.
@@ -280,6 +280,10 @@ class SqliteEngine:
             self._readers.close()
             self._guests.close()
             self._put_down()
+
+
+def _is_kept(connection: SqliteConnection) -> bool:
+    return connection.kept
 
 
 def _close_all(connections: list[sqlite3.Connection]) -> None:
