@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
-from eventstore.errors import StoreBusy
+from eventstore.errors import InvalidCommand, StoreBusy
 
 Values = Sequence[Any]
+
+Durability = Literal["normal", "full"]
 
 Projections = dict[str, tuple[int, int | None]]
 """The views that a store holds: by name, their version and how far they are folded."""
@@ -19,6 +21,18 @@ class Definition(NamedTuple):
     """Their names."""
     schema: Sequence[str]
     """The statements that create them and what belongs to them."""
+
+
+def check_options(durability: str, timeout: float) -> None:
+    """Refuse what no engine can be opened with.
+
+    Raises:
+        InvalidCommand: one of them is not what it should be.
+    """
+    if durability not in get_args(Durability):
+        raise InvalidCommand(f"durability is {durability!r}: pass 'normal' or 'full'")
+    if not isinstance(timeout, int | float) or not timeout >= 0:
+        raise InvalidCommand(f"timeout is {timeout!r}: pass seconds, 0 or more")
 
 
 def busy(name: str, timeout: float) -> StoreBusy:

@@ -5,9 +5,10 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from eventstore.engine import Durability
 from eventstore.errors import NotAStore
 from eventstore.heads import microseconds
-from eventstore.sqlite import Durability, SqliteEngine
+from eventstore.sqlite import SqliteEngine
 from eventstore.store import EventStore
 
 if TYPE_CHECKING:
@@ -21,16 +22,18 @@ def open_store(
     timeout: float = 30,
     clock: Callable[[], int] | None = None,
 ) -> EventStore:
-    """Open the event store at a path, and create it if there is none.
+    """Open the event store at a path or on a server, and create it if there is none.
 
     Args:
-        path_or_url: a path, or `sqlite:///path`.
-        durability: `"normal"` or `"full"`, see `SqliteEngine`.
-        timeout: seconds to wait for another process's write.
+        path_or_url: a path, `sqlite:///path` or `postgresql://user@host/database?schema=name`.
+        durability: `"normal"` or `"full"`, see `SqliteEngine`; a server is always asked for the
+            latter.
+        timeout: seconds to wait for other writers, and to reach a server again.
         clock: returns the time in microseconds since 1970-01-01 UTC; for tests and replays.
 
     Raises:
         NotAStore: nothing at that place can be a store.
+        StoreUnreachable, AccessDenied: the server does not answer, or refuses.
         StoreTooNew: a newer refold wrote it.
     """
     path = path_or_url
@@ -39,7 +42,9 @@ def open_store(
     if isinstance(path, str) and "://" in path:
         scheme, _, rest = path.partition("://")
         if scheme in ("postgresql", "postgres"):
-            return EventStore(_postgres()(path, timeout=timeout, clock=clock))
+            return EventStore(
+                _postgres()(path, durability=durability, timeout=timeout, clock=clock)
+            )
         if scheme != "sqlite":
             raise NotAStore(
                 f"{scheme}:// is not supported: pass a path, sqlite:///path or "

@@ -9,7 +9,7 @@ from typing import Any, Self, Unpack
 
 from commands import Command
 from eventstore import Event, Recorded, Subscription
-from eventstore.sqlite import Durability
+from eventstore.engine import Durability
 from eventstore.statuses import (
     ActorTaskStatus,
     ContextStatus,

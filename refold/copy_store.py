@@ -46,6 +46,8 @@ def copy_store(
         NotAStore: there is none at the source, or the target holds other events; nothing was
             written.
         InvalidCommand: both are the same store.
+        StoreBusy: something else writes into the target.
+        DamagedEvent: somebody has altered an event, to what the target's engine cannot hold.
         UnknownEventType, DamagedEvent: all was copied, but an event stands in the way of a view.
 
     >>> from refold import RfDb, copy_store

@@ -10,10 +10,10 @@ from msgspec.structs import replace
 
 from commands import Command, ResetAllTables, ResetExperimentStates, execute
 from eventstore import Event, Metadata, Recorded, Subscription, open_store
+from eventstore.engine import Durability
 from eventstore.errors import InvalidPayload, NotFound
 from eventstore.payloads import PayloadCodec, is_payload
 from eventstore.recorded import NO_METADATA
-from eventstore.sqlite import Durability
 from projections import Difference, View, Views
 from refold.about import About
 from refold.queries import Queries
@@ -23,10 +23,12 @@ class Face:
     """A store of experiments.
 
     Args:
-        path_or_url: the file, `rapidfire.db` by default, or a URL.
+        path_or_url: the file, `rapidfire.db` by default, or a URL such as
+            `postgresql://user@host/database?schema=name`.
         actor: who acts through this face, such as `controller`; noted with every event.
-        durability: `"normal"` survives the death of any process; `"full"` a power cut too.
-        timeout: seconds to wait for another process's write.
+        durability: `"normal"` survives the death of any process; `"full"` a power cut too, which a
+            server always does.
+        timeout: seconds to wait for other writers, and to reach a server again.
         signing_key: payloads are signed with it, and unsigned or altered ones refused; by default
             the environment's `REFOLD_PAYLOAD_KEY`, if it is set.
         allow_dill: whether payloads may hold objects that only dill can carry, which can run code
@@ -36,6 +38,7 @@ class Face:
 
     Raises:
         NotAStore: nothing at that place can be a store.
+        StoreUnreachable, AccessDenied: the server does not answer, or refuses.
         StoreTooNew: a newer refold wrote it.
     """
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,7 +21,7 @@ for each in $(ip netns list | grep -o "^$0-[^ ]*"); do
 done
 """
 
-_made = 0
+_numbers = count(1)
 
 
 class NoNetwork(Exception):
@@ -35,11 +36,9 @@ class Network:
     """
 
     def __init__(self) -> None:
-        global _made
-        _made += 1
         if shutil.which("ip") is None:
             raise NoNetwork("there is no command `ip`; it comes with iproute2")
-        self._name = f"refold-{os.getpid()}-{_made}"
+        self._name = f"refold-{os.getpid()}-{next(_numbers)}"
         self._switch = f"{self._name}-switch"
         self._hosts: list[Host] = []
         self._guard = subprocess.Popen(

@@ -387,3 +387,34 @@ def test_digests_of_nothing(faces, digest):
 )
 def test_parameters_of_a_query_that_cannot_be_bound(faces, value):
     faces.refused(lambda: faces.fit.db.execute("SELECT ?", (value,)), InvalidQuery, "SELECT ?")
+
+
+# --- options ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"durability": "none"},
+        {"durability": "FULL "},
+        {"durability": None},
+        {"timeout": -1},
+        {"timeout": float("nan")},
+        {"timeout": "30"},
+        {"timeout": None},
+        {"actor": 5},
+        {"actor": "\0"},
+        {"signing_key": ""},
+        {"signing_key": 5},
+    ],
+    ids=repr,
+)
+def test_options_that_cannot_be(place, options):
+    def use():
+        with RfDb(place, **options) as db:
+            db.create_experiment("digits")
+
+    with pytest.raises(DBException):
+        use()
+    with RfDb(place) as db:
+        assert db.store.head() == 0

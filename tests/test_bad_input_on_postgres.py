@@ -405,16 +405,15 @@ def test_names_that_no_schema_can_have(server: PostgresServer, name: str) -> Non
     check_refused(place, NotAStore, "schema", "63 bytes", secrets=(server.password,))
 
 
-@pytest.mark.parametrize("name", ["pg_store", "pg_", "$user"])
+@pytest.mark.parametrize("name", ["pg_store", "pg_", "pg_catalog", "$user"])
 def test_names_that_the_server_keeps_for_itself(server: PostgresServer, name: str) -> None:
     place = f"{server.url()}?schema={name}"
-    check_refused(place, NotAStore, name, "another", secrets=(server.password,))
+    check_refused(place, NotAStore, name, "pg_", "pass", secrets=(server.password,))
 
 
-@pytest.mark.parametrize("name", ["pg_catalog", "information_schema"])
-def test_schemas_of_the_server_itself(server: PostgresServer, name: str) -> None:
-    place = f"{server.url()}?schema={name}"
-    check_refused(place, NotAStore, name, "something else", secrets=(server.password,))
+def test_a_schema_of_the_server_itself(server: PostgresServer) -> None:
+    place = f"{server.url()}?schema=information_schema"
+    check_refused(place, NotAStore, place[-18:], "something else", secrets=(server.password,))
 
 
 TABLES_OF_RAPIDFIRE = (
@@ -753,8 +752,7 @@ def test_a_disk_that_is_full(server: PostgresServer, small_disk: Path) -> None:
 
 WITHOUT = """
 import sys
-for name in {missing!r}:
-    sys.modules[name] = None
+sys.modules["psycopg"] = None
 import refold
 with refold.RfDb("store.db") as db:
     db.create_experiment("digits")
@@ -779,9 +777,8 @@ def run(script: str, folder: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("missing", [["psycopg"], ["psycopg_pool"], ["psycopg", "psycopg_pool"]])
-def test_no_psycopg(tmp_path: Path, missing: list[str]) -> None:
-    told = run(WITHOUT.format(missing=missing), tmp_path)
+def test_no_psycopg(tmp_path: Path) -> None:
+    told = run(WITHOUT, tmp_path)
     assert "pip install 'refold[postgres]'" in told
     assert "secret" not in told
 

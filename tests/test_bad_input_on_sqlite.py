@@ -114,34 +114,6 @@ def test_paths_of_a_wrong_type(path):
     check_refused(path, NotAStore, "path")
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"durability": "none"},
-        {"durability": "FULL "},
-        {"durability": None},
-        {"timeout": -1},
-        {"timeout": float("nan")},
-        {"timeout": "30"},
-        {"timeout": None},
-        {"actor": 5},
-        {"actor": "\0"},
-        {"signing_key": ""},
-        {"signing_key": 5},
-    ],
-    ids=repr,
-)
-def test_options_that_cannot_be(path, options):
-    def use():
-        with RfDb(path, **options) as db:
-            db.create_experiment("digits")
-
-    with pytest.raises(DBException):
-        use()
-    with RfDb(path) as db:
-        assert db.store.head() == 0
-
-
 # --- files of something else ----------------------------------------------------------------
 
 TABLES_OF_RAPIDFIRE = """

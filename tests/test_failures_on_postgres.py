@@ -378,15 +378,6 @@ def test_a_server_is_not_there_yet_when_a_store_is_opened(
         assert db.create_experiment("digits") == 1
 
 
-def test_all_connections_of_a_store_are_in_use(impatient: RfDb) -> None:
-    with ExitStack() as stack:
-        for _ in range(20):
-            stack.enter_context(impatient.store.engine.read())
-        with pytest.raises(StoreBusy, match="open another store, or use fewer threads"):
-            impatient.get_run(1)
-    assert impatient.get_run(1)["run_id"] == 1
-
-
 # --- between two calls -----------------------------------------------------------------------
 
 
@@ -693,6 +684,20 @@ def test_what_is_appended_while_a_subscription_is_cut_off(
             appended = positions(store.append(None, notes(2)))
             held.go_on()
             assert following.result() == appended
+
+
+def test_a_subscription_that_cannot_begin_to_wait(far: RfDb, place: str, proxy: Proxy) -> None:
+    with ThreadPoolExecutor(1) as pool, RfDb(proxy.url(place), timeout=0) as db:
+        for _ in range(2):
+            with db.subscribe(after=None) as events:
+                held = proxy.hold("LISTEN")
+                following = pool.submit(next, events)
+                held.cut()
+                with pytest.raises(DBException) as caught:
+                    following.result()
+                assert "postgresql://refold@" in str(caught.value)
+        with db.subscribe() as events:
+            assert next(events).position == 1
 
 
 def test_a_subscription_goes_on_after_an_error(

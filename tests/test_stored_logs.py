@@ -29,7 +29,7 @@ FOLDS = FOLDER / "folds.json"
 @pytest.mark.parametrize("log", LOGS, ids=lambda log: log.stem)
 def test_a_stored_log_opens_and_folds(log: Path, place: str, tmp_path: Path) -> None:
     if "://" in place:
-        copy_store(shutil.copy(log, tmp_path / "copy.db"), place)
+        copy_store(copied(log, tmp_path), place)
     else:
         shutil.copy(log, place)
     with RfDb(place) as db:
@@ -83,15 +83,18 @@ def types_in(log: Path) -> set[tuple[str, int]]:
         connection.close()
 
 
+def copied(log: Path, folder: str | Path) -> str:
+    return str(shutil.copy(log, Path(folder) / "copy.db"))
+
+
 def fold_of(view: View[Any]) -> dict[str, Any]:
     """What a view makes of the stored logs, in short."""
     rows = hashlib.sha256()
     for log in LOGS:
         unit = UnitOfWork([view])
-        with TemporaryDirectory() as folder:
-            with open_store(shutil.copy(log, Path(folder) / "copy.db")) as store:
-                for recorded in store.read():
-                    unit.fold(recorded)
+        with TemporaryDirectory() as folder, open_store(copied(log, folder)) as store:
+            for recorded in store.read():
+                unit.fold(recorded)
         rows.update(repr(sorted(view.dump(row) for row in unit.rows(view))).encode())
     schema = hashlib.sha256("\n".join(view.schema).encode())
     return {

@@ -56,6 +56,7 @@ class PostgresConnection:
                 try:
                     fail(self._name, error, sql)
                 except errors.ConnectionLost:
+                    self.raw.close()
                     if self._replace is None:
                         raise
                     self.raw = self._replace(self.raw)
@@ -100,7 +101,7 @@ class PostgresConnection:
             try:
                 for statement in first:
                     self.raw.execute(statement.encode())
-                rows = _dicts(self.raw.execute(dialect.query(sql), parameters))
+                rows = _dicts(self.raw.execute(dialect.query(sql), parameters, prepare=False))
             except psycopg.Error as error:
                 failure = error
                 with suppress(psycopg.Error):

@@ -14,7 +14,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from eventstore import errors
-from eventstore.engine import Connection, Values, Writing, busy
+from eventstore.engine import Connection, Durability, Values, Writing, busy, check_options
 from eventstore.heads import EVENT_COLUMNS
 from eventstore.pool import Pool
 from eventstore.postgres.connect import Raw, connect
@@ -40,8 +40,8 @@ class _Local(threading.local):
 class PostgresEngine:
     """A store in a schema of a PostgreSQL database, for any number of machines.
 
-    Commits are as durable as the server makes them; a server that is set not to wait for its disk
-    at commits (`synchronous_commit = off`) is told to.
+    A commit waits for the server's disk, whatever `durability` says, also if the server is set not
+    to (`synchronous_commit = off`).
 
     Args:
         url: `postgresql://user:password@host:port/database?schema=name`; the schema is `refold` by
@@ -59,13 +59,18 @@ class PostgresEngine:
     """
 
     def __init__(
-        self, url: str, *, timeout: float = 30, clock: Callable[[], int] | None = None
+        self,
+        url: str,
+        *,
+        durability: Durability = "normal",
+        timeout: float = 30,
+        clock: Callable[[], int] | None = None,
     ) -> None:
-        if not isinstance(timeout, int | float) or not timeout >= 0:
-            raise errors.InvalidCommand(f"timeout is {timeout!r}: pass seconds, 0 or more")
+        check_options(durability, timeout)
         self._place = place_of(url)
         self.name = self._place.name
         self.timeout = timeout
+        self._connect = partial(connect, self._place, timeout)
         self._clock = clock
         self._settled = Settled(self._place.lock)
         self._begin_afresh()
@@ -77,7 +82,7 @@ class PostgresEngine:
         self._usable = True
         self._local = _Local()
         self._watches: weakref.WeakSet[PostgresWatch] = weakref.WeakSet()
-        self._pool = Pool(self._connect, Raw.close, _is_usable)
+        self._pool = Pool[Raw](self._connect, _close, _is_usable)
         self._finalizer = weakref.finalize(self, self._pool.close)
 
     def before_fork(self, timeout: float) -> bool:
@@ -95,9 +100,6 @@ class PostgresEngine:
         self._usable = usable
 
     # --- connections ----------------------------------------------------------------------
-
-    def _connect(self) -> Raw:
-        return connect(self._place, self.timeout)
 
     def _take(self, deadline: float) -> Raw:
         while True:
@@ -271,6 +273,10 @@ class PostgresEngine:
         self._finalizer()
         for watch in list(self._watches):
             watch.ring()
+
+
+def _close(raw: Raw) -> None:
+    raw.close()
 
 
 def _is_usable(raw: Raw) -> bool:

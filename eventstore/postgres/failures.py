@@ -48,6 +48,8 @@ def fail(name: str, error: Exception, sql: str = "") -> NoReturn:
     code = getattr(error, "sqlstate", None) or ""
     if code == "0A000" and "during recovery" in str(error):
         code = "25006"
+    elif code == "0A000" and "cached plan" in str(error):
+        code = "08"  # another refold has made a table anew; a new connection knows it
     for length in (5, 3, 2):
         if code[:length] in _MEANINGS:
             kind, advice = _MEANINGS[code[:length]]

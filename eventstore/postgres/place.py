@@ -90,7 +90,7 @@ def _check_credentials(parts: SplitResult) -> None:
     # A password with such a character in it would be taken for something else, and shown.
     credentials = parts.netloc.rpartition("@")[0]
     odd = "@" in credentials or "@" in parts.path or "@" in parts.fragment or " " in credentials
-    query = any("=" not in option for option in parts.query.split("&")) if parts.query else False
+    query = any(option and "=" not in option for option in parts.query.split("&"))
     if odd or query or re.search("%(?![0-9a-fA-F]{2})", credentials):
         raise ValueError(
             "the user or the password holds a character that must be written as %XX, such as %40 "

@@ -7,13 +7,14 @@ from eventstore.engine import Values
 # A writer holds a transaction id before it draws positions, and its events are written under a
 # later one than that (BesideHeads). So no transaction can commit an event below one whose row is
 # older (`xmin`) than every transaction in flight: that event is settled. So is what follows on a
-# settled one without a gap.
+# settled one without a gap. An age that does not fit into 31 bits is negative.
 HEAD = """
     WITH sure AS (
         SELECT coalesce((
             SELECT position FROM events
             WHERE position > known
-              AND age(xmin) > age(coalesce(bound, pg_snapshot_xmin(pg_current_snapshot())::xid))
+              AND (age(xmin) > age(coalesce(bound, pg_snapshot_xmin(pg_current_snapshot())::xid))
+                   OR age(xmin) < 0)
             ORDER BY position DESC LIMIT 1), known) AS position
         FROM (SELECT ?::bigint AS known, ?::xid AS bound) AS given
     ), later AS (

@@ -127,20 +127,28 @@ class PostgresWatch:
         deadline = time.monotonic() + self._timeout
         while not self._closed.is_set():
             try:
-                raw = self._connect()
-                self._deaf = raw.info.parameter_status("in_hot_standby") == "on"
-                if not self._deaf:  # a replica announces nothing
-                    raw.execute(sql.SQL("LISTEN {}").format(sql.Identifier(self._channel)))
-            except (StoreUnreachable, psycopg.OperationalError):
+                self._raw = self._begin()
+                return None
+            except StoreUnreachable:
                 if time.monotonic() >= deadline:
                     raise
-                self._closed.wait(RETRY)
-            else:
-                self._raw = raw
-                if self._closed.is_set():
-                    raw.close()
-                return None
+            self._closed.wait(RETRY)
         return None
+
+    def _begin(self) -> Raw:
+        raw = self._connect()
+        try:
+            self._deaf = raw.info.parameter_status("in_hot_standby") == "on"
+            if not self._deaf:  # a replica announces nothing
+                raw.execute(sql.SQL("LISTEN {}").format(sql.Identifier(self._channel)))
+            if self._closed.is_set():
+                raw.close()
+        except psycopg.Error as error:
+            raw.close()
+            raise StoreUnreachable(
+                f"the connection broke before it could listen: {error}"
+            ) from error
+        return raw
 
     def _heard(self, raw: Raw) -> bool:
         try:

@@ -9,19 +9,17 @@ import weakref
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 from urllib.parse import quote
 
 from eventstore import errors
-from eventstore.engine import Connection, Values, Writing, busy
+from eventstore.engine import Connection, Durability, Values, Writing, busy, check_options
 from eventstore.heads import LoneHeads, microseconds
 from eventstore.pool import Pool
 from eventstore.sqlite.connection import FAILURES, SqliteConnection, fail
 from eventstore.sqlite.file import is_immutable, place_of, prepare
 from eventstore.sqlite.guard import only_reads
 from eventstore.sqlite.watch import SqliteWatch
-
-Durability = Literal["normal", "full"]
 
 
 class SqliteEngine:
@@ -48,10 +46,7 @@ class SqliteEngine:
         timeout: float = 30,
         clock: Callable[[], int] = microseconds,
     ) -> None:
-        if durability not in get_args(Durability):
-            raise errors.InvalidCommand(f"durability is {durability!r}: pass 'normal' or 'full'")
-        if not isinstance(timeout, int | float) or not timeout >= 0:
-            raise errors.InvalidCommand(f"timeout is {timeout!r}: pass seconds, 0 or more")
+        check_options(durability, timeout)
         self._path = place_of(path)
         self.name = str(self._path)
         self.timeout = timeout
