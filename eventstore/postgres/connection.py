@@ -43,7 +43,7 @@ class PostgresConnection:
         settled: Settled | None = None,
         replace: Callable[[Raw], Raw] | None = None,
     ) -> None:
-        self.raw = raw
+        self.raw: Raw = raw
         self._name = name
         self._settled = settled
         self._replace = replace
