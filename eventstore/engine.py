@@ -127,6 +127,10 @@ class Heads(Protocol):
         """Return a place for a next event of each of these streams, in this order."""
         ...
 
+    def accept(self, events: Sequence[Values]) -> None:
+        """Take note of events that bring their places along, as rows of the table."""
+        ...
+
     def now(self) -> int:
         """Return the time, in microseconds since 1970-01-01 UTC."""
         ...

@@ -10,18 +10,17 @@ from eventstore.engine import Connection, Heads, Projections, Values
 from eventstore.errors import CommandIdReused, InvalidEvent, TransactionFailed, WrongExpectedVersion
 from eventstore.events import Event
 from eventstore.events.codec import encode, to_json
-from eventstore.heads import LoneHeads
 from eventstore.recorded import NO_METADATA, Metadata, Recorded, encode_metadata
 
 
 class Fold(Protocol):
     """Keeps something equal to the log while a transaction appends to it, such as the views."""
 
-    def lock(self, events: Sequence[Event]) -> None:
-        """Lock whatever these events will change, before they are allotted their places.
+    def expect(self, events: Sequence[Event]) -> None:
+        """Prepare for these events, before they are allotted their places.
 
-        So what changes a thing later also has the higher position. Called only if the transaction
-        is not alone.
+        If other transactions write beside this one, lock whatever the events will change: so what
+        changes a thing later also has the higher position.
         """
         ...
 
@@ -113,8 +112,8 @@ class Transaction:
         about = encode_metadata(metadata)
         if expected_version is not None and stream is None:
             raise InvalidEvent("expected_version needs the stream that it is about")
-        if self.fold is not None and not self.alone:
-            self.fold.lock([event for _, _, _, event in encoded])
+        if self.fold is not None and (len(encoded) > 1 or not self.alone):
+            self.fold.expect([event for _, _, _, event in encoded])
         if expected_version is not None and stream is not None:
             actual = self.version(stream)
             if actual != expected_version:
@@ -157,7 +156,6 @@ class Transaction:
         """
         self.be_alone()
         assert self.fold is None
-        assert isinstance(self._heads, LoneHeads)
         self._heads.accept(events)
         self._events.extend(events)
 

@@ -14,6 +14,8 @@ from projections.view import Handler, Key, R, Row, View
 
 T = TypeVar("T", bound=Row)
 
+KEYS_PER_SELECT = 500
+
 Concern = tuple[View[Any], Callable[[Any], bool] | None, Handler | None]
 
 
@@ -93,12 +95,14 @@ class UnitOfWork:
         assert self._connection is not None
         rows = self._rows[view]
         rows.update(dict.fromkeys(keys))
-        condition = "= ?" if len(keys) == 1 else f"IN ({', '.join('?' * len(keys))})"
-        sql = f"{view.select} WHERE {view.key} {condition}"
-        if self._locking:
-            sql += f" ORDER BY {view.key}{self._locking}"
-        for values in self._connection.execute(sql, keys):
-            rows[values[0]] = view.load(values)
+        for start in range(0, len(keys), KEYS_PER_SELECT):
+            part = keys[start : start + KEYS_PER_SELECT]
+            condition = "= ?" if len(part) == 1 else f"IN ({', '.join('?' * len(part))})"
+            sql = f"{view.select} WHERE {view.key} {condition}"
+            if self._locking:
+                sql += f" ORDER BY {view.key}{self._locking}"
+            for values in self._connection.execute(sql, part):
+                rows[values[0]] = view.load(values)
 
     def find(self, view: View[R], **columns: Any) -> list[R]:
         """Return the rows whose columns have these values (or one of a tuple), by key."""
@@ -160,20 +164,23 @@ class UnitOfWork:
 
     # --- events ---------------------------------------------------------------------------
 
-    def lock(self, events: Sequence[Event]) -> None:
-        """Lock the rows that events will change, and load them; see `Fold.lock`."""
-        assert self._connection is not None
+    def expect(self, events: Sequence[Event]) -> None:
+        """Load the rows that events will change, all at once; see `Fold.expect`."""
+        connection = self._connection
+        if connection is None:
+            return
         touched: dict[View[Any], set[Key]] = {}
         for event in events:
             for view, clears, handler in self._concerns(event):
                 if clears is not None and clears(event) and self._be_alone is not None:
                     self._be_alone()
-                if handler is not None:
+                # A row that is created is of interest only to who might create it as well.
+                if handler is not None and not (handler.regardless and self._be_alone is None):
                     touched.setdefault(view, set()).update(handler.touched(event))
         for view, keys in touched.items():
             unknown = sorted(keys - self._rows[view].keys())
-            if unknown:
-                self._connection.lock(_name(view, key) for key in unknown)
+            if unknown and view not in self._cleared:
+                connection.lock(_name(view, key) for key in unknown)
                 self._load(view, unknown)
 
     def _concerns(self, event: Event) -> list[Concern]:

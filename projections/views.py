@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -50,12 +51,20 @@ class Views:
     Views that are missing, of an older version, or behind the log are brought up to date first:
     this is all the migration that there is.
 
+    Args:
+        store: the store.
+        more: views of one's own.
+        progress: show a progress bar while views are brought up to date; None: only on a terminal.
+
     Raises:
         StoreTooNew: the store's views were built by a newer refold.
     """
 
-    def __init__(self, store: EventStore, more: Iterable[View[Any]] = ()) -> None:
+    def __init__(
+        self, store: EventStore, more: Iterable[View[Any]] = (), *, progress: bool | None = None
+    ) -> None:
         self.store = store
+        self._progress = progress
         self.views = (*ALL, *more)
         _check_places(self.views)
         self._unit: UnitOfWork | None = None
@@ -86,7 +95,7 @@ class Views:
         plan = self._unsettled(transaction.projections)
         if plan:
             transaction.be_alone()
-            self._refold(transaction, plan, progress=None)
+            self._refold(transaction, plan, self._progress)
 
     def _unsettled(self, known: dict[str, tuple[int, int | None]]) -> dict[View[Any], int]:
         # Which views are to be folded again, and after which position.
@@ -165,15 +174,14 @@ class Views:
             for end in ends:
                 views = [view for view, after in plan.items() if after < end]
                 unit = UnitOfWork(views, connection)
-                for count, recorded in enumerate(self.store.read(start, types=_types(views)), 1):
-                    if recorded.position > end:
-                        break
-                    unit.fold(recorded)
-                    if count % EVENTS_PER_FLUSH == 0:
-                        unit.flush()
-                        unit.forget()
-                        bar.update(recorded.position - first - bar.n)
-                unit.flush()
+                events = self.store.read(start, until=end, types=_types(views))
+                while page := list(islice(events, EVENTS_PER_FLUSH)):
+                    unit.expect([recorded.event for recorded in page])
+                    for recorded in page:
+                        unit.fold(recorded)
+                    unit.flush()
+                    unit.forget()
+                    bar.update(page[-1].position - first - bar.n)
                 bar.update(end - first - bar.n)
                 start = end
         for view in plan:

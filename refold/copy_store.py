@@ -65,7 +65,7 @@ def copy_store(
             raise InvalidCommand("source and target are the same store: pass another place")
     with open_store(source) as origin, open_store(target) as copy:
         copied = copy_log(origin, copy, progress=progress)
-        Views(copy, projections)  # brings them up to date
+        Views(copy, projections, progress=progress)  # brings them up to date
     return copied
 
 

@@ -166,8 +166,9 @@ def cut_off_in_task(host: Host, operator: RfDb, happening: Iterator[Recorded]) -
     while True:
         until(happening, TaskStarted, actor="worker-1")
         host.cut_off()
-        for task in give_up(operator, 1):
-            return task
+        lost = give_up(operator, 1)
+        if lost:
+            return lost[0]
         host.join()  # it was faster and had just completed the task: once more
 
 

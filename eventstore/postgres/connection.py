@@ -196,6 +196,8 @@ class WriteConnection(PostgresConnection):
         return found[-len(statements) :]
 
     def _bound(self, sql: str, parameters: Values) -> bytes:
+        if not parameters:
+            return sql.encode()
         text = dialect.query(sql)
         return self._do(lambda: self._binder.mogrify(text, parameters).encode(), sql)
 
