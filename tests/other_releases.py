@@ -1,5 +1,6 @@
 """What older and newer releases of a program write: its event types exist only in a child."""
 
+from types import new_class
 from typing import ClassVar
 
 from children import Parent
@@ -41,14 +42,15 @@ def write_unknown_type(_: Parent, place: str) -> None:
         store.append("patient-1", [DoseRefused()])
 
 
-def write_type_that_comes_later(_: Parent, place: str) -> None:
+def event_type(name: str) -> type[Event]:
+    """Define an event type without fields."""
+    return new_class(name, (Event,), {"frozen": True})
+
+
+def write_type_that_comes_later(_: Parent, place: str, name: str) -> None:
     """Write an event of a type that a test will define when it has looked for it."""
-
-    class DoseForgotten(Event, frozen=True):
-        pass
-
     with open_store(place) as store:
-        store.append("patient-1", [DoseForgotten()])
+        store.append("patient-1", [event_type(name)()])
 
 
 def write_newer_schema(_: Parent, place: str) -> None:

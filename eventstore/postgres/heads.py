@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from eventstore.engine import Connection, Place, Values
 from eventstore.heads import LoneHeads
 from eventstore.postgres.connection import WriteConnection
@@ -27,8 +29,18 @@ LOCK_STREAMS = """
     ON CONFLICT (stream) DO UPDATE SET version = s.version
     RETURNING stream, version, position"""
 
-# After the streams and the transaction's id, see HEAD in connection.py.
-DRAW_POSITIONS = "SELECT nextval('event_positions') FROM generate_series(1, ?)"
+# The same, and then, once all of them are locked and the transaction has an id (see settled.py),
+# positions; all in one statement, which the server prepares.
+DRAW = f"""
+    WITH locked AS ({LOCK_STREAMS}
+    ), heads AS MATERIALIZED (
+        SELECT coalesce(json_object_agg(stream, ARRAY[version, position]), '{{}}')::text AS heads,
+               count(*) AS locked
+        FROM locked
+    )
+    SELECT heads, ARRAY(SELECT nextval('event_positions') FROM generate_series(1, ? + 0 * locked)),
+           now.*
+    FROM heads, LATERAL ({NOW} WHERE locked >= 0) AS now"""
 
 SET_POSITION = "SELECT setval('event_positions', ?)"
 
@@ -50,12 +62,14 @@ class ServerHeads(LoneHeads):
     def _server_time(self) -> int:
         return time.monotonic_ns() // 1_000 + self._ahead
 
-    def _note(self, now: list[tuple[str, int, int | None, int | None]]) -> int:
+    def _note(
+        self, transaction_id: str, microseconds: int, last: int | None, recorded_at: int | None
+    ) -> int:
         """Keep what NOW says, one clock for all machines; return the last event's position."""
-        ((self.transaction_id, microseconds, position, recorded_at),) = now
+        self.transaction_id = transaction_id
         self._ahead = microseconds - time.monotonic_ns() // 1_000
         self._recorded_at = max(self._recorded_at, recorded_at or 0)
-        return position or 0
+        return last or 0
 
     def _keep(self, projections: list[tuple[str, int, int | None]]) -> None:
         self.projections = {name: (version, position) for name, version, position in projections}
@@ -76,7 +90,7 @@ class AloneHeads(ServerHeads):
         """Look at the end of the log, behind the lock on the store."""
         projections, now = self._server.together((PROJECTIONS, ()), (NOW, ()))
         self._keep(projections)
-        self.position = self._note(now)
+        self.position = self._note(*now[0])
 
     def seal(self) -> None:
         """Have the next position drawn follow; one that nobody committed is given again."""
@@ -97,13 +111,11 @@ class BesideHeads(ServerHeads):
         """Return a place for a next event of each of these streams, in this order."""
         missing = sorted({stream for stream in streams if stream not in self._streams})
         self.drawn = True
-        heads, now, drawn = self._server.together(
-            (LOCK_STREAMS, (missing,)), (NOW, ()), (DRAW_POSITIONS, (len(streams),))
-        )
-        self._note(now)
-        self._streams.update((stream, (version, last)) for stream, version, last in heads)
+        ((heads, drawn, *now),) = self._server.execute(DRAW, (missing, len(streams)))
+        self._note(*now)
+        self._streams.update(msgspec.json.decode(heads, type=dict[str, tuple[int, int]]))
         places: list[Place] = []
-        for stream, (position,) in zip(streams, drawn, strict=True):
+        for stream, position in zip(streams, drawn, strict=True):
             version, previous = self._streams[stream]
             places.append(Place(position, version + 1, previous))
             self._streams[stream] = self._changed[stream] = (version + 1, position)
