@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint soak wheel clean
+.PHONY: help demo test lint soak bench wheel clean
 
 help:
 	@echo "make demo    train and evaluate for a minute: real processes, real kills (STORE=path or"
@@ -12,6 +12,7 @@ help:
 	@echo "make test    all tests, with coverage"
 	@echo "make lint    ruff, types, import rules"
 	@echo "make soak    the long randomised tests"
+	@echo "make bench   what the store costs on PostgreSQL, as ratios (URL=postgresql://… for a given server)"
 	@echo "make wheel   build the wheel and run the quick start from it, in a clean environment"
 
 # By way of the environment, so that no command line shows a password.
@@ -25,6 +26,10 @@ test: $(VENV)/test
 
 soak: $(VENV)/test
 	$(BIN)/python -m pytest -m soak --timeout 3600
+
+bench: export REFOLD_STORE = $(value URL)
+bench: $(VENV)/test
+	$(BIN)/python -m benchmarks.postgres
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

@@ -1,12 +1,13 @@
 """What the store costs on PostgreSQL: ratios to the bare server, to one connection, to one lock.
 
-    python -m benchmarks.postgres [URL]
+    python -m benchmarks.postgres
 
-Without a URL it starts a server of its own. Everything is measured in alternation, in several
-rounds; medians, with the smallest and the largest round.
+It starts a server of its own, or takes the one whose URL is in REFOLD_STORE. Everything is measured in
+alternation, in several rounds; medians, with the smallest and the largest round.
 """
 
 import multiprocessing
+import os
 import statistics
 import sys
 import threading
@@ -43,8 +44,8 @@ spawn = multiprocessing.get_context("spawn")
 @contextmanager
 def server() -> Iterator[str]:
     """Give the URL of a server: the one that was named, or one that is started for this."""
-    if len(sys.argv) > 1:
-        yield sys.argv[1]
+    if given := os.environ.get("REFOLD_STORE"):
+        yield given
         return
     sys.path.append(str(Path(__file__).parent.parent / "tests"))
     from postgres import PostgresServer  # pyright: ignore
