@@ -2,8 +2,8 @@
 
     python -m benchmarks.postgres
 
-It starts a server of its own, or takes the one whose URL is in REFOLD_STORE. Everything is measured in
-alternation, in several rounds; medians, with the smallest and the largest round.
+It starts a server of its own, or takes the one whose URL is in REFOLD_STORE. Everything is measured
+in alternation, in several rounds; medians, with the smallest and the largest round.
 """
 
 import multiprocessing

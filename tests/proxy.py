@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit, urlunsplit
 
-PATIENCE = 60
+PATIENCE = 30
 """Seconds to wait for what a test has announced; beyond it, it does not come any more."""
 
 

@@ -4,17 +4,17 @@ import random
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import islice, pairwise
+from typing import Any
 
 import psycopg
 import pytest
 from children import Child, Parent
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 from postgres import PostgresServer, new_schema
 
 from eventstore import Event, EventStore, Recorded, open_store
@@ -95,6 +95,26 @@ def note(store: EventStore, stream: str, count: int = 1) -> list[int]:
     return positions(store.append(None, [Noted(stream, n) for n in range(count)]))
 
 
+def waits(url: str) -> Callable[[], bool]:
+    """Return what tells whether a session of the store waits for a lock."""
+
+    def look() -> bool:
+        with psycopg.connect(url) as connection:
+            return connection.execute(
+                "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            ).fetchone() == (True,)
+
+    return look
+
+
+def until(happens: Callable[[], bool]) -> None:
+    for _ in range(2_000):
+        if happens():
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError("it does not happen")
+
+
 # --- one takes its position first and commits last -------------------------------------------
 
 
@@ -161,6 +181,40 @@ def test_what_nobody_can_be_before_is_given_at_once(store: EventStore, begin: Be
         assert events.wait(0.2) == []
         late.commit()
         assert positions(islice(events, 2)) == [second, last]
+
+
+@pytest.mark.parametrize("written", [False, True], ids=["drawn", "written"])
+def test_who_draws_again_after_another_is_not_given_before_it(
+    store: EventStore, begin: Begin, written: bool
+) -> None:
+    early = begin("early")
+    [first] = early.draw()
+    if written:
+        early.write()
+    late = begin("late")
+    [second] = late.draw()
+    [third] = early.draw()
+    assert first < second < third
+    early.commit()
+    assert positions(store.read()) == [first]
+    late.commit()
+    assert positions(store.read()) == [first, second, third]
+
+
+def test_who_waits_for_a_stream_has_not_drawn_yet(
+    store: EventStore, place: str, postgres_url: str, begin: Begin
+) -> None:
+    holder = begin("same")
+    [first] = holder.draw()
+    with open_store(place) as other, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(note, other, "same", 2)
+        until(waits(postgres_url))
+        [second] = note(store, "else")
+        holder.commit()
+        third, fourth = waiting.result(WAIT)
+        assert first < second < third
+        assert positions(store.read()) == [first, second, third, fourth]
+    assert [recorded.version for recorded in store.read(stream="notes-same")] == [1, 2, 3]
 
 
 def test_a_stream_is_followed_past_what_others_have_open(store: EventStore, begin: Begin) -> None:
@@ -305,97 +359,103 @@ def test_a_log_is_whole_after_any_number_of_transactions(old_server: PostgresSer
 # --- any order of steps ----------------------------------------------------------------------
 
 
-class Schedules(RuleBasedStateMachine):
-    """Transactions of one log that begin, draw, write and end in any order, and a reader."""
+class Schedule:
+    """Transactions that begin, draw, write and end in some order, and a reader of each moment."""
 
-    url = ""  # set by the test
-    stores: "list[EventStore]" = []  # noqa: RUF012 - likewise: two of them
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.number = 0
+    def __init__(self, stores: list[EventStore]) -> None:
+        self.stores = stores
+        self.begun = 0
         self.open: list[Writer] = []
-        self.start = self.seen = self.store.head()
-        self.log: list[int] = []
         self.committed: set[int] = set()
+        self.log: list[int] = []
+        self.start = self.seen = stores[0].head()
 
-    @property
-    def store(self) -> EventStore:
-        return self.stores[0]
+    def begin(self) -> None:
+        self.begun += 1
+        store = self.stores[self.begun % len(self.stores)]
+        self.open.append(Writer(store, f"{self.start} {self.begun}"))
+        self.open[-1].draw()
 
-    writers = Bundle("writers")
+    def draw(self, writer: Writer) -> None:
+        writer.draw()
 
-    @rule(target=writers, store=st.sampled_from([0, 1]))
-    def begins(self, store: int) -> Writer:
-        self.number += 1
-        writer = Writer(self.stores[store], f"{self.start} {self.number}")
-        self.open.append(writer)
-        return writer
+    def draw_many(self, writer: Writer) -> None:
+        writer.draw(150)
 
-    @rule(writer=writers, count=st.sampled_from([1, 1, 2, 150]))
-    def draws(self, writer: Writer, count: int) -> None:
-        writer.draw(count)
-
-    @rule(writer=writers)
-    def writes(self, writer: Writer) -> None:
+    def write(self, writer: Writer) -> None:
         writer.write()
 
-    @rule(writer=consumes(writers))
-    def commits(self, writer: Writer) -> None:
+    def commit(self, writer: Writer) -> None:
         writer.commit()
         self.open.remove(writer)
         self.committed.update(writer.positions)
 
-    @rule(writer=consumes(writers))
-    def rolls_back(self, writer: Writer) -> None:
+    def roll_back(self, writer: Writer) -> None:
         writer.roll_back()
         self.open.remove(writer)
 
-    @rule()
-    def writes_alone(self) -> None:
-        if not self.open:
-            with self.store.transaction():
-                self.committed.update(note(self.store, f"{self.start} alone"))
-
-    @invariant()
-    def nothing_is_skipped(self) -> None:
-        read = positions(self.store.read(after=self.seen))
+    def read(self) -> None:
+        read = positions(self.stores[0].read(after=self.seen))
         assert read == sorted(read)
         self.log += read
         self.seen = read[-1] if read else self.seen
-        assert self.store.head() >= self.seen
         drawn = [position for writer in self.open for position in writer.positions]
         assert all(self.seen < position for position in drawn)
         assert self.log == sorted(p for p in self.committed if p <= self.seen)
-        if not drawn:
-            assert self.log == sorted(self.committed)
+        assert drawn or self.log == sorted(self.committed)
 
-    def teardown(self) -> None:
+    def follow(self, steps: Iterable[tuple[Callable[["Schedule", Writer], None], int]]) -> None:
+        for step, number in steps:
+            if number >= len(self.open):
+                self.begin()
+            else:
+                step(self, self.open[number])
+            self.read()
+
+    def end(self) -> None:
         for writer in self.open:
             writer.roll_back()
-        with self.store.subscribe(after=self.start) as events:
+        self.open.clear()
+        with self.stores[0].transaction():  # which is given the positions that nobody committed
+            self.committed.update(note(self.stores[0], "alone"))
+        self.read()
+        with self.stores[0].subscribe(after=self.start) as events:
             assert positions(islice(events, len(self.committed))) == sorted(self.committed)
-        assert positions(self.store.read(after=self.start)) == sorted(self.committed)
+
+
+OFTEN = [Schedule.draw, Schedule.draw, Schedule.commit, Schedule.commit]
+STEPS = st.sampled_from(
+    [*OFTEN, Schedule.draw, Schedule.draw_many, Schedule.write, Schedule.roll_back]
+)
+SCHEDULES = st.lists(st.tuples(STEPS, st.integers(0, 3)), min_size=10, max_size=40)
 
 
 @pytest.fixture
-def two_stores(place: str) -> Iterator[None]:
+def two_stores(place: str) -> Iterator[list[EventStore]]:
     with open_store(place) as one, open_store(place) as other:
-        Schedules.stores = [one, other]
-        yield
+        yield [one, other]
 
 
-def test_any_order_of_steps(two_stores: None) -> None:
-    few = settings(max_examples=25, stateful_step_count=30)
-    Schedules.TestCase.settings = few
-    Schedules.TestCase().runTest()
+def follow_schedule(stores: list[EventStore], steps: Any) -> None:
+    schedule = Schedule(stores)
+    try:
+        schedule.follow(steps)
+    finally:
+        schedule.end()
+
+
+@given(steps=SCHEDULES)
+@settings(max_examples=50)
+def test_any_order_of_steps(two_stores: list[EventStore], steps: Any) -> None:
+    follow_schedule(two_stores, steps)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(0)
-def test_any_order_of_many_steps(two_stores: None) -> None:
-    Schedules.TestCase.settings = settings(max_examples=2_000, stateful_step_count=60)
-    Schedules.TestCase().runTest()
+@given(steps=SCHEDULES)
+@settings(max_examples=3_000)
+def test_any_order_of_many_steps(two_stores: list[EventStore], steps: Any) -> None:
+    follow_schedule(two_stores, steps)
 
 
 # --- many at once ----------------------------------------------------------------------------
@@ -564,26 +624,6 @@ def test_writers_to_different_runs_go_on_side_by_side(db: RfDb, two_runs: tuple[
         assert db.get_run(one)["current_chunk"] == 0
     assert db.get_run(one)["current_chunk"] == 5
     assert db.verify() == []
-
-
-def waits(url: str) -> Callable[[], bool]:
-    """Return what tells whether a session of the store waits for a lock."""
-
-    def look() -> bool:
-        with psycopg.connect(url) as connection:
-            return connection.execute(
-                "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-            ).fetchone() == (True,)
-
-    return look
-
-
-def until(happens: Callable[[], bool]) -> None:
-    for _ in range(2_000):
-        if happens():
-            return
-        threading.Event().wait(0.01)
-    raise AssertionError("it does not happen")
 
 
 def batch(db: RfDb) -> None:

@@ -28,8 +28,6 @@ NAMES = 1024
 COPIED = 100
 """From so many rows on, COPY is faster than INSERTs, although it needs the line for itself."""
 
-_KINDS = {"r": "TABLE", "v": "VIEW"}
-
 _changes = count()
 
 
@@ -260,32 +258,49 @@ class WriteConnection(PostgresConnection):
     @contextmanager
     def renewed(self, tables: Sequence[Definition], /) -> Generator[None, None, None]:
         """Lay out tables and SQL views anew, empty, and have the block fill them."""
-        # To drop the old ones at once would have readers wait, so temporary ones are filled first.
-        old: list[Definition] = []
+        kinds, marks = self._there([name for table in tables for name in table.objects])
+        changed: list[Definition] = []
         for table in tables:
-            if self._kinds(self._schema, table):
-                old.append(table)
-            else:
+            found = [name for name in table.objects if name in kinds]
+            if not found:
                 self._create(table)
-        if not old:
+            elif len(found) == len(table.objects) and marks[found[0]] == _mark(table):
+                for name in found:
+                    if kinds[name] == "TABLE":
+                        self.run(f"DELETE FROM {name}")
+            else:
+                changed.append(table)
+        if not changed:
             yield
             return
+        # To drop these at once would have readers wait, so temporary ones are filled first.
         schema = (self._schema,)
         self.run("SELECT set_config('search_path', 'pg_temp, ' || quote_ident(?), true)", schema)
-        for table in old:
+        for table in changed:
             self._define(table)
+        filled, _ = self._there([name for table in changed for name in table.objects])
         yield
         self.run("SELECT set_config('search_path', quote_ident(?) || ', pg_temp', true)", schema)
-        for table in old:
-            self._take_over(table)
+        for table in changed:
+            for name in reversed(table.objects):
+                if name in kinds:
+                    self.run(f"DROP {kinds[name]} {name}")
+            self._create(table)
+            for name in reversed(table.objects):
+                if filled[name] == "TABLE":
+                    self.run(f"INSERT INTO {name} SELECT * FROM pg_temp.{name}")
+                self.run(f"DROP {filled[name]} pg_temp.{name}")
 
-    def _kinds(self, schema: str, table: Definition) -> dict[str, str]:
+    def _there(self, names: list[str]) -> tuple[dict[str, str], dict[str, str | None]]:
+        """Return which of these are there: what each is, and the mark it bears."""
         found = self.execute(
-            "SELECT name, relkind::text FROM unnest(?::text[]) AS name "
-            "JOIN pg_class c ON c.oid = to_regclass(quote_ident(?) || '.' || name)",
-            (list(table.objects), schema),
+            "SELECT name, CASE relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END, "
+            "obj_description(c.oid, 'pg_class') "
+            "FROM unnest(?::text[]) AS name JOIN pg_class c ON c.oid = to_regclass(name)",
+            (names,),
         )
-        return dict(found)
+        kinds = {name: kind for name, kind, _ in found}
+        return kinds, {name: mark for name, _, mark in found}
 
     def _define(self, table: Definition) -> None:
         for statement in table.schema:
@@ -295,25 +310,6 @@ class WriteConnection(PostgresConnection):
     def _create(self, table: Definition) -> None:
         self._define(table)
         self.run(f"COMMENT ON TABLE {table.objects[0]} IS '{_mark(table)}'")
-
-    def _take_over(self, table: Definition) -> None:
-        kinds = self._kinds(self._schema, table)
-        first = table.objects[0]
-        ((mark,),) = self.execute("SELECT obj_description(to_regclass(?), 'pg_class')", (first,))
-        if mark == _mark(table) and len(kinds) == len(table.objects):
-            for name, kind in kinds.items():
-                if kind == "r":
-                    self.run(f"DELETE FROM {name}")
-        else:
-            for name in reversed(table.objects):
-                if name in kinds:
-                    self.run(f"DROP {_KINDS[kinds[name]]} {name}")
-            self._create(table)
-        filled = self._kinds("pg_temp", table)
-        for name in reversed(table.objects):
-            if filled[name] == "r":
-                self.run(f"INSERT INTO {name} SELECT * FROM pg_temp.{name}")
-            self.run(f"DROP {_KINDS[filled[name]]} pg_temp.{name}")
 
     def head(self) -> int:
         """Return the position of the last event, those of this transaction included."""
