@@ -35,10 +35,11 @@ class CreateContext(Command, frozen=True):
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
-        known = rows.find(contexts, context_hash=self.context_hash)
-        if known:
-            return Decision(result=known[0].context_id)
+        # In this order: who asks for the next id keeps others from creating the same meanwhile.
         context_id = next_id(rows, "context")
+        known = rows.first(contexts, context_hash=self.context_hash)
+        if known is not None:
+            return Decision(result=known.context_id)
         created = ContextCreated(
             context_id,
             self.context_hash,

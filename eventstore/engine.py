@@ -116,7 +116,10 @@ class Heads(Protocol):
 
     @property
     def position(self) -> int:
-        """The position of the last event, those of this transaction included."""
+        """The position of the last event, those of this transaction included.
+
+        Beside other transactions: of the last that this one was allotted, 0 before.
+        """
         ...
 
     def version(self, stream: str) -> int:

@@ -7,6 +7,9 @@ from typing import Generic, TypeVar
 
 C = TypeVar("C")
 
+KEPT = 8
+"""Connections that are kept while nobody uses them."""
+
 
 class Pool(Generic[C]):
     """Lends connections and keeps them for the next; closed, it closes each when it comes back.
@@ -50,7 +53,7 @@ class Pool(Generic[C]):
     def give_back(self, connection: C) -> None:
         """Give back a connection that was taken."""
         with self._turn:
-            if self._usable(connection) and not self.closed:
+            if self._usable(connection) and not self.closed and len(self._idle) < KEPT:
                 self._idle.append(connection)
             else:
                 self._disconnect(connection)

@@ -222,7 +222,10 @@ class EventStore:
     # --- reading --------------------------------------------------------------------------
 
     def head(self) -> int:
-        """Return the position of the last event; 0 if there is none."""
+        """Return the position of the last event; 0 if there is none.
+
+        On PostgreSQL: of the last below which nothing can come in any more.
+        """
         return read_head(self.reading)
 
     def version(self, stream: str) -> int:

@@ -62,7 +62,7 @@ class Transaction:
 
     @property
     def head(self) -> int:
-        """The position of the last event, those of this transaction included."""
+        """The position of the last event, those of this transaction included; see `Heads`."""
         return self._heads.position
 
     @property

@@ -16,6 +16,18 @@ from eventstore.schema import statements
 
 Key = int | str
 
+RESERVED = frozenset(
+    """all analyse analyze and any array as asc asymmetric both case cast check collate column
+    constraint create current_catalog current_date current_role current_time current_timestamp
+    current_user default deferrable desc distinct do else end except false fetch for foreign from
+    grant group having in initially intersect into lateral leading limit localtime localtimestamp
+    not null offset on only or order placing primary references returning select session_user some
+    symmetric system_user table then to trailing true union unique user using variadic when where
+    window with""".split()  # noqa: SIM905
+)
+"""Words that no engine, or not every one, takes for the name of a column:
+https://www.postgresql.org/docs/current/sql-keywords-appendix.html"""
+
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """A row of a view. Subclass it: its fields are the columns, the key first.
@@ -90,6 +102,12 @@ class View(Generic[R]):
         if not name.isidentifier() or not (table or name).isidentifier():
             raise InvalidView(
                 f"view {name!r}: the name must be an identifier, such as 'checkpoints'"
+            )
+        reserved = RESERVED.intersection(row.__struct_fields__)
+        if reserved:
+            raise InvalidView(
+                f"view {name}: {', '.join(sorted(reserved))} cannot name a column: SQL keeps such "
+                f"words for itself; take others"
             )
         self.name = name
         self.row = row

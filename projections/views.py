@@ -7,7 +7,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from eventstore.engine import Connection, Definition
-from eventstore.errors import InvalidView, StoreTooNew
+from eventstore.errors import AccessDenied, InvalidView, StoreReadOnly, StoreTooNew
 from eventstore.heads import projections_of
 from eventstore.schema import section, statements
 from eventstore.store import EventStore
@@ -129,7 +129,14 @@ class Views:
                 self._seen[connection] = changes
                 yield connection
                 return
-        store.perform(lambda _: None)  # settles them
+        try:
+            store.perform(lambda _: None)  # settles them
+        except (AccessDenied, StoreReadOnly) as error:
+            raise type(error)(
+                f"{store.engine.name}: the views are behind the log, or of an older release, and "
+                f"cannot be brought up to date from here: open the store once with the right to "
+                f"write ({error})"
+            ) from error
         with store.reading() as connection:
             yield connection
 

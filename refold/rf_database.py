@@ -35,6 +35,7 @@ from eventstore.statuses import (
     PipelineStatus,
     TaskStatus,
 )
+from eventstore.transaction import Transaction
 from refold.about import About
 from refold.face import Face
 
@@ -350,12 +351,16 @@ class RFDatabase(Face):
 
         Of several that poll at once, only one gets the task.
         """
-        task_id = self.send(ClaimNextActorTask(actor_id), **about)
-        # A claim that is sent again may be of a task that a recovery has failed meanwhile.
-        found = self._select(
-            "SELECT * FROM actor_tasks WHERE status = 'in_progress' AND task_id = ?", task_id
-        )
-        return found[0] if found else None
+
+        def claimed(_: Transaction) -> dict[str, Any] | None:
+            task_id = self.send(ClaimNextActorTask(actor_id), **about)
+            # A claim that is sent again may be of a task that a recovery has failed meanwhile.
+            found = self._select(
+                "SELECT * FROM actor_tasks WHERE status = 'in_progress' AND task_id = ?", task_id
+            )
+            return found[0] if found else None
+
+        return self.store.perform(claimed)
 
     def get_running_actor_tasks(self, experiment_id: int) -> Rows:
         """Return the tasks of an experiment that are in progress, by id."""

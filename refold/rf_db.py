@@ -36,6 +36,7 @@ from eventstore.statuses import (
     TaskStatus,
     WorkerTask,
 )
+from eventstore.transaction import Transaction
 from refold.about import About
 from refold.face import Face
 
@@ -311,12 +312,16 @@ class RfDb(Face):
 
         Of several that poll at once, only one gets the task.
         """
-        task_id = self.send(ClaimNextWorkerTask(worker_id), **about)
-        # A claim that is sent again may be of a task that a recovery has failed meanwhile.
-        found = self._select(
-            "SELECT * FROM worker_task WHERE status = 'IN_PROGRESS' AND task_id = ?", task_id
-        )
-        return found[0] if found else None
+
+        def claimed(_: Transaction) -> dict[str, Any] | None:
+            task_id = self.send(ClaimNextWorkerTask(worker_id), **about)
+            # A claim that is sent again may be of a task that a recovery has failed meanwhile.
+            found = self._select(
+                "SELECT * FROM worker_task WHERE status = 'IN_PROGRESS' AND task_id = ?", task_id
+            )
+            return found[0] if found else None
+
+        return self.store.perform(claimed)
 
     def set_worker_task_status(
         self,

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from zlib import crc32
 
 import psycopg
+from psycopg.pq import TransactionStatus
 
 from eventstore import errors
 from eventstore.engine import Definition, Values
@@ -206,7 +207,7 @@ class WriteConnection(PostgresConnection):
 
     def _send(self) -> None:
         if self._pending:
-            self._do(self._sent, "")
+            self._do(self._sent, self._pending[0].decode())
 
     def query(self, sql: str, parameters: Values) -> list[dict[str, Any]]:
         """Answer a statement of a user's own within the transaction."""
@@ -318,6 +319,12 @@ class WriteConnection(PostgresConnection):
 
     def commit(self, channel: str | None) -> None:
         """Commit and, if a channel is given, announce it there."""
+        if self.raw.info.transaction_status == TransactionStatus.INERROR:
+            # A statement failed and its error was caught. COMMIT would say ROLLBACK, and no more.
+            raise errors.TransactionFailed(
+                f"{self._name}: a statement of this transaction failed, so all of it is rolled "
+                f"back: leave its block and begin anew"
+            )
         # Not within the transaction: PostgreSQL lets only one that announces commit at a time.
         self.run("COMMIT")
         if channel is not None:

@@ -5,21 +5,25 @@ from functools import lru_cache
 
 from eventstore.errors import InvalidQuery
 
-_TOKENS = re.compile(
-    r"""\b[eE]'(?:[^'\\]|\\.|'')*'  # an escape string
-    | '(?:[^']|'')*' | "(?:[^"]|"")*" | \$(\w*)\$.*?\$\1\$
-    | --[^\n]* | /\*(?:/\*.*?\*/|.)*?\*/
-    | \? | %""",
-    re.VERBOSE | re.DOTALL,
+_TEXT = (
+    r"\b[eE]'(?:[^'\\]|\\.|'')*'"  # an escape string
+    r"""|'(?:[^']|'')*'|"(?:[^"]|"")*"|\$(\w*)\$.*?\$\1\$"""
+    r"|--[^\n]*|/\*(?:/\*.*?\*/|.)*?\*/"
 )
+_MARKS = re.compile(rf"{_TEXT}|\?|%", re.DOTALL)
 
-_WORDS = (
-    (re.compile(r"\bINTEGER\b", re.IGNORECASE), "BIGINT"),
-    (re.compile(r"\bREAL\b", re.IGNORECASE), "DOUBLE PRECISION"),
-    (re.compile(r"\bBLOB\b", re.IGNORECASE), "BYTEA"),
+_TYPES = {
+    "INTEGER": "BIGINT",
+    "REAL": "DOUBLE PRECISION",
+    "BLOB": "BYTEA",
     # Ordered by bytes, as in SQLite, whatever the database's own order is.
-    (re.compile(r"\bTEXT\b", re.IGNORECASE), 'TEXT COLLATE "C"'),
-    (re.compile(r"\)\s*WITHOUT\s+ROWID", re.IGNORECASE), ")"),
+    "TEXT": 'TEXT COLLATE "C"',
+}
+# A type stands behind the name of its column; the same word may be a name itself.
+_DIFFERENT = re.compile(
+    rf"{_TEXT}|(?<=[\w\"])(?P<space>[ \t]+)(?P<type>{'|'.join(_TYPES)})\b"
+    rf"|(?P<rowid>\)\s*WITHOUT\s+ROWID)",
+    re.DOTALL | re.IGNORECASE,
 )
 
 _REFUSAL = re.compile(
@@ -47,7 +51,7 @@ def query(sql: str) -> bytes:
     def translated(token: re.Match[str]) -> str:
         return "%s" if token[0] == "?" else token[0].replace("%", "%%")
 
-    return _TOKENS.sub(translated, sql).encode()
+    return _MARKS.sub(translated, sql).encode()
 
 
 def definition(sql: str) -> list[str]:
@@ -64,6 +68,10 @@ def definition(sql: str) -> list[str]:
             f"CREATE TRIGGER {name} BEFORE {verbs} ON {table} "
             f"FOR EACH STATEMENT EXECUTE FUNCTION {name}()",
         ]
-    for word, here in _WORDS:
-        sql = word.sub(here, sql)
-    return [sql]
+
+    def here(found: re.Match[str]) -> str:
+        if found["type"]:
+            return found["space"] + _TYPES[found["type"].upper()]
+        return ")" if found["rowid"] else found[0]
+
+    return [_DIFFERENT.sub(here, sql)]

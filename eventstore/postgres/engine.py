@@ -120,21 +120,22 @@ class PostgresEngine:
                 f"outside of them, or start processes with spawn"
             )
 
-    def _give_back(self, raw: Raw) -> None:
-        if self._pid == os.getpid():
+    def _give_back(self, raw: Raw, pid: int) -> None:
+        if pid == os.getpid():  # else it is the parent's
             self._pool.give_back(raw)
 
     def _replace(self, raw: Raw, deadline: float) -> Raw:
         # The server has been restarted, perhaps: then the idle connections are gone as well.
         raw.close()
         self._pool.empty()
+        self._settled.forget()  # it may be another server now, to which less had come
         if time.monotonic() >= deadline:
             raise errors.ConnectionLost(
                 f"{self.name}: connections have been breaking for {self.timeout:g} s: check the "
                 f"server"
             )
         fresh = self._take(deadline)
-        self._give_back(raw)
+        self._give_back(raw, self._pid)
         return fresh
 
     # --- using ----------------------------------------------------------------------------
@@ -147,7 +148,7 @@ class PostgresEngine:
         beside it.
         """
         deadline = time.monotonic() + self.timeout
-        raw = self._take(deadline)
+        raw, pid = self._take(deadline), self._pid
         self._local.writing = True
         try:
             while True:
@@ -166,7 +167,7 @@ class PostgresEngine:
                 raise
         finally:
             self._local.writing = False
-            self._give_back(raw)
+            self._give_back(raw, pid)
 
     def _open(self, connection: WriteConnection, heads: ServerHeads) -> None:
         try:
@@ -185,18 +186,20 @@ class PostgresEngine:
         heads.seal()
         try:
             connection.commit(None if heads.last is None else self._place.channel)
-        except errors.ConnectionLost as lost:
+        except errors.DBException as error:
             # Without an event there was nothing that could happen twice.
-            if heads.last is None or not self._happened(heads, lost):
+            connection.roll_back(None)
+            if heads.last is None or not self._happened(heads, error):
                 raise
+        self._settled.own = max(self._settled.own, heads.position)
 
-    def _happened(self, heads: ServerHeads, lost: errors.ConnectionLost) -> bool:
-        """Find out whether a commit happened whose answer never came."""
+    def _happened(self, heads: ServerHeads, failure: errors.DBException) -> bool:
+        """Find out whether a commit happened whose answer never came, or was an error behind it."""
         event = heads.last
         assert event is not None
         same = " AND ".join(f"{name} IS NOT DISTINCT FROM ?" for name in EVENT_COLUMNS)
         deadline = time.monotonic() + self.timeout
-        while time.monotonic() < deadline:
+        while True:
             try:
                 with self._lend(deadline) as raw:
                     connection = PostgresConnection(raw, self.name)
@@ -206,44 +209,47 @@ class PostgresEngine:
                         return bool(connection.execute(f"SELECT 1 FROM events WHERE {same}", event))
             except (psycopg.Error, errors.DBException):
                 pass  # whatever keeps us from asking says nothing of what happened
+            if time.monotonic() >= deadline or self._pool.closed:
+                break
             time.sleep(random.uniform(0.01, 0.05))
         raise errors.OutcomeUnknown(
             f"{self.name}: the connection broke in a commit, and for {self.timeout:g} s the server "
             f"could not be asked whether it happened: look whether event {event[0]} ({event[4]} of "
             f"{event[1]}) is there; with a command id, it is safe to send the command again"
-        ) from lost
+        ) from failure
 
     @contextmanager
     def _lend(self, deadline: float) -> Generator[Raw, None, None]:
-        raw = self._take(deadline)
+        raw, pid = self._take(deadline), self._pid
         try:
             yield raw
         finally:
-            self._give_back(raw)
+            self._give_back(raw, pid)
 
     @contextmanager
     def read(self) -> Generator[PostgresConnection, None, None]:
         """Lend a connection for reading; each statement sees the last commit."""
         deadline = time.monotonic() + self.timeout
-        raw = self._take(deadline)
+        raw, pid = self._take(deadline), self._pid
         replace = partial(self._replace, deadline=deadline)
         connection = PostgresConnection(raw, self.name, self._settled, replace)
         try:
             yield connection
         finally:
-            self._give_back(connection.raw)
+            self._give_back(connection.raw, pid)
 
     @contextmanager
     def snapshot(self) -> Generator[Connection, None, None]:
         """Lend a connection for reading on which all statements see one and the same moment."""
         with self.read() as connection:
-            connection.run("SELECT 1")  # replaces it if it got lost while nobody used it
-            moment = PostgresConnection(connection.raw, self.name)
+            # This also replaces the connection if it got lost while nobody used it.
+            settled = Settled(known=connection.head())
+            moment, pid = PostgresConnection(connection.raw, self.name, settled), self._pid
             moment.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             try:
                 yield moment
             finally:
-                if not moment.raw.closed:
+                if pid == os.getpid() and not moment.raw.closed:
                     moment.run("ROLLBACK")
 
     def query(

@@ -28,7 +28,8 @@ _MEANINGS: dict[str, tuple[type[errors.DBException], str]] = {
     ),
     "28": (errors.AccessDenied, "check the user and the password in the URL"),
     "3D000": (errors.NotAStore, "create the database first, or check the URL"),
-    "XX": (errors.StoreDamaged, "the server found its own files broken: see its log"),
+    "XX001": (errors.StoreDamaged, "the server found its own files broken: see its log"),
+    "XX002": (errors.StoreDamaged, "the server found its own files broken: see its log"),
     "25P02": (
         errors.TransactionFailed,
         "the transaction failed and was rolled back: leave its block and begin anew",
@@ -40,6 +41,8 @@ _MEANINGS: dict[str, tuple[type[errors.DBException], str]] = {
     "21": (errors.InvalidQuery, ""),
 }
 
+LOG = ("events", "streams", "commands", "payloads", "projections")
+
 FAILURES = (psycopg.Error, OverflowError, UnicodeError, ValueError, TypeError)
 
 
@@ -48,6 +51,8 @@ def fail(name: str, error: Exception, sql: str = "") -> NoReturn:
     code = getattr(error, "sqlstate", None) or ""
     if code == "0A000" and "during recovery" in str(error):
         code = "25006"
+    elif code == "23505" and _table(error) not in LOG:
+        code = "23"  # a rule of a user's own view, which trying again does not change
     elif code == "0A000" and "cached plan" in str(error):
         code = "08"  # another refold has made a table anew; a new connection knows it
     for length in (5, 3, 2):
@@ -97,6 +102,10 @@ def fail_to_connect(name: str, error: Exception) -> NoReturn:
     if _TLS.search(said):
         advice = "check sslmode and the certificates in the URL, and whether the server has TLS on"
     raise errors.StoreUnreachable(f"{name}: {said}; {advice}") from error
+
+
+def _table(error: Exception) -> str | None:
+    return error.diag.table_name if isinstance(error, psycopg.Error) else None
 
 
 def _said(error: Exception) -> str:

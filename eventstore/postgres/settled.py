@@ -1,5 +1,6 @@
 """Up to where the log is complete, although writers commit side by side."""
 
+import time
 from typing import Any, Protocol
 
 from eventstore.engine import Values
@@ -41,6 +42,10 @@ OLDEST_WRITER = """
     ORDER BY age(mine.transactionid) DESC LIMIT 1"""
 
 
+PATIENCE = 1.0  # seconds at most that a reader waits for what it has written itself
+PAUSE = 0.001
+
+
 class Reader(Protocol):
     """The connection that looks."""
 
@@ -57,17 +62,37 @@ class Settled:
     """What a store knows of it: what is settled once is settled for ever.
 
     Args:
-        lock: the key of the advisory lock that every writer of the store holds.
+        lock: the key of the advisory lock that every writer of the store holds; None: no closer
+            look is taken.
+        known: a position that is settled.
     """
 
-    def __init__(self, lock: int | None = None) -> None:
+    def __init__(self, lock: int | None = None, known: int = 0) -> None:
         self._lock = lock
-        self._position = 0
+        self._position = known
+        self._forgotten = 0
         self.waiting = False
         """Whether the last look saw events that cannot be given yet."""
+        self.own = 0
+        """The position of the last event that this store has committed itself."""
+
+    def forget(self) -> None:
+        """Know nothing, so that the next look looks at everything."""
+        self._position = self.own = 0
+        self._forgotten += 1
 
     def head(self, reader: Reader) -> int:
-        """Return the position up to which the log is complete."""
+        """Return the position up to which the log is complete.
+
+        Whoever has just written finds it in there, once those have committed who draw positions
+        before: that is a matter of milliseconds.
+        """
+        deadline = time.monotonic() + PATIENCE
+        while (head := self._head(reader)) < self.own and time.monotonic() < deadline:
+            time.sleep(PAUSE)
+        return head
+
+    def _head(self, reader: Reader) -> int:
         head, last = self._look(reader, None)
         if last is not None and last > head and self._lock is not None:
             head, last = self._look(reader, self._oldest_writer(reader, self._lock))
@@ -76,8 +101,11 @@ class Settled:
         return head
 
     def _look(self, reader: Reader, bound: str | None) -> tuple[int, int | None]:
-        ((head, last),) = reader.execute(HEAD, (self._position, bound))
-        return head, last
+        while True:
+            before = self._forgotten
+            ((head, last),) = reader.execute(HEAD, (self._position, bound))
+            if before == self._forgotten:  # else the answer came from another connection
+                return head, last
 
     @staticmethod
     def _oldest_writer(reader: Reader, lock: int) -> str | None:

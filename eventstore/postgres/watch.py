@@ -1,7 +1,7 @@
 """News of commits on a server."""
 
 import os
-import select
+import selectors
 import socket
 import threading
 import time
@@ -49,9 +49,7 @@ class PostgresWatch:
         self._deaf = False
         self._pid = os.getpid()
         self._closed = threading.Event()
-        self._bell, self._ringer = socket.socketpair()
-        self._bell.setblocking(False)
-        self._ringer.setblocking(False)
+        self._bell, self._ringer = _bell()
 
     def wait(self, timeout: float) -> bool:
         """Return True as soon as anything was committed since the last call that did.
@@ -70,7 +68,10 @@ class PostgresWatch:
                 continue
             left, short = self._patience(deadline)
             try:
-                select.select([raw.fileno(), self._bell], [], [], left)
+                with selectors.DefaultSelector() as selector:
+                    selector.register(raw.fileno(), selectors.EVENT_READ)
+                    selector.register(self._bell, selectors.EVENT_READ)
+                    selector.select(left)
             except (psycopg.Error, OSError, ValueError):  # closed under us, by close() or a fork
                 continue
             if self._heard(raw) or self._rung() or (short and not self._closed.is_set()):
@@ -95,7 +96,10 @@ class PostgresWatch:
                 continue
             left, short = self._patience(deadline)
             stirred = asyncio.Event()
-            sockets = [raw.fileno(), self._bell.fileno()]
+            try:
+                sockets = [raw.fileno(), self._bell.fileno()]
+            except psycopg.Error:  # closed under us
+                continue
             try:
                 for each in sockets:
                     loop.add_reader(each, stirred.set)
@@ -122,6 +126,9 @@ class PostgresWatch:
             if self._raw is not None:
                 _inherited.append(self._raw)
             self._raw, self._pid = None, os.getpid()
+            self._bell.close()
+            self._ringer.close()
+            self._bell, self._ringer = _bell()
         if self._raw is not None and not self._raw.closed:
             return self._raw
         deadline = time.monotonic() + self._timeout
@@ -185,3 +192,10 @@ class PostgresWatch:
     def __del__(self) -> None:
         self.close()
         self._bell.close()
+
+
+def _bell() -> tuple[socket.socket, socket.socket]:
+    bell, ringer = socket.socketpair()
+    bell.setblocking(False)
+    ringer.setblocking(False)
+    return bell, ringer
