@@ -2,10 +2,12 @@
 
 import os
 import pwd
+import shutil
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -137,6 +139,22 @@ def test_a_port_where_something_else_listens() -> None:
         with pytest.raises(StoreUnreachable) as caught:
             RfDb(place)
         check_told(caught.value, "check the host and the port", "timeout", secrets=("secret",))
+
+
+def test_a_port_where_something_else_answers() -> None:
+    """It speaks another protocol."""
+
+    def answer(server: socket.socket) -> None:
+        for _ in range(4):  # libpq asks for TLS first, and then again without
+            with server.accept()[0] as client:
+                client.recv(1024)
+                client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=answer, args=(server,), daemon=True).start()
+        port = server.getsockname()[1]
+        place = f"postgresql://user:secret@127.0.0.1:{port}/db?sslmode=disable"
+        check_refused(place, StoreUnreachable, "check the host and the port", secrets=("secret",))
 
 
 def test_a_server_that_lets_nobody_in_now(
@@ -461,6 +479,82 @@ def test_a_schema_of_something_else(
     assert fingerprint(server.url(), schema) == before != []
 
 
+ENCODINGS = ["LATIN1", "SQL_ASCII"]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_database_that_cannot_hold_all_text(
+    server: PostgresServer, admin: Callable[[str], None], encoding: str
+) -> None:
+    admin(f"CREATE DATABASE narrow ENCODING {encoding} LOCALE 'C' TEMPLATE template0")
+    try:
+        place = server.url(database="narrow")
+        check_refused(place, NotAStore, encoding, "UTF8", secrets=(server.password,))
+    finally:
+        admin("DROP DATABASE narrow WITH (FORCE)")
+
+
+TASTES = {
+    "standard_conforming_strings": "off",
+    "escape_string_warning": "off",
+    "backslash_quote": "on",
+    "bytea_output": "escape",
+    "extra_float_digits": "-5",
+    "client_encoding": "LATIN1",
+    "DateStyle": "German",
+    "IntervalStyle": "sql_standard",
+    "TimeZone": "Asia/Kathmandu",
+    "array_nulls": "off",
+    "transform_null_equals": "on",
+    "search_path": "elsewhere",
+    "default_transaction_isolation": "serializable",
+    "synchronous_commit": "off",
+    "jit_above_cost": "0",
+    "plan_cache_mode": "force_custom_plan",
+    "enable_seqscan": "off",
+    "enable_indexscan": "off",
+    "enable_sort": "off",
+    "client_min_messages": "debug1",
+    "check_function_bodies": "off",
+}
+
+
+def test_a_database_of_odd_tastes(
+    server: PostgresServer, place: str, admin: Callable[[str], None]
+) -> None:
+    odd = (
+        "it's \\'; SELECT pg_notify('x', '') -- \N{SMILING FACE WITH OPEN MOUTH} %s %% ? $1 {}\n\\"
+    )
+    config = {"lr": 0.1 + 0.2, "bytes": bytes(range(256)), "text": odd, odd: None, "tiny": 5e-324}
+    for name, value in TASTES.items():
+        admin(f"ALTER DATABASE postgres SET {name} = '{value}'")
+    try:
+        with RfDb(place) as db, db.subscribe() as events:
+            assert db.create_experiment(odd, command_id=odd, actor=odd) == 1
+            assert db.create_experiment(odd, command_id=odd, actor=odd) == 1
+            assert db.create_run(1, odd, config_leaf=config) == 1
+            db.update_run_metrics(1, {"loss": 0.1 + 0.2, odd: odd, "tiny": 5e-324})
+            with db.batch():
+                db.append(*[recorded.event for recorded in db.store.read()] * 60)
+            log = list(db.store.read())
+            assert list(islice(events, len(log))) == log
+            for store in (db, RfDb(place)):
+                assert store.get_experiment(1)["experiment_name"] == odd
+                assert store.get_run(1)["config_leaf"] == config
+                assert store.get_run(1)["metrics"] == {"loss": 0.1 + 0.2, odd: odd, "tiny": 5e-324}
+                assert store.db.execute("SELECT ? AS it, '\\' AS mark", (odd,)) == [
+                    {"it": odd, "mark": "\\"}
+                ]
+            store.close()
+            db.rebuild()
+            assert db.verify() == []
+            assert list(db.store.read()) == log
+            [told] = db.db.execute("SELECT current_setting('synchronous_commit') AS it")
+            assert told == {"it": "on"}
+    finally:
+        admin("ALTER DATABASE postgres RESET ALL")
+
+
 def test_a_schema_that_is_empty(place: str, schema: str, admin: Callable[[str], None]) -> None:
     admin(f"CREATE SCHEMA {schema}")
     with RfDb(place) as db:
@@ -641,30 +735,35 @@ def check_readable(db: RfDb) -> None:
 def test_a_server_in_recovery(
     server: PostgresServer, digits: str, new_place: Callable[[], str]
 ) -> None:
-    older = new_place()
-    with RfDb(older) as db:
+    behind = new_place()
+    with RfDb(behind) as db:
         db.create_experiment("digits")
-    with open_store(older) as store:  # leaves the views behind
+    with open_store(behind) as store:
         store.append(None, [recorded.event for recorded in store.read()])
-    server.stop()
     signal = server.data / "standby.signal"
-    signal.touch()
-    try:
-        server.start()
-        with RfDb(digits, timeout=1) as db:
-            check_readable(db)
-            for call in WRITES:
-                with pytest.raises(StoreReadOnly) as caught:
-                    call(db)
-                check_told(caught.value, "that writes", secrets=(server.password,))
-        # What would have to be written first: the schema, or views that are behind.
-        for place in (new_place(), older):
-            check_refused(place, StoreReadOnly, "that writes", secrets=(server.password,))
-    finally:
+    with RfDb(digits, timeout=1) as before:
+        check_readable(before)
         server.stop()
-        signal.unlink()
-        server.start()
-    check_intact(digits)
+        signal.touch()
+        try:
+            server.start()
+            with RfDb(digits, timeout=1) as db:
+                for each in (db, before):
+                    check_readable(each)
+                    for call in WRITES:
+                        with pytest.raises(StoreReadOnly) as caught:
+                            call(each)
+                        check_told(caught.value, "that writes", secrets=(server.password,))
+            # What would have to be written first: the schema, or views that are behind.
+            for place in (new_place(), behind):
+                check_refused(place, StoreReadOnly, "that writes", secrets=(server.password,))
+        finally:
+            server.stop()
+            signal.unlink()
+            server.start()
+        check_readable(before)
+        assert before.create_experiment("another") == 2
+    check_intact(digits, head=3)
 
 
 def test_a_server_that_begins_transactions_read_only(
@@ -684,28 +783,38 @@ def test_a_server_that_begins_transactions_read_only(
 # --- a disk that is full ---------------------------------------------------------------------
 
 
-@pytest.fixture
-def small_disk(server: PostgresServer, admin: Callable[[str], None]) -> Iterator[Path]:
-    """A small disk that is all that the database `small` has."""
+@contextmanager
+def small_disk(megabytes: int) -> Iterator[Path]:
+    """A file system of its own that the server may write."""
     owner = pwd.getpwnam("nobody") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
     with tempfile.TemporaryDirectory(prefix="refold-disk-") as folder:
         os.chmod(folder, 0o711)
         disk = Path(folder) / "disk"
         disk.mkdir()
-        options = f"size=24m,uid={owner.pw_uid},gid={owner.pw_gid},mode=700"
+        options = f"size={megabytes}m,uid={owner.pw_uid},gid={owner.pw_gid},mode=711"
         command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)]
         mounted = subprocess.run(command, capture_output=True, text=True)
         if mounted.returncode:
             pytest.skip(f"no right to mount a file system: {mounted.stderr.strip()}")
         try:
-            admin(f"CREATE TABLESPACE small LOCATION '{disk}'")
-            admin("CREATE DATABASE small TABLESPACE small")
             yield disk
-            admin("DROP DATABASE small WITH (FORCE)")
-            admin("CHECKPOINT")
-            admin("DROP TABLESPACE small")
         finally:
             subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+@pytest.fixture
+def small_tablespace(server: PostgresServer, admin: Callable[[str], None]) -> Iterator[Path]:
+    """A small disk that is all that the database `small` has for its tables."""
+    with small_disk(24) as disk:
+        space = disk / "space"
+        space.mkdir()
+        shutil.chown(space, server.data.owner())
+        admin(f"CREATE TABLESPACE small LOCATION '{space}'")
+        admin("CREATE DATABASE small TABLESPACE small")
+        yield disk
+        admin("DROP DATABASE small WITH (FORCE)")
+        admin("CHECKPOINT")
+        admin("DROP TABLESPACE small")
 
 
 def fill(path: Path) -> None:
@@ -715,9 +824,9 @@ def fill(path: Path) -> None:
             file.write(bytes(8192))
 
 
-def test_a_disk_that_is_full(server: PostgresServer, small_disk: Path) -> None:
+def test_a_disk_that_is_full(server: PostgresServer, small_tablespace: Path) -> None:
     place = server.url(database="small")
-    filler = small_disk / "filler"
+    filler = small_tablespace / "filler"
     with RfDb(place) as db:
         db.create_run(db.create_experiment("digits"), config_leaf={"lr": 0.1})
         fill(filler)
@@ -746,6 +855,29 @@ def test_a_disk_that_is_full(server: PostgresServer, small_disk: Path) -> None:
     with RfDb(place) as db:
         assert len(list(db.store.read())) == 3
         assert db.verify() == []
+
+
+def test_a_disk_that_is_full_of_everything() -> None:
+    """Without room for its write-ahead log, the server itself goes down."""
+    with small_disk(160) as disk, PostgresServer(within=disk) as server:
+        place = new_schema(server.url())
+        filler = disk / "filler"
+        with RfDb(place, timeout=1) as db:
+            experiment_id = db.create_experiment("digits")
+            fill(filler)
+            kept: list[int] = []
+            with pytest.raises(DBException) as caught:
+                while True:
+                    weights = os.urandom(1_000_000)
+                    kept.append(db.create_run(experiment_id, config_leaf={"weights": weights}))
+            check_told(caught.value, "postgresql://refold@", secrets=(server.password,))
+            server.kill()
+            filler.unlink()
+            server.start()
+            runs = [run["run_id"] for run in db.get_all_runs()]
+            assert runs in (kept, [*kept, len(kept) + 1])
+            assert db.create_run(experiment_id, config_leaf={}) == len(runs) + 1
+            assert db.verify() == []
 
 
 # --- no psycopg ------------------------------------------------------------------------------

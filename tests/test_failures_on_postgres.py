@@ -1,7 +1,9 @@
 """Servers killed, lines cut, answers lost: a command happens once, and errors are DBExceptions."""
 
 import asyncio
+import os
 import random
+import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -33,7 +35,7 @@ from refold import (
 COMMIT = r"\bCOMMIT\b"
 
 
-class Noted(Event, frozen=True):
+class Marked(Event, frozen=True):
     of: Id
     n: int
 
@@ -81,8 +83,8 @@ def far(db: RfDb, place: str, proxy: Proxy) -> Iterator[RfDb]:
         yield far
 
 
-def notes(count: int) -> list[Noted]:
-    return [Noted(1, n) for n in range(count)]
+def notes(count: int) -> list[Marked]:
+    return [Marked(1, n) for n in range(count)]
 
 
 def positions(events: Iterator[Recorded] | list[Recorded]) -> list[int]:
@@ -137,9 +139,9 @@ COMMANDS: dict[str, tuple[Callable[[RfDb], Any], dict[str, int]]] = {
     "new id": (lambda db: db.create_run(1, config_leaf={}), {"RunCreated": 1}),
     "command id": (lambda db: db.request_stop(1, command_id="stop"), {"StopRequested": 1}),
     "alone": (lambda db: db.reset_experiment_states(), {"ExperimentStatesReset": 1}),
-    "append": (lambda db: db.append(*notes(3)), {"Noted": 3}),
-    "append with id": (lambda db: db.append(*notes(3), command_id="notes"), {"Noted": 3}),
-    "bulk": (lambda db: db.append(*notes(2_000)), {"Noted": 2_000}),
+    "append": (lambda db: db.append(*notes(3)), {"Marked": 3}),
+    "append with id": (lambda db: db.append(*notes(3), command_id="notes"), {"Marked": 3}),
+    "bulk": (lambda db: db.append(*notes(2_000)), {"Marked": 2_000}),
 }
 
 
@@ -341,7 +343,7 @@ def subscribe(db: RfDb) -> list[int]:
 
 CALLS: dict[str, Callable[[RfDb], Any]] = {
     "command": lambda db: db.set_run_progress(1, random.randrange(2**32), 0),
-    "append": lambda db: db.append(Noted(1, 1)),
+    "append": lambda db: db.append(Marked(1, 1)),
     "batch": batch,
     "get": lambda db: db.get_run(1),
     "query": lambda db: db.db.execute("SELECT * FROM runs"),
@@ -430,6 +432,58 @@ def test_between_two_calls_that_are_awaited(
                 assert (await db.get_run(2 * n))["run_id"] == 2 * n
 
     asyncio.run(call())
+
+
+@contextmanager
+def database_set(url: str, setting: str, value: str) -> Iterator[None]:
+    """Have new sessions of the database begin with a setting."""
+    with psycopg.connect(url, autocommit=True) as admin:
+        admin.execute(f"ALTER DATABASE postgres SET {setting} = '{value}'".encode())
+        try:
+            yield
+        finally:
+            admin.execute(f"ALTER DATABASE postgres RESET {setting}".encode())
+
+
+def until_no_session_is_left(url: str) -> None:
+    with psycopg.connect(url, autocommit=True) as admin:
+        while admin.execute(
+            "SELECT 1 FROM pg_stat_activity WHERE application_name = 'refold'"
+        ).fetchall():
+            threading.Event().wait(0.01)
+
+
+def test_sessions_that_the_server_ends_for_being_idle(postgres_url: str, place: str) -> None:
+    with database_set(postgres_url, "idle_session_timeout", "50ms"), RfDb(place) as db:
+        db.create_experiment("digits")
+        db.create_run(1, config_leaf={})
+        with db.subscribe(after=None) as events:
+            assert events.wait(0.0) == []
+            until_no_session_is_left(postgres_url)
+            db.set_run_progress(1, 1, 0)
+            assert next(events).position == 3
+            until_no_session_is_left(postgres_url)
+            assert db.get_run(1)["current_chunk"] == 1
+            until_no_session_is_left(postgres_url)
+            assert batch(db) == [2, 3]
+
+
+def test_a_batch_that_the_server_ends_for_being_idle(postgres_url: str, place: str) -> None:
+    def slow() -> None:
+        with db.batch():
+            db.create_experiment("in vain")
+            assert len(db.get_all_runs()) == 0
+            until_no_session_is_left(postgres_url)
+
+    with (
+        database_set(postgres_url, "idle_in_transaction_session_timeout", "50ms"),
+        database_set(postgres_url, "idle_session_timeout", "50ms"),
+        RfDb(place) as db,
+    ):
+        with pytest.raises(ConnectionLost, match="try again"):
+            slow()
+        assert db.store.head() == 0
+        assert db.create_experiment("digits") == 1
 
 
 # --- within a block --------------------------------------------------------------------------
@@ -534,13 +588,13 @@ class Sum(Row, frozen=True, kw_only=False):
     sum: int
 
 
-def sums(version: int, added: Callable[[Noted], None] = lambda _: None) -> View[Any]:
-    def add(row: Sum | None, event: Noted) -> Sum:
+def sums(version: int, added: Callable[[Marked], None] = lambda _: None) -> View[Any]:
+    def add(row: Sum | None, event: Marked) -> Sum:
         added(event)
         return Sum(event.of, event.n + (0 if row is None else row.sum))
 
     view = View("sums", Sum, version=version)
-    view.put_by(Noted, add, key=lambda event: event.of)
+    view.put_by(Marked, add, key=lambda event: event.of)
     return view
 
 
@@ -551,7 +605,7 @@ class Interruption:
         self._server = server
         self.armed = False
 
-    def __call__(self, event: Noted) -> None:
+    def __call__(self, event: Marked) -> None:
         if self.armed and event.n == 50:
             self.armed = False
             terminate(self._server)
@@ -704,7 +758,7 @@ def test_a_subscription_goes_on_after_an_error(
     server: PostgresServer, impatient: RfDb, db: RfDb
 ) -> None:
     with impatient.subscribe(after=None) as events:
-        [recorded] = db.append(Noted(1, 1))
+        [recorded] = db.append(Marked(1, 1))
         assert next(events) == recorded
         with down(server), pytest.raises(StoreUnreachable) as caught:
             next(events)
@@ -718,10 +772,71 @@ def test_a_subscription_goes_on_after_an_error(
             assert await anext(events) == appended[2]
             with down(server), pytest.raises(StoreUnreachable):
                 await anext(events)
-            [recorded] = db.append(Noted(1, 1))
+            [recorded] = db.append(Marked(1, 1))
             assert await anext(events) == recorded
 
     asyncio.run(follow())
+
+
+# --- Ctrl-C ----------------------------------------------------------------------------------
+
+
+def interrupted(parent: Parent, place: str) -> list[str]:
+    """Wait for what others hold, be interrupted there, and go on."""
+    done: list[str] = []
+    with RfDb(place) as db, db.subscribe(after=None) as events:
+        waits: list[Callable[[], object]] = [
+            lambda: db.set_run_progress(1, 1, 0),
+            lambda: batch(db),
+            lambda: next(events),
+        ]
+        for wait in waits:
+            parent.tell(os.getpid())
+            try:
+                wait()
+            except KeyboardInterrupt:
+                done.append("interrupted")
+            parent.tell("go on")
+            parent.hear()
+            db.update_run_metrics(1, {"n": len(done)})
+            done.append(str(events.wait(30)[-1].event))
+    return done
+
+
+def test_a_wait_that_is_interrupted(far: RfDb, db: RfDb, place: str, postgres_url: str) -> None:
+    url, _, schema = place.rpartition("?schema=")
+    runs = sql.SQL("SELECT 1 FROM {} FOR UPDATE").format(sql.Identifier(schema, "runs_folded"))
+    with (
+        Child(interrupted, place) as child,
+        psycopg.connect(url, autocommit=True) as admin,
+        psycopg.connect(url) as holder,
+    ):
+
+        def waits(kind: str) -> bool:
+            return bool(
+                admin.execute(
+                    "SELECT 1 FROM pg_stat_activity WHERE application_name = 'refold' AND "
+                    "(wait_event_type = 'Lock' OR %s = 'LISTEN' AND query LIKE 'LISTEN%%')",
+                    (kind,),
+                ).fetchall()
+            )
+
+        for kind in ("command", "batch", "LISTEN"):
+            pid = child.hear()
+            if kind != "LISTEN":
+                holder.execute(runs)
+            while not waits(kind):
+                threading.Event().wait(0.01)
+            os.kill(pid, signal.SIGINT)
+            assert child.hear() == "go on"
+            holder.rollback()
+            child.tell("go on")
+        told = child.result()
+    assert told[::2] == ["interrupted"] * 3
+    metrics = [recorded.event for recorded in db.store.read(types=["RunMetricsRecorded"])]
+    assert told[1::2] == [str(event) for event in metrics]
+    assert happened(db, 3) == {"RunMetricsRecorded": 3}
+    assert db.verify() == []
 
 
 # --- killed under load -----------------------------------------------------------------------
@@ -738,8 +853,8 @@ def act(db: RfDb, evals: RFDatabase, run_id: int, n: int) -> tuple[str, int]:
             db.create_run(1, config_leaf={"n": n}, **about)
             return "RunCreated", 1
         case 2:
-            db.append(*[Noted(run_id, n) for _ in range(150 if n % 4 else 2)], **about)
-            return "Noted", 150 if n % 4 else 2
+            db.append(*[Marked(run_id, n) for _ in range(150 if n % 4 else 2)], **about)
+            return "Marked", 150 if n % 4 else 2
         case 3:
             db.request_stop(run_id, command_id=about["correlation"], **about)
             return "StopRequested", 1
@@ -829,7 +944,7 @@ def write_impatiently(parent: Parent, place: str) -> None:
     with RfDb(place, timeout=0.05) as db:
         for n in count():
             try:
-                db.append(Noted(1, n))
+                db.append(Marked(1, n))
             except OutcomeUnknown:
                 parent.tell((n, None))
             except DBException:

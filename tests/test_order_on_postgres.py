@@ -26,7 +26,7 @@ WAIT = 20.0
 """Seconds after which a test gives up waiting for something that should come at once."""
 
 
-class Noted(Event, frozen=True):
+class Written(Event, frozen=True):
     of: str
     n: int
 
@@ -47,7 +47,7 @@ class Writer:
 
     def draw(self, count: int = 1) -> list[int]:
         """Append events: they are given their positions."""
-        events = [Noted(self.stream, n) for n in range(count)]
+        events = [Written(self.stream, n) for n in range(count)]
         drawn = [recorded.position for recorded in self._transaction.append(events)]
         self.positions += drawn
         return drawn
@@ -92,7 +92,7 @@ def positions(events: Iterator[Recorded] | list[Recorded]) -> list[int]:
 
 def note(store: EventStore, stream: str, count: int = 1) -> list[int]:
     """Append events in a transaction of their own."""
-    return positions(store.append(None, [Noted(stream, n) for n in range(count)]))
+    return positions(store.append(None, [Written(stream, n) for n in range(count)]))
 
 
 def waits(url: str) -> Callable[[], bool]:
@@ -130,7 +130,7 @@ def test_no_reader_skips_what_commits_late(store: EventStore, begin: Begin, writ
 
     assert store.head() == before[-1]
     assert positions(store.read()) == before
-    assert positions(store.read(types=[Noted], limit=10)) == before
+    assert positions(store.read(types=[Written], limit=10)) == before
     assert positions(store.read(backwards=True)) == before[::-1]
     late.commit()
     assert store.head() == third
@@ -146,7 +146,7 @@ def test_no_subscriber_skips_what_commits_late(
     with (
         ThreadPoolExecutor() as pool,
         store.subscribe() as waiting,
-        store.subscribe(types=[Noted]) as choosy,
+        store.subscribe(types=[Written]) as choosy,
         store.subscribe(after=None) as fresh,
     ):
         subscriptions = (waiting, choosy, fresh)
@@ -473,7 +473,7 @@ def act(db: RfDb, run_id: int, n: int, chance: random.Random) -> int:
             return 1
         case "append":
             count = chance.choice((1, 2, 200))
-            db.append(*[Noted(f"{chance.randrange(4)}", n) for _ in range(count)])
+            db.append(*[Written(f"{chance.randrange(4)}", n) for _ in range(count)])
             return count
         case "create":
             db.create_run(1, config_leaf={"n": n})
@@ -481,12 +481,12 @@ def act(db: RfDb, run_id: int, n: int, chance: random.Random) -> int:
         case "batch":
             with db.batch():
                 db.update_run_metrics(run_id, {"n": n})
-                db.append(Noted(f"{run_id}", n))
+                db.append(Written(f"{run_id}", n))
             return 2
         case _:
 
             def regret(transaction: Transaction) -> None:
-                transaction.append([RunProgressed(run_id, n, 1), Noted(f"{run_id}", n)])
+                transaction.append([RunProgressed(run_id, n, 1), Written(f"{run_id}", n)])
                 if chance.random() < 0.5:
                     transaction.flush()
                 raise Regret
@@ -618,7 +618,7 @@ def test_writers_to_different_runs_go_on_side_by_side(db: RfDb, two_runs: tuple[
         db.set_worker_task_status(task_id, "IN_PROGRESS")
         assert db.request_stop(two) == 1
         assert db.create_run(1, config_leaf={}) == 3
-        db.append(Noted("else", 0))
+        db.append(Written("else", 0))
         db.store.append("run-2", [RunProgressed(two, 2, 0)], expected_version=3)
         assert db.get_run(two)["current_chunk"] == 2
         assert db.get_run(one)["current_chunk"] == 0
@@ -682,7 +682,7 @@ def send(parent: Parent, place: str) -> list[object]:
         sendings: list[Callable[[int], object]] = [
             lambda n: db.set_run_progress(1, n + 1, 0, command_id=f"progress {n}"),
             lambda n: db.create_run(1, config_leaf={}, command_id=f"create {n}"),
-            lambda n: positions(db.append(Noted("same", n), command_id=f"note {n}")),
+            lambda n: positions(db.append(Written("same", n), command_id=f"note {n}")),
             lambda n: evals.create_context(f"hash {n}"),
         ]
         for sending in sendings:
@@ -706,7 +706,7 @@ def test_the_same_sent_by_two_at_once_happens_once(db: RfDb, place: str) -> None
     assert Counter(recorded.type for recorded in db.store.read(head)) == {
         "RunProgressed": ROUNDS,
         "RunCreated": ROUNDS,
-        "Noted": ROUNDS,
+        "Written": ROUNDS,
         "ContextCreated": ROUNDS,
     }
     assert db.verify() == []
