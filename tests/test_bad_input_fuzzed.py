@@ -12,6 +12,7 @@ from face_methods import METHODS, VALID, Faces, parameters
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from examples import examples
 from refold import DBException, InvalidQuery, RunStatus
 
 oddities = st.sampled_from(
@@ -91,8 +92,8 @@ def faces(db, evals):
 
 
 @pytest.mark.parametrize(("kind", "name"), METHODS)
-def test_anything_at_all(faces, kind, name):
-    @settings(max_examples=25)
+def test_anything_at_all(faces, engine, kind, name):
+    @examples(engine, 25)
     @given(arguments(kind, name))
     def check(drawn):
         before = faces.kept()

@@ -145,7 +145,7 @@ def test_a_port_where_something_else_answers() -> None:
     """It speaks another protocol."""
 
     def answer(server: socket.socket) -> None:
-        for _ in range(4):  # libpq asks for TLS first, and then again without
+        for _ in (RfDb, RFDatabase):
             with server.accept()[0] as client:
                 client.recv(1024)
                 client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -857,19 +857,30 @@ def test_a_disk_that_is_full(server: PostgresServer, small_tablespace: Path) -> 
         assert db.verify() == []
 
 
-def test_a_disk_that_is_full_of_everything() -> None:
+def test_a_disk_that_is_full_for_the_log_of_the_server() -> None:
     """Without room for its write-ahead log, the server itself goes down."""
-    with small_disk(160) as disk, PostgresServer(within=disk) as server:
+    with small_disk(48) as disk, ExitStack() as stack:
+        server = PostgresServer()
+        stack.callback(server.close)
+        shutil.move(server.data / "pg_wal", disk / "pg_wal")
+        subprocess.run(["chown", "-R", server.data.owner(), disk / "pg_wal"], check=True)
+        (server.data / "pg_wal").symlink_to(disk / "pg_wal")
+        server.start()
         place = new_schema(server.url())
         filler = disk / "filler"
         with RfDb(place, timeout=1) as db:
             experiment_id = db.create_experiment("digits")
             fill(filler)
             kept: list[int] = []
-            with pytest.raises(DBException) as caught:
+
+            def create_for_ever() -> None:
                 while True:
                     weights = os.urandom(1_000_000)
                     kept.append(db.create_run(experiment_id, config_leaf={"weights": weights}))
+
+            with pytest.raises(DBException) as caught:
+                create_for_ever()
+            assert "PANIC" in server.log()
             check_told(caught.value, "postgresql://refold@", secrets=(server.password,))
             server.kill()
             filler.unlink()

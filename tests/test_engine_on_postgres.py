@@ -16,7 +16,7 @@ from projections import Row, View
 from refold import AccessDenied, InvalidQuery, NotFound, RfDb, StoreFailed, TransactionFailed
 
 
-class Weighed(Event):
+class Scaled(Event):
     run_id: int
     grams: int
 
@@ -110,11 +110,11 @@ def test_a_rule_of_a_users_own_view_is_no_conflict(place: str) -> None:
         schema="CREATE TABLE weights (run_id INTEGER PRIMARY KEY, grams INTEGER UNIQUE, "
         "created_at TEXT NOT NULL, updated_at TEXT NOT NULL, position INTEGER NOT NULL);",
     )
-    weights.created_by(Weighed, lambda e: Weight(e.run_id, e.grams))
+    weights.created_by(Scaled, lambda e: Weight(e.run_id, e.grams))
     with RfDb(place, projections=[weights]) as db:
-        db.append(Weighed(1, 50), stream="run-1")
+        db.append(Scaled(1, 50), stream="run-1")
         with pytest.raises(StoreFailed, match="weights_grams_key"):
-            db.append(Weighed(2, 50), stream="run-2")
+            db.append(Scaled(2, 50), stream="run-2")
         assert db.store.head() == 1
 
 

@@ -7,7 +7,7 @@ import msgspec
 import other_releases
 import pytest
 from children import call
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from strategies import EVENT_TYPES, structs
 
@@ -23,6 +23,7 @@ from eventstore.events import (
     RunStarted,
 )
 from eventstore.statuses import ControllerTask, TaskStatus
+from examples import examples
 
 
 def kept(store: EventStore, event: Event) -> Event:
@@ -34,8 +35,8 @@ def kept(store: EventStore, event: Event) -> Event:
 
 
 @pytest.mark.parametrize("cls", EVENT_TYPES, ids=lambda cls: cls.__name__)
-def test_every_event_comes_back_equal(store: EventStore, cls: type[Event]) -> None:
-    @settings(max_examples=40)
+def test_every_event_comes_back_equal(store: EventStore, cls: type[Event], engine: str) -> None:
+    @examples(engine, 40)
     @given(st.lists(structs(cls), min_size=1))
     def property_(events: list[Event]) -> None:
         appended = store.append("any", events)
@@ -47,8 +48,10 @@ def test_every_event_comes_back_equal(store: EventStore, cls: type[Event]) -> No
 
 
 @pytest.mark.parametrize("cls", EVENT_TYPES, ids=lambda cls: cls.__name__)
-def test_every_event_is_json_that_people_can_read(store: EventStore, cls: type[Event]) -> None:
-    @settings(max_examples=20)
+def test_every_event_is_json_that_people_can_read(
+    store: EventStore, cls: type[Event], engine: str
+) -> None:
+    @examples(engine, 20)
     @given(structs(cls))
     def property_(event: Event) -> None:
         store.append("any", [event])

@@ -793,6 +793,7 @@ def interrupted(parent: Parent, place: str) -> list[str]:
         for wait in waits:
             parent.tell(os.getpid())
             try:
+                parent.hear()
                 wait()
             except KeyboardInterrupt:
                 done.append("interrupted")
@@ -825,6 +826,7 @@ def test_a_wait_that_is_interrupted(far: RfDb, db: RfDb, place: str, postgres_ur
             pid = child.hear()
             if kind != "LISTEN":
                 holder.execute(runs)
+            child.tell("wait")
             while not waits(kind):
                 threading.Event().wait(0.01)
             os.kill(pid, signal.SIGINT)

@@ -30,7 +30,7 @@ class Size(NamedTuple):
     reports: int
 
 
-SIZES = {"sqlite": Size(1_200, 300, 1_200), "postgres": Size(300, 75, 300)}
+SIZES = {"sqlite": Size(1_200, 300, 1_200), "postgres": Size(240, 60, 240)}
 
 # Each process tells how many events of each type it has been promised.
 Promised = Counter[str]

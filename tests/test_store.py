@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from children import Child, Parent, call
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from eventstore import (
@@ -28,6 +28,7 @@ from eventstore import (
 )
 from eventstore.events import RunCompleted, RunProgressed, RunStarted
 from eventstore.reader import PAGE
+from examples import examples
 
 STREAMS = ["run-1", "run-2", "worker-0", "é"]
 TYPES = [RunStarted, RunProgressed, RunCompleted]
@@ -291,41 +292,48 @@ def test_a_command_id_belongs_to_one_kind_of_command(store: EventStore) -> None:
 # --- read ------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60)
-@given(
-    batches=st.lists(
-        st.tuples(st.sampled_from(STREAMS), st.lists(st.sampled_from(TYPES), max_size=4)),
-        max_size=12,
-    ),
-    data=st.data(),
-)
-def test_read_gives_what_a_list_would(new_place: Any, batches: Any, data: st.DataObject) -> None:
-    log: list[Recorded] = []
-    with open_store(new_place()) as store:
-        for stream, types in batches:
-            events = [RunProgressed(1, 0, 0) if t is RunProgressed else t(1) for t in types]
-            log += store.append(stream, events)
-        for stream in STREAMS:
-            versions = [recorded.version for recorded in log if recorded.stream == stream]
-            assert versions == list(range(1, len(versions) + 1))
-            assert store.version(stream) == len(versions)
-        assert positions(log) == list(range(1, len(log) + 1))
-        assert store.head() == len(log)
-        for _ in range(10):
-            after = data.draw(st.integers(0, len(log) + 2), "after")
-            stream = data.draw(st.none() | st.sampled_from(STREAMS), "stream")
-            types = data.draw(st.none() | st.lists(st.sampled_from(TYPES)), "types")
-            limit = data.draw(st.none() | st.integers(0, len(log) + 1), "limit")
-            backwards = data.draw(st.booleans(), "backwards")
-            expected = [
-                recorded
-                for recorded in (reversed(log) if backwards else log)
-                if recorded.position > after
-                and (stream is None or recorded.stream == stream)
-                and (types is None or type(recorded.event) in types)
-            ][:limit]
-            read = store.read(after, stream=stream, types=types, limit=limit, backwards=backwards)
-            assert list(read) == expected
+def test_read_gives_what_a_list_would(new_place: Any, engine: str) -> None:
+    @examples(engine, 60)
+    @given(
+        batches=st.lists(
+            st.tuples(st.sampled_from(STREAMS), st.lists(st.sampled_from(TYPES), max_size=4)),
+            max_size=12,
+        ),
+        data=st.data(),
+    )
+    def check(batches: Any, data: st.DataObject) -> None:
+        log: list[Recorded] = []
+        with open_store(new_place()) as store:
+            for stream, types in batches:
+                events = [RunProgressed(1, 0, 0) if t is RunProgressed else t(1) for t in types]
+                log += store.append(stream, events)
+            for stream in STREAMS:
+                versions = [recorded.version for recorded in log if recorded.stream == stream]
+                assert versions == list(range(1, len(versions) + 1))
+                assert store.version(stream) == len(versions)
+            assert positions(log) == list(range(1, len(log) + 1))
+            assert store.head() == len(log)
+            for _ in range(10):
+                check_read(store, log, data)
+
+    check()
+
+
+def check_read(store: EventStore, log: list[Recorded], data: st.DataObject) -> None:
+    after = data.draw(st.integers(0, len(log) + 2), "after")
+    stream = data.draw(st.none() | st.sampled_from(STREAMS), "stream")
+    types = data.draw(st.none() | st.lists(st.sampled_from(TYPES)), "types")
+    limit = data.draw(st.none() | st.integers(0, len(log) + 1), "limit")
+    backwards = data.draw(st.booleans(), "backwards")
+    expected = [
+        recorded
+        for recorded in (reversed(log) if backwards else log)
+        if recorded.position > after
+        and (stream is None or recorded.stream == stream)
+        and (types is None or type(recorded.event) in types)
+    ][:limit]
+    read = store.read(after, stream=stream, types=types, limit=limit, backwards=backwards)
+    assert list(read) == expected
 
 
 def test_read_turns_pages(store: EventStore) -> None:

@@ -7,7 +7,7 @@ from contextlib import ExitStack, suppress
 
 import pytest
 from children import Child, Parent, call
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from strategies import any_command, any_event
@@ -25,6 +25,7 @@ from eventstore.events import (
     WorkerProgressed,
 )
 from eventstore.statuses import TaskStatus, WorkerTask
+from examples import examples
 from projections import ALL, Row, View
 from projections.views import EVENTS_PER_FLUSH
 from refold import NotFound, RFDatabase, RfDb
@@ -45,75 +46,83 @@ def append(store: EventStore, events: list[Event]) -> list[Recorded]:
 # --- views == fold(events) -------------------------------------------------------------------
 
 
-@settings(max_examples=60)
-@given(st.lists(st.lists(any_event, min_size=1, max_size=6), max_size=8))
-def test_any_sequence_of_events_folds_alike(new_place: Place, batches: list[list[Event]]) -> None:
-    with RfDb(new_place()) as db:
-        for batch in batches:
-            append(db.store, batch)
-            assert tables(db) == folded(db.store.read())
-        assert db.verify() == []
-        before = exactly(tables(db))
-        assert db.rebuild() == db.store.head()
-        assert exactly(tables(db)) == before
-        assert db.verify() == []
-
-
-@settings(max_examples=40)
-@given(st.lists(st.tuples(st.sampled_from("abc"), any_event), max_size=25))
-def test_every_prefix_folds_to_what_was_seen_then(
-    new_place: Place, steps: list[tuple[str, Event]]
-) -> None:
-    place = new_place()
-    seen: list[Tables] = []
-    # Two faces and a store without views write in turns; the first face reads.
-    with RfDb(place) as db, RFDatabase(place) as evals, open_store(place) as bare:
-        writers = {"a": db.store, "b": evals.store, "c": bare}
-        for writer, event in steps:
-            append(writers[writer], [event])
-            seen.append(tables(db))
-        log = list(bare.read())
-    folding = Folding()
-    for recorded, rows in zip(log, seen, strict=True):
-        folding.fold(recorded)
-        assert rows == folding.tables()
-
-
-@settings(max_examples=60)
-@given(st.lists(any_command, max_size=25))
-def test_any_command_leaves_the_views_equal_to_the_log(
-    new_place: Place, commands: list[Command]
-) -> None:
-    with RfDb(new_place()) as db:
-        for command in commands:
-            before, head = tables(db), db.store.head()
-            try:
-                db.send(command)
-            except DBException:
-                assert db.store.head() == head
-            if db.store.head() == head:
-                assert tables(db) == before
-            else:
+def test_any_sequence_of_events_folds_alike(new_place: Place, engine: str) -> None:
+    @examples(engine, 60)
+    @given(st.lists(st.lists(any_event, min_size=1, max_size=6), max_size=8))
+    def check(batches: list[list[Event]]) -> None:
+        with RfDb(new_place()) as db:
+            for batch in batches:
+                append(db.store, batch)
                 assert tables(db) == folded(db.store.read())
-        assert db.verify() == []
+            assert db.verify() == []
+            before = exactly(tables(db))
+            assert db.rebuild() == db.store.head()
+            assert exactly(tables(db)) == before
+            assert db.verify() == []
+
+    check()
 
 
-@settings(max_examples=25)
-@given(st.lists(any_event, max_size=20), st.integers(0, 20))
+def test_every_prefix_folds_to_what_was_seen_then(new_place: Place, engine: str) -> None:
+    @examples(engine, 40)
+    @given(st.lists(st.tuples(st.sampled_from("abc"), any_event), max_size=25))
+    def check(steps: list[tuple[str, Event]]) -> None:
+        place = new_place()
+        seen: list[Tables] = []
+        # Two faces and a store without views write in turns; the first face reads.
+        with RfDb(place) as db, RFDatabase(place) as evals, open_store(place) as bare:
+            writers = {"a": db.store, "b": evals.store, "c": bare}
+            for writer, event in steps:
+                append(writers[writer], [event])
+                seen.append(tables(db))
+            log = list(bare.read())
+        folding = Folding()
+        for recorded, rows in zip(log, seen, strict=True):
+            folding.fold(recorded)
+            assert rows == folding.tables()
+
+    check()
+
+
+def test_any_command_leaves_the_views_equal_to_the_log(new_place: Place, engine: str) -> None:
+    @examples(engine, 60)
+    @given(st.lists(any_command, max_size=25))
+    def check(commands: list[Command]) -> None:
+        with RfDb(new_place()) as db:
+            for command in commands:
+                before, head = tables(db), db.store.head()
+                try:
+                    db.send(command)
+                except DBException:
+                    assert db.store.head() == head
+                if db.store.head() == head:
+                    assert tables(db) == before
+                else:
+                    assert tables(db) == folded(db.store.read())
+            assert db.verify() == []
+
+    check()
+
+
 def test_an_aborted_transaction_leaves_the_views_as_they_were(
-    new_place: Place, events: list[Event], kept: int
+    new_place: Place, engine: str
 ) -> None:
-    with RfDb(new_place()) as db:
-        append(db.store, events[:kept])
-        before = exactly(tables(db))
-        with suppress(KeyError), db.batch():
+    @examples(engine, 25)
+    @given(st.lists(any_event, max_size=20), st.integers(0, 20))
+    def check(events: list[Event], kept: int) -> None:
+        with RfDb(new_place()) as db:
+            append(db.store, events[:kept])
+            before = exactly(tables(db))
+            with suppress(KeyError), db.batch():
+                append(db.store, events[kept:])
+                assert tables(db) == folded(db.store.read())
+                db.rebuild()
+                raise KeyError
+            assert exactly(tables(db)) == before
             append(db.store, events[kept:])
             assert tables(db) == folded(db.store.read())
-            db.rebuild()
-            raise KeyError
-        assert exactly(tables(db)) == before
-        append(db.store, events[kept:])
-        assert tables(db) == folded(db.store.read())
+
+    check()
 
 
 def test_rows_tell_when_they_were_created_and_last_changed(place: str) -> None:
@@ -206,24 +215,27 @@ def test_what_another_process_appended_is_there_when_a_face_reads(db: RfDb, plac
     assert db.verify() == []
 
 
-def append_and_append(parent: Parent, place: str) -> None:
+def append_and_append(parent: Parent, place: str, count: int) -> None:
     with open_store(place) as store:
         parent.tell("ready")
-        for n in range(2_000):
+        for n in range(count):
             append(store, [RunProgressed(1, n, 0)])
 
 
-def test_verify_is_clean_while_stores_without_views_append(db: RfDb, place: str) -> None:
+def test_verify_is_clean_while_stores_without_views_append(
+    db: RfDb, place: str, engine: str
+) -> None:
+    count = 2_000 if engine == "sqlite" else 600
     db.create_run(db.create_experiment("digits"))
     with ExitStack() as stack:
-        writers = [stack.enter_context(Child(append_and_append, place)) for _ in range(3)]
+        writers = [stack.enter_context(Child(append_and_append, place, count)) for _ in range(3)]
         for writer in writers:
             writer.hear()
-        while db.store.head() < 5_000:
+        while db.store.head() < 2.5 * count:
             assert db.verify() == []
         for writer in writers:
             writer.result()
-    assert db.get_run(1)["position"] == 6_002
+    assert db.get_run(1)["position"] == 3 * count + 2
     assert db.verify() == []
 
 
@@ -315,30 +327,34 @@ units.put_by(
 )
 
 
-@settings(max_examples=40)
-@given(
-    st.lists(
-        st.one_of(
-            st.builds(
-                Sampled,
-                st.integers(0, 2),
-                st.floats(allow_nan=False, allow_infinity=False),
-                st.sampled_from([None, "K", "Pa"]),
-            ),
-            st.just(TablesReset(False)),
+samples_and_resets = st.lists(
+    st.one_of(
+        st.builds(
+            Sampled,
+            st.integers(0, 2),
+            st.floats(allow_nan=False, allow_infinity=False),
+            st.sampled_from([None, "K", "Pa"]),
         ),
-        max_size=20,
-    )
+        st.just(TablesReset(False)),
+    ),
+    max_size=20,
 )
-def test_views_of_a_users_own_fold_like_ours(new_place: Place, events: list[Event]) -> None:
-    with RfDb(new_place(), projections=[sensors, units]) as db:
-        for event in events:
-            append(db.store, [event])
-        assert tables(db) == folded(db.store.read(), [*ALL, sensors, units])
-        assert db.verify() == []
-        before = exactly(tables(db))
-        db.rebuild()
-        assert exactly(tables(db)) == before
+
+
+def test_views_of_a_users_own_fold_like_ours(new_place: Place, engine: str) -> None:
+    @examples(engine, 40)
+    @given(samples_and_resets)
+    def check(events: list[Event]) -> None:
+        with RfDb(new_place(), projections=[sensors, units]) as db:
+            for event in events:
+                append(db.store, [event])
+            assert tables(db) == folded(db.store.read(), [*ALL, sensors, units])
+            assert db.verify() == []
+            before = exactly(tables(db))
+            db.rebuild()
+            assert exactly(tables(db)) == before
+
+    check()
 
 
 def sample_without_views(_: Parent, place: str) -> None:

@@ -9,6 +9,8 @@ from eventstore import errors
 
 _MEANINGS: dict[str, tuple[type[errors.DBException], str]] = {
     "08": (errors.ConnectionLost, "nothing of what was under way is kept: try again"),
+    "25P03": (errors.ConnectionLost, "the server ended an idle transaction: keep batches short"),
+    "25P04": (errors.ConnectionLost, "the server ended a long transaction: keep batches short"),
     "57P": (errors.ConnectionLost, "the server stops or starts: try again"),
     "40": (errors.Conflict, "another writer was in the way: try again"),
     "23505": (errors.Conflict, "another writer was first: try again"),

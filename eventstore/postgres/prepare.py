@@ -30,6 +30,12 @@ def prepare(raw: Raw, place: Place) -> None:
         StoreTooNew: a newer refold wrote it.
         AccessDenied: the user may not create the schema, or may not use it.
     """
+    encoding = raw.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise errors.NotAStore(
+            f"{place.name}: the database's encoding is {encoding}, which cannot hold all text: pass "
+            f"one that was created with ENCODING 'UTF8'"
+        )
     try:
         if not _is_store(raw, place):
             with raw.transaction():
