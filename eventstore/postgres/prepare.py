@@ -33,8 +33,8 @@ def prepare(raw: Raw, place: Place) -> None:
     encoding = raw.info.parameter_status("server_encoding")
     if encoding != "UTF8":
         raise errors.NotAStore(
-            f"{place.name}: the database's encoding is {encoding}, which cannot hold all text: pass "
-            f"one that was created with ENCODING 'UTF8'"
+            f"{place.name}: the database's encoding is {encoding}, which cannot hold all text: "
+            f"pass one that was created with ENCODING 'UTF8'"
         )
     try:
         if not _is_store(raw, place):
