@@ -70,12 +70,19 @@ class Writer:
 
 
 @pytest.fixture
-def begin(store: EventStore) -> Iterator[Callable[[str], Writer]]:
+def writing(place: str) -> Iterator[EventStore]:
+    """The store that writes: `store` only reads, for whoever has written waits for himself."""
+    with open_store(place) as writing:
+        yield writing
+
+
+@pytest.fixture
+def begin(writing: EventStore) -> Iterator[Callable[[str], Writer]]:
     """Begin a transaction of a writer; those left open are rolled back at the end."""
     writers: list[Writer] = []
 
     def begin(stream: str) -> Writer:
-        writers.append(Writer(store, stream))
+        writers.append(Writer(writing, stream))
         return writers[-1]
 
     yield begin
@@ -119,13 +126,15 @@ def until(happens: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize("written", [False, True], ids=["drawn", "written"])
-def test_no_reader_skips_what_commits_late(store: EventStore, begin: Begin, written: bool) -> None:
-    before = note(store, "before", 3)
+def test_no_reader_skips_what_commits_late(
+    store: EventStore, writing: EventStore, begin: Begin, written: bool
+) -> None:
+    before = note(writing, "before", 3)
     late = begin("late")
     [first] = late.draw()
     if written:
         late.write()
-    [second, third] = note(store, "early", 2)
+    [second, third] = note(writing, "early", 2)
     assert first < second
 
     assert store.head() == before[-1]
@@ -140,9 +149,9 @@ def test_no_reader_skips_what_commits_late(store: EventStore, begin: Begin, writ
 
 @pytest.mark.parametrize("written", [False, True], ids=["drawn", "written"])
 def test_no_subscriber_skips_what_commits_late(
-    store: EventStore, begin: Begin, written: bool
+    store: EventStore, writing: EventStore, begin: Begin, written: bool
 ) -> None:
-    before = note(store, "before", 3)
+    before = note(writing, "before", 3)
     with (
         ThreadPoolExecutor() as pool,
         store.subscribe() as waiting,
@@ -156,7 +165,7 @@ def test_no_subscriber_skips_what_commits_late(
         if written:
             late.write()
         followed = [pool.submit(lambda s: positions(islice(s, 3)), s) for s in subscriptions]
-        [second, third] = note(store, "early", 2)
+        [second, third] = note(writing, "early", 2)
         with store.subscribe(after=before[-1]) as another:
             assert another.wait(0.2) == []
             assert not any(future.done() for future in followed)
@@ -202,14 +211,14 @@ def test_who_draws_again_after_another_is_not_given_before_it(
 
 
 def test_who_waits_for_a_stream_has_not_drawn_yet(
-    store: EventStore, place: str, postgres_url: str, begin: Begin
+    store: EventStore, writing: EventStore, place: str, postgres_url: str, begin: Begin
 ) -> None:
     holder = begin("same")
     [first] = holder.draw()
     with open_store(place) as other, ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(note, other, "same", 2)
         until(waits(postgres_url))
-        [second] = note(store, "else")
+        [second] = note(writing, "else")
         holder.commit()
         third, fourth = waiting.result(WAIT)
         assert first < second < third
@@ -217,17 +226,21 @@ def test_who_waits_for_a_stream_has_not_drawn_yet(
     assert [recorded.version for recorded in store.read(stream="notes-same")] == [1, 2, 3]
 
 
-def test_a_stream_is_followed_past_what_others_have_open(store: EventStore, begin: Begin) -> None:
+def test_a_stream_is_followed_past_what_others_have_open(
+    store: EventStore, writing: EventStore, begin: Begin
+) -> None:
     begin("late").draw()
     with store.subscribe(stream="notes-early") as events:
-        for expected in (note(store, "early"), note(store, "early", 2)):
+        for expected in (note(writing, "early"), note(writing, "early", 2)):
             assert positions(islice(events, len(expected))) == expected
 
 
-def test_ten_thousand_events_beside_one(store: EventStore, begin: Begin) -> None:
+def test_ten_thousand_events_beside_one(
+    store: EventStore, writing: EventStore, begin: Begin
+) -> None:
     late = begin("late")
     first = late.draw()
-    many = note(store, "many", 10_000)
+    many = note(writing, "many", 10_000)
     assert store.head() == 0
     late.commit()
     assert positions(store.read()) == [*first, *many]
@@ -236,20 +249,22 @@ def test_ten_thousand_events_beside_one(store: EventStore, begin: Begin) -> None
 # --- gaps ------------------------------------------------------------------------------------
 
 
-def test_a_gap_that_a_rollback_left_holds_nobody_up(store: EventStore, begin: Begin) -> None:
-    before = note(store, "before")
+def test_a_gap_that_a_rollback_left_holds_nobody_up(
+    store: EventStore, writing: EventStore, begin: Begin
+) -> None:
+    before = note(writing, "before")
     with ThreadPoolExecutor() as pool, store.subscribe() as events:
         assert next(events).position == before[0]
         late = begin("late")
         late.draw(3)
         late.write()
-        after = note(store, "early")
+        after = note(writing, "early")
         assert events.wait(0.2) == []
         following = pool.submit(next, events)
         late.roll_back()
         assert following.result(WAIT).position == after[0]
         assert positions(store.read()) == [*before, *after]
-        again = note(store, "late")
+        again = note(writing, "late")
         assert next(events).position == again[0] > after[0]
 
 
@@ -266,16 +281,16 @@ def draw_and_wait(parent: Parent, place: str, written: bool) -> None:
 @pytest.mark.parametrize("written", [False, True], ids=["drawn", "written"])
 @pytest.mark.parametrize("between", [False, True], ids=["at the gap", "before the gap"])
 def test_a_gap_that_a_killed_writer_left_holds_nobody_up(
-    store: EventStore, place: str, written: bool, between: bool
+    store: EventStore, writing: EventStore, place: str, written: bool, between: bool
 ) -> None:
-    before = note(store, "before", 2)
+    before = note(writing, "before", 2)
     with (
         ThreadPoolExecutor() as pool,
         store.subscribe(after=0 if between else None) as events,
         Child(draw_and_wait, place, written) as child,
     ):
         drawn = child.hear()
-        [after] = note(store, "early")
+        [after] = note(writing, "early")
         assert before[-1] < drawn < after
         # Whether there is something before the gap to read or not.
         assert positions(events.wait(0.2)) == (before if between else [])
@@ -296,14 +311,14 @@ def somebody_else(postgres_url: str) -> Iterator[None]:
 
 
 def test_a_subscriber_does_not_wait_for_somebody_else(
-    store: EventStore, begin: Begin, somebody_else: None
+    store: EventStore, writing: EventStore, begin: Begin, somebody_else: None
 ) -> None:
     with store.subscribe() as events:
         for _ in range(3):
             regretful = begin("gone")
             regretful.draw(3)
             regretful.roll_back()
-            assert note(store, "after") == positions(events.wait(WAIT))
+            assert note(writing, "after") == positions(events.wait(WAIT))
 
 
 def test_what_was_written_is_read_whatever_somebody_else_does(
@@ -360,7 +375,11 @@ def test_a_log_is_whole_after_any_number_of_transactions(old_server: PostgresSer
 
 
 class Schedule:
-    """Transactions that begin, draw, write and end in some order, and a reader of each moment."""
+    """Transactions that begin, draw, write and end in some order, and a reader of each moment.
+
+    Args:
+        stores: one that reads and two that write.
+    """
 
     def __init__(self, stores: list[EventStore]) -> None:
         self.stores = stores
@@ -372,7 +391,7 @@ class Schedule:
 
     def begin(self) -> None:
         self.begun += 1
-        store = self.stores[self.begun % len(self.stores)]
+        store = self.stores[1 + self.begun % 2]
         self.open.append(Writer(store, f"{self.start} {self.begun}"))
         self.open[-1].draw()
 
@@ -416,8 +435,8 @@ class Schedule:
         for writer in self.open:
             writer.roll_back()
         self.open.clear()
-        with self.stores[0].transaction():  # which is given the positions that nobody committed
-            self.committed.update(note(self.stores[0], "alone"))
+        with self.stores[1].transaction():  # which is given the positions that nobody committed
+            self.committed.update(note(self.stores[1], "alone"))
         self.read()
         with self.stores[0].subscribe(after=self.start) as events:
             assert positions(islice(events, len(self.committed))) == sorted(self.committed)
@@ -431,9 +450,9 @@ SCHEDULES = st.lists(st.tuples(STEPS, st.integers(0, 3)), min_size=10, max_size=
 
 
 @pytest.fixture
-def two_stores(place: str) -> Iterator[list[EventStore]]:
-    with open_store(place) as one, open_store(place) as other:
-        yield [one, other]
+def stores(place: str) -> Iterator[list[EventStore]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(open_store(place)) for _ in range(3)]
 
 
 def follow_schedule(stores: list[EventStore], steps: Any) -> None:
@@ -446,16 +465,16 @@ def follow_schedule(stores: list[EventStore], steps: Any) -> None:
 
 @given(steps=SCHEDULES)
 @settings(max_examples=50)
-def test_any_order_of_steps(two_stores: list[EventStore], steps: Any) -> None:
-    follow_schedule(two_stores, steps)
+def test_any_order_of_steps(stores: list[EventStore], steps: Any) -> None:
+    follow_schedule(stores, steps)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(0)
 @given(steps=SCHEDULES)
 @settings(max_examples=3_000)
-def test_any_order_of_many_steps(two_stores: list[EventStore], steps: Any) -> None:
-    follow_schedule(two_stores, steps)
+def test_any_order_of_many_steps(stores: list[EventStore], steps: Any) -> None:
+    follow_schedule(stores, steps)
 
 
 # --- many at once ----------------------------------------------------------------------------

@@ -266,6 +266,7 @@ class PostgresEngine:
         """Begin to watch for commits."""
         self._check_open()
         watch = PostgresWatch(
+            self.name,
             self._connect,
             self._place.channel,
             self._settled,

@@ -43,7 +43,7 @@ OLDEST_WRITER = """
 
 
 PATIENCE = 1.0  # seconds at most that a reader waits for what it has written itself
-PAUSE = 0.001
+PAUSE = 0.002
 
 
 class Reader(Protocol):
@@ -88,7 +88,10 @@ class Settled:
         before: that is a matter of milliseconds.
         """
         deadline = time.monotonic() + PATIENCE
-        while (head := self._head(reader)) < self.own and time.monotonic() < deadline:
+        while (head := self._head(reader)) < self.own:
+            if time.monotonic() >= deadline:
+                self.own = 0  # once is enough: a host may be cut off
+                break
             time.sleep(PAUSE)
         return head
 

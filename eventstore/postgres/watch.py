@@ -28,6 +28,7 @@ class PostgresWatch:
     """Waits for the announcements that follow commits, on a connection of its own.
 
     Args:
+        name: of the store, for messages.
         connect: opens a connection.
         channel: where commits are announced.
         settled: whether the last look at the log saw events that cannot be given yet.
@@ -36,11 +37,13 @@ class PostgresWatch:
 
     def __init__(
         self,
+        name: str,
         connect: Callable[[], Raw],
         channel: str,
         settled: Settled,
         timeout: float,
     ) -> None:
+        self._name = name
         self._connect = connect
         self._channel = channel
         self._settled = settled
