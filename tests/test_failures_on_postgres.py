@@ -333,7 +333,7 @@ def read_all(db: RfDb) -> list[Recorded]:
 
 def snapshot(db: RfDb) -> int:
     with db.store.snapshot():
-        return len(read_all(db)) - db.store.head()
+        return read_all(db)[-1].position - db.store.head()
 
 
 def subscribe(db: RfDb) -> list[int]:
@@ -434,17 +434,6 @@ def test_between_two_calls_that_are_awaited(
     asyncio.run(call())
 
 
-@contextmanager
-def database_set(url: str, setting: str, value: str) -> Iterator[None]:
-    """Have new sessions of the database begin with a setting."""
-    with psycopg.connect(url, autocommit=True) as admin:
-        admin.execute(f"ALTER DATABASE postgres SET {setting} = '{value}'".encode())
-        try:
-            yield
-        finally:
-            admin.execute(f"ALTER DATABASE postgres RESET {setting}".encode())
-
-
 def until_no_session_is_left(url: str) -> None:
     with psycopg.connect(url, autocommit=True) as admin:
         while admin.execute(
@@ -454,7 +443,7 @@ def until_no_session_is_left(url: str) -> None:
 
 
 def test_sessions_that_the_server_ends_for_being_idle(postgres_url: str, place: str) -> None:
-    with database_set(postgres_url, "idle_session_timeout", "50ms"), RfDb(place) as db:
+    with RfDb(f"{place}&options=-c%20idle_session_timeout%3D50ms") as db:
         db.create_experiment("digits")
         db.create_run(1, config_leaf={})
         with db.subscribe(after=None) as events:
@@ -475,12 +464,10 @@ def test_a_batch_that_the_server_ends_for_being_idle(postgres_url: str, place: s
             assert len(db.get_all_runs()) == 0
             until_no_session_is_left(postgres_url)
 
-    with (
-        database_set(postgres_url, "idle_in_transaction_session_timeout", "50ms"),
-        database_set(postgres_url, "idle_session_timeout", "50ms"),
-        RfDb(place) as db,
-    ):
-        with pytest.raises(ConnectionLost, match="try again"):
+    RfDb(place).close()
+    idle = "-c%20idle_session_timeout%3D250ms%20-c%20idle_in_transaction_session_timeout%3D250ms"
+    with RfDb(f"{place}&options={idle}") as db:
+        with pytest.raises(ConnectionLost, match="keep batches short"):
             slow()
         assert db.store.head() == 0
         assert db.create_experiment("digits") == 1

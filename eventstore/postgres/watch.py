@@ -49,6 +49,9 @@ class PostgresWatch:
         self._settled = settled
         self._timeout = timeout
         self._raw: Raw | None = None
+        self._connecting = threading.Lock()
+        self._anew = False
+        """Whether the connection is new, so that anything may have happened before."""
         self._deaf = False
         self._pid = os.getpid()
         self._closed = threading.Event()
@@ -64,7 +67,10 @@ class PostgresWatch:
         while not self._closed.is_set():
             raw = self._listening()
             if raw is None:
-                return not self._closed.is_set()
+                return False
+            if self._anew:
+                self._anew = False
+                return True
             if self._heard(raw):
                 return True
             if raw.closed:
@@ -92,7 +98,10 @@ class PostgresWatch:
         while not self._closed.is_set():
             raw = await asyncio.to_thread(self._listening)
             if raw is None:
-                return not self._closed.is_set()
+                return False
+            if self._anew:
+                self._anew = False
+                return True
             if self._heard(raw):
                 return True
             if raw.closed:
@@ -124,7 +133,12 @@ class PostgresWatch:
         return min(again, left), again < left
 
     def _listening(self) -> Raw | None:
-        # None: the connection is new, so anything may have happened before.
+        """Return the connection, which may be a new one; None if the watch was closed."""
+        # A task that was cancelled leaves a thread behind that still connects.
+        with self._connecting:
+            return self._connected()
+
+    def _connected(self) -> Raw | None:
         if self._pid != os.getpid():
             if self._raw is not None:
                 _inherited.append(self._raw)
@@ -138,11 +152,16 @@ class PostgresWatch:
         while not self._closed.is_set():
             try:
                 self._raw = self._begin()
-                return None
+                self._anew = True
+                if self._closed.is_set():
+                    break
+                return self._raw
             except StoreUnreachable:
                 if time.monotonic() >= deadline:
                     raise
             self._closed.wait(RETRY)
+        if self._raw is not None:
+            self._raw.close()
         return None
 
     def _begin(self) -> Raw:
@@ -151,13 +170,9 @@ class PostgresWatch:
             self._deaf = raw.info.parameter_status("in_hot_standby") == "on"
             if not self._deaf:  # a replica announces nothing
                 raw.execute(sql.SQL("LISTEN {}").format(sql.Identifier(self._channel)))
-            if self._closed.is_set():
-                raw.close()
         except psycopg.Error as error:
             raw.close()
-            raise StoreUnreachable(
-                f"the connection broke before it could listen: {error}"
-            ) from error
+            fail_to_connect(self._name, error)
         return raw
 
     def _heard(self, raw: Raw) -> bool:
