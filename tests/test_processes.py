@@ -11,6 +11,7 @@ from eventstore import Recorded, open_store
 from eventstore.events import (
     RunMetricsRecorded,
     RunProgressed,
+    StopRequested,
     TaskCompleted,
     TaskScheduled,
     TaskStarted,
@@ -57,8 +58,10 @@ def control(parent: Parent, place: str, tasks: int) -> Promised:
             db.set_run_status(run_id, RunStatus.ONGOING)
         for n in range(tasks):
             db.create_worker_task(run_ids[n % RUNS], worker_id=n % 2, chunk_id=n + 1)
-            for request in db.get_ic_ops_request():
-                db.mark_ic_ops_completed(request["ic_id"], cause=request["position"])
+            answer(db)
+        with db.subscribe(types=[StopRequested]) as requests:
+            next(requests)  # one at least is there
+        answer(db)
         db.set_controller_task("RUN_FIT", TaskStatus.COMPLETED)
     return Counter(
         ExperimentCreated=1,
@@ -67,6 +70,11 @@ def control(parent: Parent, place: str, tasks: int) -> Promised:
         TaskScheduled=tasks,
         ControllerTaskSet=1,
     )
+
+
+def answer(db: RfDb) -> None:
+    for request in db.get_ic_ops_request():
+        db.mark_ic_ops_completed(request["ic_id"], cause=request["position"])
 
 
 def work(parent: Parent, place: str, worker_id: int) -> tuple[Promised, list[int]]:
