@@ -48,7 +48,7 @@ def read_events(
     """Iterate over the events after a position; see `EventStore.read`."""
     for name, bound in (("after", after), ("until", until), ("limit", limit)):
         if bound is not None and (not isinstance(bound, int) or not 0 <= bound < 2**63):
-            raise InvalidCommand(f"{name} is {bound!r}: pass a number, 0 or more, of 64 bits")
+            raise InvalidCommand(f"{name} is {bound!r}: pass a number from 0, of 64 bits at most")
     names = None if types is None else sorted(stored_names(types))
     if names == []:
         return iter(())
