@@ -146,7 +146,6 @@ COMMANDS: dict[str, tuple[Callable[[RfDb], Any], dict[str, int]]] = {
 
 
 @pytest.mark.parametrize(("hold", "pattern", "cut"), CUTS)
-@pytest.mark.parametrize(("call", "events"), COMMANDS.values(), ids=COMMANDS)
 def test_a_command_whose_commit_is_cut_happens_once(
     db: RfDb,
     far: RfDb,
@@ -154,19 +153,18 @@ def test_a_command_whose_commit_is_cut_happens_once(
     hold: Callable[[Proxy, str], Held],
     pattern: str,
     cut: Callable[[Proxy, Held], None],
-    call: Callable[[RfDb], Any],
-    events: dict[str, int],
 ) -> None:
-    head = db.store.head()
     with ThreadPoolExecutor(1) as pool:
-        held = hold(proxy, pattern)
-        called = pool.submit(call, far)
-        held.wait()
-        cut(proxy, held)
-        result = called.result()
-    assert happened(db, head) == events
-    if isinstance(result, list):
-        assert result == list(db.store.read(head))
+        for name, (call, events) in COMMANDS.items():
+            head = db.store.head()
+            held = hold(proxy, pattern)
+            called = pool.submit(call, far)
+            held.wait()
+            cut(proxy, held)
+            result = called.result()
+            assert happened(db, head) == events, name
+            if isinstance(result, list):
+                assert result == list(db.store.read(head))
     assert db.verify() == []
 
 
