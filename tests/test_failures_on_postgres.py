@@ -776,13 +776,13 @@ def interrupted(parent: Parent, place: str) -> list[str]:
             lambda: next(events),
         ]
         for wait in waits:
-            parent.tell(os.getpid())
+            parent.hear()
             try:
-                parent.hear()
+                parent.tell(os.getpid())
                 wait()
             except KeyboardInterrupt:
                 done.append("interrupted")
-            parent.tell("go on")
+            parent.tell("interrupted")
             parent.hear()
             db.update_run_metrics(1, {"n": len(done)})
             done.append(str(events.wait(30)[-1].event))
@@ -808,14 +808,14 @@ def test_a_wait_that_is_interrupted(far: RfDb, db: RfDb, place: str, postgres_ur
             )
 
         for kind in ("command", "batch", "LISTEN"):
-            pid = child.hear()
             if kind != "LISTEN":
                 holder.execute(runs)
             child.tell("wait")
+            pid = child.hear()
             while not waits(kind):
                 threading.Event().wait(0.01)
             os.kill(pid, signal.SIGINT)
-            assert child.hear() == "go on"
+            assert child.hear() == "interrupted"
             holder.rollback()
             child.tell("go on")
         told = child.result()
