@@ -21,7 +21,7 @@ demo: $(VENV)/demo $(if $(value URL),$(VENV)/postgres)
 	$(BIN)/python -m examples.demo
 
 test: $(VENV)/test
-	$(BIN)/python -m pytest -m "not soak" --cov --cov-report=term --cov-report=xml:.coverage.xml
+	$(BIN)/python -m pytest -m "not soak" --numprocesses auto --cov --cov-report=term --cov-report=xml:.coverage.xml
 	$(BIN)/python -m coverage report --include='projections/*,commands/*' --fail-under=95
 
 soak: $(VENV)/test

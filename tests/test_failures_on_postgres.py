@@ -768,6 +768,8 @@ def test_a_subscription_goes_on_after_an_error(
 
 def interrupted(parent: Parent, place: str) -> list[str]:
     """Wait for what others hold, be interrupted there, and go on."""
+    # Whoever starts the tests in the background of a shell has them ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     done: list[str] = []
     with RfDb(place) as db, db.subscribe(after=None) as events:
         waits: list[Callable[[], object]] = [
@@ -786,6 +788,7 @@ def interrupted(parent: Parent, place: str) -> list[str]:
             parent.hear()
             db.update_run_metrics(1, {"n": len(done)})
             done.append(str(events.wait(30)[-1].event))
+            parent.tell("gone on")
     return done
 
 
@@ -818,6 +821,7 @@ def test_a_wait_that_is_interrupted(far: RfDb, db: RfDb, place: str, postgres_ur
             assert child.hear() == "interrupted"
             holder.rollback()
             child.tell("go on")
+            assert child.hear() == "gone on"
         told = child.result()
     assert told[::2] == ["interrupted"] * 3
     metrics = [recorded.event for recorded in db.store.read(types=["RunMetricsRecorded"])]
