@@ -1,13 +1,14 @@
 """Copying a log into another store, as it is: no row is decoded, whatever it holds."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eventstore.engine import Values
 from eventstore.errors import DamagedEvent, InvalidQuery, NotAStore, StoreBusy
 from eventstore.heads import EVENT_COLUMNS
+from eventstore.parcels import KEYS, parcels
 from eventstore.reader import PAGE
 from eventstore.store import EventStore
 from eventstore.transaction import Transaction
@@ -17,12 +18,6 @@ if TYPE_CHECKING:
 
 EVENTS = f"SELECT {', '.join(EVENT_COLUMNS)} FROM events"
 EVENT_PAGE = f"{EVENTS} WHERE position > ? AND position <= ? ORDER BY position LIMIT {PAGE}"
-
-KEYS = 500
-"""Rows of other tables that are compared at a time."""
-
-PARCEL = 16 * 2**20
-"""Bytes of payloads that are in memory at a time; a larger one travels alone."""
 
 AGAIN = 0.02
 """Seconds until another look at a log whose end is not settled."""
@@ -183,7 +178,7 @@ def _copy_missing(
             for (there,) in _rows(target, name, (key,), list(weights)):
                 del weights[there]
                 bar.update()
-            for parcel in _parcels(weights.items()):
+            for parcel in parcels(weights.items()):
                 rows = _rows(source, name, table.columns, parcel)
                 target.perform(partial(_insert, table=table, rows=rows))
                 bar.update(len(rows))
@@ -203,19 +198,6 @@ def _insert(transaction: Transaction, table: _Table, rows: Sequence[Values]) -> 
     transaction.connection.insert(
         table.name, table.columns, rows, f"ON CONFLICT ({table.columns[0]}) DO NOTHING"
     )
-
-
-def _parcels(weights: Iterable[tuple[str, int]]) -> Iterator[list[str]]:
-    parcel: list[str] = []
-    weight = 0
-    for key, more in weights:
-        if parcel and weight + more > PARCEL:
-            yield parcel
-            parcel, weight = [], 0
-        parcel.append(key)
-        weight += more
-    if parcel:
-        yield parcel
 
 
 def _bar(what: str, total: int, progress: bool | None) -> "tqdm[Any]":

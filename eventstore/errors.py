@@ -87,11 +87,18 @@ class InvalidEvent(DBException):
     """An event holds what the log cannot keep exactly; nothing was appended."""
 
 
-class UnknownEventType(DBException):
+class UnreadableEvent(DBException):
+    """An event stands in the log that cannot be decoded; everything before it can be read."""
+
+    position: int = 0
+    """Its position; 0 if it is not of the log."""
+
+
+class UnknownEventType(UnreadableEvent):
     """The log holds an event of a type, or of a schema version, that this refold does not know."""
 
 
-class DamagedEvent(DBException):
+class DamagedEvent(UnreadableEvent):
     """An event in the log can no longer be decoded."""
 
 

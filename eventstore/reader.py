@@ -4,10 +4,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
+import msgspec
+
 from eventstore.engine import Connection
 from eventstore.errors import InvalidCommand
 from eventstore.events import Event
-from eventstore.events.codec import decode
+from eventstore.events.codec import damaged, decode
 from eventstore.events.upcasting import stored_names
 from eventstore.recorded import Recorded, decode_metadata
 
@@ -77,14 +79,12 @@ def _decoded(pages: Iterator[Page], limit: int | None) -> Iterator[Recorded]:
 
 def _recorded(row: tuple[Any, ...]) -> Recorded:
     position, stream, version, type_name, schema_version, data, metadata, recorded_at = row
-    return Recorded(
-        position,
-        stream,
-        version,
-        decode(type_name, schema_version, data, position),
-        decode_metadata(metadata),
-        recorded_at,
-    )
+    event = decode(type_name, schema_version, data, position)
+    try:
+        about = decode_metadata(metadata)
+    except msgspec.DecodeError as error:
+        raise damaged(type_name, schema_version, position, error) from error
+    return Recorded(position, stream, version, event, about, recorded_at)
 
 
 def _pages(

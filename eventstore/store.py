@@ -6,8 +6,9 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 import msgspec
 
@@ -16,6 +17,7 @@ from eventstore.errors import Conflict, ConnectionLost, InvalidEvent, NotFound
 from eventstore.events import Event
 from eventstore.events.codec import to_json
 from eventstore.forks import FORK_PATIENCE, watch_forks
+from eventstore.parcels import KEYS, parcels
 from eventstore.reader import read_events, read_head
 from eventstore.recorded import NO_METADATA, Metadata, Recorded
 from eventstore.subscription import Subscription
@@ -245,6 +247,23 @@ class EventStore:
         if not found:
             raise NotFound(f"no payload has the digest {digest!r}: put_payload returns digests")
         return found[0][0]
+
+    def get_payloads(self, digests: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        """Iterate over the payloads that have these digests, as far as there are any.
+
+        However many they are, some 16 MB of them are in memory at a time.
+        """
+        wanted = iter(sorted(digests))
+        while some := list(islice(wanted, KEYS)):
+            weights = self._payloads("length(content)", some)
+            for parcel in parcels(weights):
+                yield from self._payloads("content", parcel)
+
+    def _payloads(self, what: str, digests: list[str]) -> list[tuple[str, Any]]:
+        marks = ", ".join("?" * len(digests))
+        sql = f"SELECT digest, {what} FROM payloads WHERE digest IN ({marks}) ORDER BY digest"
+        with self.reading() as connection:
+            return cast("list[tuple[str, Any]]", connection.execute(sql, digests))
 
     def read(
         self,

@@ -1,7 +1,7 @@
 """A view: rows that are folded from events, one pure function for each event that matters."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from functools import cached_property
 from operator import attrgetter
@@ -185,7 +185,7 @@ class View(Generic[R]):
 
     @cached_property
     def _flags(self) -> list[int]:
-        # SQL keeps a bool as 0 or 1; what evolve sees must be the same, live and in replay.
+        # What evolve sees must be the same, live and in replay.
         fields = msgspec.structs.fields(self.row)
         return [index for index, field in enumerate(fields) if _holds(field.type, bool)]
 
@@ -228,11 +228,16 @@ class View(Generic[R]):
         *values, created_at, updated_at, position = msgspec.structs.astuple(row)
         return (*values, _text(created_at), _text(updated_at), position)
 
+    def typed(self, values: Sequence[Any]) -> list[Any]:
+        """Return values of columns as the row has them: SQL keeps a bool as 0 or 1."""
+        typed = list(values)
+        for index in self._flags:
+            typed[index] = typed[index] if typed[index] is None else bool(typed[index])
+        return typed
+
     def load(self, values: tuple[Any, ...]) -> R:
         """Return the row that the values of its columns make."""
-        *fields, created_at, updated_at, position = values
-        for index in self._flags:
-            fields[index] = fields[index] if fields[index] is None else bool(fields[index])
+        *fields, created_at, updated_at, position = self.typed(values)
         return self.row(
             *fields,
             created_at=_microseconds(created_at),
@@ -250,6 +255,14 @@ def _text(microseconds: int) -> str:
 
 def _microseconds(text: str) -> int:
     return (datetime.fromisoformat(text) - _EPOCH) // MICROSECOND
+
+
+def types_of(views: Iterable[View[Any]]) -> set[str]:
+    """Return the names of the types of events that views fold.
+
+    Others may be of types that this process does not know.
+    """
+    return {name for view in views for name in (*view.handlers, *view.clearing)}
 
 
 def created_by(schema: Iterable[str]) -> list[str]:

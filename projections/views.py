@@ -22,7 +22,7 @@ from projections.progress import controller_progress, worker_progress
 from projections.runs import runs
 from projections.unit_of_work import UnitOfWork
 from projections.verify import Difference, differences
-from projections.view import View, created_by
+from projections.view import View, created_by, types_of
 from projections.worker_task import worker_task
 
 ALL: tuple[View[Any], ...] = (
@@ -181,7 +181,7 @@ class Views:
             for end in ends:
                 views = [view for view, after in plan.items() if after < end]
                 unit = UnitOfWork(views, connection)
-                events = self.store.read(start, until=end, types=_types(views))
+                events = self.store.read(start, until=end, types=types_of(views))
                 while page := list(islice(events, EVENTS_PER_FLUSH)):
                     unit.expect([recorded.event for recorded in page])
                     for recorded in page:
@@ -205,7 +205,7 @@ class Views:
                     continue  # somebody who does not fold them appended in between
                 unit = UnitOfWork(self.views)
                 ((end,),) = connection.execute("SELECT coalesce(max(position), 0) FROM events")
-                for recorded in self.store.read(until=end, types=_types(self.views)):
+                for recorded in self.store.read(until=end, types=types_of(self.views)):
                     unit.fold(recorded)
                 return [
                     difference
@@ -224,8 +224,3 @@ def _check_places(views: Iterable[View[Any]]) -> None:
                     f"take another one"
                 )
             taken[name] = f"view {view.name}"
-
-
-def _types(views: Iterable[View[Any]]) -> set[str]:
-    # Events that no view folds may be of types that this process does not know.
-    return {name for view in views for name in (*view.handlers, *view.clearing)}

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from face_methods import METHODS, VALID, Faces, parameters, taking
+from ids import told
 from postgres import drop_schema, new_schema
 
 from refold import (
@@ -407,7 +408,7 @@ def test_parameters_of_a_query_that_cannot_be_bound(faces, value):
         {"signing_key": ""},
         {"signing_key": 5},
     ],
-    ids=repr,
+    ids=told,
 )
 def test_options_that_cannot_be(place, options):
     def use():

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from children import Parent, call
+from ids import told
 from raw_sqlite import raw
 
 from refold import (
@@ -109,7 +110,7 @@ def test_paths_that_cannot_be(path, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("path", [None, 5, b"store.db", ["store.db"], object()], ids=repr)
+@pytest.mark.parametrize("path", [None, 5, b"store.db", ["store.db"], object()], ids=told)
 def test_paths_of_a_wrong_type(path):
     check_refused(path, NotAStore, "path")
 

@@ -2,6 +2,7 @@
 
 import pytest
 from given import given
+from ids import told
 
 from commands import (
     ClaimNextActorTask,
@@ -103,7 +104,7 @@ def test_of_several_contexts_with_a_hash_the_oldest_is_given():
         (SetContextEndTime(2, NOON, 4.5), ContextEndTimeRecorded(2, NOON, 4.5)),
         (SetContextError(2, "no index"), ContextErrorRecorded(2, "no index")),
     ],
-    ids=repr,
+    ids=told,
 )
 def test_what_is_noted_for_a_context(command, event):
     given(CONTEXT).when(command).then(event).result(None)
@@ -238,7 +239,7 @@ def test_a_late_report_cannot_undo_a_recovery(report):
         (SetActorTaskEndTime(9, NOON, 4.5), ActorTaskEndTimeRecorded(9, NOON, 4.5)),
         (SetActorTaskError(9, "no GPU"), ActorTaskErrorRecorded(9, "no GPU")),
     ],
-    ids=repr,
+    ids=told,
 )
 def test_what_is_noted_for_a_task(command, event):
     given(TASK).when(command).then(event).result(None)
@@ -282,7 +283,7 @@ def test_what_was_noted_for_a_task_can_be_corrected():
         (SetActorTaskEndTime(99, NOON), "actor task 99"),
         (SetActorTaskError(99, "e"), "actor task 99"),
     ],
-    ids=repr,
+    ids=told,
 )
 def test_unknown_ids(command, message):
     given(EXPERIMENT, CONTEXT, PIPELINE, TASK).when(command).refused(
@@ -308,7 +309,7 @@ def test_unknown_ids(command, message):
         (CreateActorTask(1, 4, 0, 0.5), "shard_id"),
         (SetActorTaskEndTime(9, None), "completed_at"),
     ],
-    ids=repr,
+    ids=told,
 )
 def test_wrong_arguments(command, field):
     given(EXPERIMENT, CONTEXT, PIPELINE, TASK).when(command).refused(

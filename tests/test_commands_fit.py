@@ -5,6 +5,7 @@ from itertools import product
 
 import pytest
 from given import given
+from ids import told
 
 from commands import (
     ClaimNextWorkerTask,
@@ -317,7 +318,7 @@ def test_a_reason_need_not_be_given():
         (MarkICOpsFailed(9), "request 9"),
         (MarkICOpsSkipped(9), "request 9"),
     ],
-    ids=repr,
+    ids=told,
 )
 def test_unknown_ids(command, message):
     given(experiment(), run(), SCHEDULED, StopRequested(3, 5)).when(command).refused(
@@ -349,7 +350,7 @@ def test_unknown_ids(command, message):
         (UpdateRunMetrics(5, {"loss": object()}), "object"),
         (MarkICOpsFailed(1, 3), "error"),
     ],
-    ids=repr,
+    ids=told,
 )
 def test_wrong_arguments(command, field):
     given(experiment(), run()).when(command).refused(InvalidCommand, type(command).__name__, field)

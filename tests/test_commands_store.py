@@ -2,6 +2,7 @@
 
 import pytest
 from given import given
+from ids import told
 
 from commands import (
     Command,
@@ -123,7 +124,7 @@ def test_what_happens_to_it_later_changes_nothing():
         (CreateContext("a1b2"), 3),
         (CreatePipeline(3, "baseline", "vllm"), 5),
     ],
-    ids=repr,
+    ids=told,
 )
 def test_ids_go_on_after_a_reset(command: Command, next_id: int):
     given(EXPERIMENT, *ROWS.values(), TablesReset(False)).when(command).result(next_id)
@@ -284,7 +285,7 @@ def test_a_controller_goes_on_after_a_recovery():
         (ResetAllTables(None), "experiments_table"),
         (ResetExperimentStates(1), "fail_runs"),
     ],
-    ids=repr,
+    ids=told,
 )
 def test_wrong_arguments(command, field):
     given(*CRASHED).when(command).refused(InvalidCommand, type(command).__name__, field)

@@ -36,8 +36,9 @@ from eventstore import (
     UnknownEventType,
     open_store,
 )
-from eventstore.copying import KEYS, PARCEL, copy_log
+from eventstore.copying import copy_log
 from eventstore.events import RunProgressed, WorkerProgressed
+from eventstore.parcels import KEYS, PARCEL
 from eventstore.reader import PAGE
 from eventstore.statuses import TaskStatus, WorkerTask
 from projections import Row, View

@@ -16,11 +16,11 @@ DAMAGE = {
 }
 
 
-def damage(place: str, position: int, data: str) -> None:
+def damage(place: str, position: int, data: str, *, column: str = "data") -> None:
     with raw(place) as connection:
         of_the_table = " ON events" if "://" in place else ""
         connection.execute(f"DROP TRIGGER events_are_never_updated{of_the_table}")
-        connection.execute(f"UPDATE events SET data = '{data}' WHERE position = {position}")
+        connection.execute(f"UPDATE events SET {column} = '{data}' WHERE position = {position}")
 
 
 @pytest.mark.parametrize("data", DAMAGE.values(), ids=DAMAGE.keys())
@@ -29,13 +29,28 @@ def test_a_damaged_event_is_named_by_its_position(store: EventStore, place: str,
     damage(place, 3, data)
     events = store.read()
     assert [next(events), next(events)] == whole[:2]
-    with pytest.raises(DamagedEvent, match=r"event 3 \(RunProgressed, schema version 1\)"):
+    with pytest.raises(
+        DamagedEvent, match=r"event 3 \(RunProgressed, schema version 1\)"
+    ) as caught:
         next(events)
+    assert caught.value.position == 3
     assert list(store.read(after=3)) == whole[3:]
     latest = store.read(backwards=True)
     assert [next(latest), next(latest)] == whole[:2:-1]
     with pytest.raises(DamagedEvent, match="event 3"):
         next(latest)
+
+
+@pytest.mark.parametrize("metadata", ["", "[]", '{"cause":"x"}'])
+def test_damaged_metadata_is_named_by_its_position(
+    store: EventStore, place: str, metadata: str
+) -> None:
+    store.append("run-1", [RunProgressed(1, n, 0) for n in range(3)])
+    damage(place, 2, metadata, column="metadata")
+    events = store.read()
+    next(events)
+    with pytest.raises(DamagedEvent, match="event 2"):
+        next(events)
 
 
 def test_a_subscription_gives_what_comes_before_a_damaged_event(

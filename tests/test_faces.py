@@ -4,6 +4,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from ids import told
 from querying import alone_and_in_a_batch, check_refused, querying
 
 from eventstore import Event
@@ -623,7 +624,7 @@ def test_a_statement_that_would_write_is_refused(db, statement, batch):
         (None, ()),
         (1, ()),
     ],
-    ids=repr,
+    ids=told,
 )
 def test_a_query_that_cannot_be_run(db, query, params, batch):
     with querying(db, batch):

@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
+from ids import told
 
 from eventstore.errors import InvalidPayload, PayloadRefused
 from eventstore.payloads import (
@@ -252,7 +253,7 @@ class Point(typing.NamedTuple):
         len,
         ...,
     ],
-    ids=repr,
+    ids=told,
 )
 def test_what_is_not_exactly_plain_is_pickled_and_comes_back(value: Any) -> None:
     comes_back(value, DILL)

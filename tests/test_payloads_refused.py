@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import example, given, settings
+from ids import told
 
 from eventstore.errors import InvalidPayload, PayloadRefused
 from eventstore.payloads import decode_db_payload, dill_objects, encode_payload
@@ -45,7 +46,7 @@ def no_dill(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- no payloads, and damaged ones --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("data", [None, 1, 1.5, [], "text", memoryview(b"")], ids=repr)
+@pytest.mark.parametrize("data", [None, 1, 1.5, [], "text", memoryview(b"")], ids=told)
 def test_what_is_not_bytes_is_refused_with_its_type(data: Any) -> None:
     with pytest.raises(InvalidPayload, match=type(data).__name__):
         decode_db_payload(data)

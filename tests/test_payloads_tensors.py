@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
+from ids import told
 
 from eventstore.payloads import decode_db_payload, encode_payload, is_payload
 
@@ -357,7 +358,7 @@ def test_a_masked_array_comes_back_with_its_mask() -> None:
     assert (back.mask == array.mask).all()
 
 
-@pytest.mark.parametrize("value", [np.sin, np.float32, np.dtype("f4"), np.pi], ids=repr)
+@pytest.mark.parametrize("value", [np.sin, np.float32, np.dtype("f4"), np.pi], ids=told)
 def test_what_is_numpys_but_no_array_comes_back(value: Any) -> None:
     assert decode_db_payload(encode_payload([value])) == [value]
 

@@ -11,6 +11,7 @@ import pytest
 from children import Child, Parent, call
 from hypothesis import given
 from hypothesis import strategies as st
+from ids import told
 
 from eventstore import (
     CommandIdReused,
@@ -363,7 +364,7 @@ def test_a_read_ends_where_the_log_ended_when_it_began(store: EventStore) -> Non
     assert sum(1 for _ in events) == PAGE + 4
 
 
-@pytest.mark.parametrize("number", [-1, "5", 0.5, 2**63], ids=repr)
+@pytest.mark.parametrize("number", [-1, "5", 0.5, 2**63], ids=told)
 @pytest.mark.parametrize("bound", ["after", "limit", "until"])
 def test_bounds_that_cannot_be_are_refused(store: EventStore, bound: str, number: Any) -> None:
     with pytest.raises(InvalidCommand, match=f"{bound} is .*: pass a number from 0, of 64 bits"):
