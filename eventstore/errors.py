@@ -121,6 +121,10 @@ class InvalidCommand(DBException):
     """A command was given arguments of a wrong type or out of range."""
 
 
+class InvalidMoment(DBException):
+    """A position or a time at which the log cannot be looked at."""
+
+
 class NotFound(DBException):
     """No row has the id that was named."""
 

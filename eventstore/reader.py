@@ -61,6 +61,11 @@ def read_events(
     return _decoded(pages, limit)
 
 
+def read_at(reading: Reading, positions: Iterable[int]) -> Iterator[Recorded]:
+    """Iterate over the events at some positions, in order; see `EventStore.read_at`."""
+    return _decoded(_pages_at(reading, sorted(set(positions)), backwards=False), None)
+
+
 def read_head(reading: Reading) -> int:
     """Return the position up to which the log is complete; 0 if there is no event."""
     with reading() as connection:
@@ -130,6 +135,11 @@ def _stream_pages(
     positions = [position for (position,) in found if until is None or position <= until]
     if not backwards:
         positions.reverse()
+    for page in _pages_at(reading, positions, backwards):
+        yield page if names is None else [row for row in page if row[3] in names]
+
+
+def _pages_at(reading: Reading, positions: list[int], backwards: bool) -> Iterator[Page]:
     for start in range(0, len(positions), STREAM_PAGE):
         part = positions[start : start + STREAM_PAGE]
         statement = (
@@ -138,7 +148,7 @@ def _stream_pages(
         )
         with reading() as connection:
             page = connection.execute(statement, part)
-        yield page if names is None else [row for row in page if row[3] in names]
+        yield page
 
 
 def _marks(values: list[Any]) -> str:

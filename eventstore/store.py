@@ -18,7 +18,7 @@ from eventstore.events import Event
 from eventstore.events.codec import to_json
 from eventstore.forks import FORK_PATIENCE, watch_forks
 from eventstore.parcels import KEYS, parcels
-from eventstore.reader import read_events, read_head
+from eventstore.reader import read_at, read_events, read_head
 from eventstore.recorded import NO_METADATA, Metadata, Recorded
 from eventstore.subscription import Subscription
 from eventstore.transaction import Fold, NotAlone, Transaction
@@ -300,6 +300,14 @@ class EventStore:
             backwards=backwards,
             until=until,
         )
+
+    def read_at(self, positions: Iterable[int]) -> Iterator[Recorded]:
+        """Iterate over the events at some positions, in order; where there is none, none is given.
+
+        Raises:
+            UnknownEventType, DamagedEvent: when the event in question is reached.
+        """
+        return read_at(self.reading, positions)
 
     def subscribe(
         self,

@@ -32,7 +32,9 @@ class ActorTask(Row, frozen=True):
     duration_seconds: float | None = None
 
 
-actor_tasks = View("actor_tasks", ActorTask, version=1, schema=section("actor_tasks"))
+actor_tasks = View(
+    "actor_tasks", ActorTask, version=1, schema=section("actor_tasks"), stream="actor_task-{}"
+)
 
 actor_tasks.created_by(
     ActorTaskScheduled,

@@ -31,7 +31,7 @@ class Context(Row, frozen=True):
     duration_seconds: float | None = None
 
 
-contexts = View("contexts", Context, version=1, schema=section("contexts"))
+contexts = View("contexts", Context, version=1, schema=section("contexts"), stream="context-{}")
 
 contexts.created_by(
     ContextCreated,

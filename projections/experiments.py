@@ -33,7 +33,9 @@ class Experiment(Row, frozen=True):
         return status.lower() if self.kind == "evals" else status.upper()
 
 
-experiments = View("experiments", Experiment, version=1, schema=section("experiments"))
+experiments = View(
+    "experiments", Experiment, version=1, schema=section("experiments"), stream="experiment-{}"
+)
 
 experiments.created_by(
     ExperimentCreated,

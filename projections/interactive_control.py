@@ -34,6 +34,7 @@ interactive_control = View(
     version=1,
     schema=section("interactive_control"),
     table="interactive_control_folded",
+    stream="ic-{}",
 )
 
 interactive_control.created_by(StopRequested, lambda e: Request(e.ic_id, e.run_id, "STOP"))

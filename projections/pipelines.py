@@ -46,7 +46,9 @@ def _progressed(row: Pipeline, event: PipelineProgressed | ShardCompleted) -> Pi
     )
 
 
-pipelines = View("pipelines", Pipeline, version=1, schema=section("pipelines"))
+pipelines = View(
+    "pipelines", Pipeline, version=1, schema=section("pipelines"), stream="pipeline-{}"
+)
 
 pipelines.created_by(
     PipelineCreated,

@@ -24,7 +24,11 @@ class ControllerProgress(Row, frozen=True):
 
 
 controller_progress = View(
-    "controller_progress", ControllerProgress, version=1, schema=section("controller_progress")
+    "controller_progress",
+    ControllerProgress,
+    version=1,
+    schema=section("controller_progress"),
+    stream="controller",
 )
 controller_progress.put_by(
     ControllerTaskSet,
@@ -52,7 +56,11 @@ class WorkerProgress(Row, frozen=True):
 
 
 worker_progress = View(
-    "worker_progress", WorkerProgress, version=1, schema=section("worker_progress")
+    "worker_progress",
+    WorkerProgress,
+    version=1,
+    schema=section("worker_progress"),
+    stream="worker-{}",
 )
 worker_progress.put_by(
     WorkerProgressed,

@@ -41,7 +41,7 @@ class Run(Row, frozen=True):
     metrics: str = "{}"
 
 
-runs = View("runs", Run, version=1, schema=section("runs"), table="runs_folded")
+runs = View("runs", Run, version=1, schema=section("runs"), table="runs_folded", stream="run-{}")
 
 runs.created_by(
     RunCreated,

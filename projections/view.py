@@ -78,6 +78,8 @@ class View(Generic[R]):
             with an older version rebuild the view when they are opened.
         schema: the SQL that creates the table; without it, it is made from the row's fields.
         table: the name of the table, if another than that of the view.
+        stream: where the events stand that touch a row, `store` aside, such as `"run-{}"` with the
+            key in it: then the row's history is found without reading the whole log.
 
     >>> from eventstore import Event
     >>> class StepTaken(Event):
@@ -98,6 +100,7 @@ class View(Generic[R]):
         version: int,
         schema: str | None = None,
         table: str | None = None,
+        stream: str | None = None,
     ) -> None:
         if not name.isidentifier() or not (table or name).isidentifier():
             raise InvalidView(
@@ -113,6 +116,7 @@ class View(Generic[R]):
         self.row = row
         self.version = version
         self.table = table or name
+        self.stream = stream
         # By the name of the type: a class that is defined anew is still the same event.
         self.handlers: dict[str, Handler] = {}
         self.clearing: dict[str, Callable[[Any], bool]] = {}

@@ -2,11 +2,12 @@
 
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
+from functools import cached_property
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from eventstore.engine import Connection, Definition
+from eventstore.engine import Connection, Definition, Values
 from eventstore.errors import AccessDenied, InvalidView, StoreReadOnly, StoreTooNew
 from eventstore.heads import projections_of
 from eventstore.schema import section, statements
@@ -24,6 +25,9 @@ from projections.unit_of_work import UnitOfWork
 from projections.verify import Difference, differences
 from projections.view import View, created_by, types_of
 from projections.worker_task import worker_task
+
+if TYPE_CHECKING:
+    from projections.past.versions import Versions
 
 ALL: tuple[View[Any], ...] = (
     experiments,
@@ -140,6 +144,19 @@ class Views:
         with store.reading() as connection:
             yield connection
 
+    @cached_property
+    def versions(self) -> "Versions":
+        """Every version that a row ever had."""
+        from projections.past.versions import Versions  # only those who look back need it
+
+        return Versions(self.store, self.views)
+
+    def query(self, sql: str, parameters: Values) -> list[dict[str, Any]]:
+        """Answer a statement of a user's own as dicts; refuse one that would write."""
+        with self.reading() as connection:
+            within = connection if self.store.current() is not None else None
+        return self.store.engine.query(sql, parameters, within=within)
+
     # --- replay ---------------------------------------------------------------------------
 
     def rebuild(self, *, progress: bool | None = None) -> int:
@@ -212,6 +229,10 @@ class Views:
                     for view in self.views
                     for difference in differences(view, unit, connection)
                 ]
+
+    def close(self) -> None:
+        """Close the store; closing twice does nothing."""
+        self.store.close()
 
 
 def _check_places(views: Iterable[View[Any]]) -> None:

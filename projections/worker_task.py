@@ -26,7 +26,7 @@ class Task(Row, frozen=True):
     error: str | None = None
 
 
-worker_task = View("worker_task", Task, version=1, schema=section("worker_task"))
+worker_task = View("worker_task", Task, version=1, schema=section("worker_task"), stream="task-{}")
 
 worker_task.created_by(
     TaskScheduled,

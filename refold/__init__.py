@@ -16,6 +16,7 @@ from eventstore.errors import (
     IllegalTransition,
     InvalidCommand,
     InvalidEvent,
+    InvalidMoment,
     InvalidPayload,
     InvalidQuery,
     InvalidView,
@@ -33,6 +34,7 @@ from eventstore.errors import (
     StoreUnreachable,
     TransactionFailed,
     UnknownEventType,
+    UnreadableEvent,
     WriteRefused,
     WrongExpectedVersion,
 )
@@ -52,6 +54,7 @@ from eventstore.statuses import (
     WorkerTask,
 )
 from refold.copy_store import copy_store
+from refold.replay import replay
 from refold.rf_database import RFDatabase
 from refold.rf_db import RfDb
 
@@ -76,6 +79,7 @@ __all__ = [
     "InferenceStatus",
     "InvalidCommand",
     "InvalidEvent",
+    "InvalidMoment",
     "InvalidPayload",
     "InvalidQuery",
     "InvalidView",
@@ -100,12 +104,14 @@ __all__ = [
     "TaskStatus",
     "TransactionFailed",
     "UnknownEventType",
+    "UnreadableEvent",
     "WorkerTask",
     "WriteRefused",
     "WrongExpectedVersion",
     "copy_store",
     "decode_db_payload",
     "encode_payload",
+    "replay",
 ]
 
 

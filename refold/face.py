@@ -3,8 +3,9 @@
 import os
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
+from copy import copy
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from msgspec.structs import replace
 
@@ -12,11 +13,19 @@ from commands import Command, ResetAllTables, ResetExperimentStates, execute
 from eventstore import Event, Metadata, Recorded, Subscription, open_store
 from eventstore.engine import Durability
 from eventstore.errors import InvalidPayload, NotFound
+from eventstore.moments import Moment, position_at
 from eventstore.payloads import PayloadCodec, is_payload
 from eventstore.recorded import NO_METADATA
 from projections import Difference, View, Views
+from projections.entities import view_of
+from projections.view import Key
 from refold.about import About
 from refold.queries import Queries
+
+if TYPE_CHECKING:
+    from projections.past.change import Change
+    from projections.past.history import Touched
+    from projections.past.why import Why
 
 
 class Face:
@@ -70,8 +79,8 @@ class Face:
             pass
 
     def close(self) -> None:
-        """Close the store; closing twice does nothing."""
-        self.store.close()
+        """Close the store; closing twice does nothing. A face as of a moment leaves it open."""
+        self.views.close()
 
     def __enter__(self) -> Self:
         return self
@@ -151,6 +160,102 @@ class Face:
             `controller`, `runs`, `pipelines`.
         """
         return self.send(ResetExperimentStates(fail_runs), **about)
+
+    # --- the past -------------------------------------------------------------------------
+
+    def as_of(self, moment: Moment) -> Self:
+        """Return this face as it was at a moment: every read, nothing else.
+
+        The first call folds the whole log into a temporary file of about the log's size, which
+        later ones share. What a batch of this thread has not committed is not in it.
+
+        Args:
+            moment: a position, whose event is the last that is seen; or a time with its zone.
+
+        Raises:
+            InvalidMoment: it lies in the future or before the first event, or has no zone.
+            DamagedEvent, UnknownEventType: an event up to there cannot be folded.
+
+        >>> from refold import RfDb
+        >>> db = RfDb("example.db")
+        >>> experiment_id = db.create_experiment("digits")
+        >>> run_id = db.create_run(experiment_id)
+        >>> before = db.store.head()
+        >>> db.set_run_progress(run_id, current_chunk=3, current_epoch=0)
+        >>> db.as_of(before).get_run(run_id)["current_chunk"]
+        0
+        """
+        from projections.past.views import PastViews  # only those who look back need it
+
+        position = position_at(self.store, moment)
+        face = copy(self)
+        face.views = PastViews(self.views.versions, position)
+        face.store = face.views.store
+        face.db = Queries(face.views)
+        return face
+
+    def position_at(self, moment: Moment) -> int:
+        """Return the position of the last event at a moment.
+
+        Raises:
+            InvalidMoment: it lies in the future or before the first event, or has no zone.
+        """
+        return position_at(self.store, moment)
+
+    def history(self, entity: str, key: Key) -> "list[Touched]":
+        """Return the events that touched a row, in order, each with what it changed.
+
+        Args:
+            entity: `experiment`, `run`, `task`, `worker`, `controller`, `request`, `context`,
+                `pipeline`, `actor_task`, or the name of a view.
+            key: its id.
+
+        Raises:
+            NotFound: no event ever touched it, or there is no such entity.
+
+        >>> from refold import RfDb
+        >>> db = RfDb("example.db", actor="controller")
+        >>> run_id = db.create_run(db.create_experiment("digits"))
+        >>> db.set_run_progress(run_id, current_chunk=3, current_epoch=0)
+        >>> db.history("run", run_id)[-1].change.columns
+        {'current_chunk': (0, 3)}
+        """
+        from projections.past.history import history
+
+        return history(self.views, view_of(entity, self.views.views), key)
+
+    def why(self, entity: str, key: Key, column: str) -> "Why":
+        """Return why a column of a row holds what it does: the chain of causes; print it.
+
+        An event's cause is what was passed as `cause` when it was caused.
+
+        Args:
+            entity: see `history`.
+            key: its id.
+            column: such as `status`.
+
+        Raises:
+            NotFound: there is no such row, entity or column.
+        """
+        from projections.past.why import why
+
+        return why(self.views, view_of(entity, self.views.views), key, column)
+
+    def diff(self, a: Moment, b: Moment) -> "list[Change]":
+        """Return the rows that were added, removed or changed from one moment to another.
+
+        Raises:
+            InvalidMoment: one lies in the future or before the first event, or has no zone.
+        """
+        from projections.past.diff import diff
+
+        return diff(self.views.versions, self.position_at(a), self.position_at(b))
+
+    def changes_by(self, recorded: Recorded) -> "list[Change]":
+        """Return the rows that an event added, removed or changed."""
+        from projections.past.diff import changes_by
+
+        return changes_by(self.views.versions, recorded)
 
     # --- payloads -------------------------------------------------------------------------
 

@@ -50,11 +50,8 @@ class Queries:
                     f"{query!r}: parameter {value!r} is no value of SQL: pass int (64 bits), "
                     f"float, str, bytes, bool or None"
                 )
-        store = self._views.store
-        with self._views.reading() as connection:
-            within = connection if store.current() is not None else None
-        return store.engine.query(query, tuple(params), within=within)
+        return self._views.query(query, tuple(params))
 
     def close(self) -> None:
         """Close the store."""
-        self._views.store.close()
+        self._views.close()

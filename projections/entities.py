@@ -1,0 +1,48 @@
+"""The entities that rows are about, by the words that people use for them."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from eventstore.errors import NotFound
+from projections.actor_tasks import actor_tasks
+from projections.contexts import contexts
+from projections.experiments import experiments
+from projections.interactive_control import interactive_control
+from projections.pipelines import pipelines
+from projections.progress import controller_progress, worker_progress
+from projections.runs import runs
+from projections.view import View
+from projections.worker_task import worker_task
+
+ENTITIES: dict[str, View[Any]] = {
+    "experiment": experiments,
+    "run": runs,
+    "task": worker_task,
+    "worker": worker_progress,
+    "controller": controller_progress,
+    "request": interactive_control,
+    "context": contexts,
+    "pipeline": pipelines,
+    "actor_task": actor_tasks,
+}
+
+
+def entity_of(view: View[Any]) -> str:
+    """Return the word for what a view's rows are about; for a view of one's own, its name."""
+    return next((word for word, known in ENTITIES.items() if known.name == view.name), view.name)
+
+
+def view_of(entity: str, views: Iterable[View[Any]]) -> View[Any]:
+    """Return the view whose rows are about an entity; the name of a view is taken too.
+
+    Raises:
+        NotFound: there is no such entity.
+    """
+    known = {view.name: view for view in views}
+    view = ENTITIES.get(entity)
+    found = known.get(entity if view is None else view.name)
+    if found is None:
+        raise NotFound(
+            f"there is no entity {entity!r}: take one of {', '.join((*ENTITIES, *known))}"
+        )
+    return found

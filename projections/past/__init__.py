@@ -1,0 +1,1 @@
+"""Replay: the views at any moment, what an event changed in them, and why."""

@@ -1,0 +1,69 @@
+"""Which rows differ between two moments, and which ones an event has changed."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from eventstore.engine import Connection
+from eventstore.recorded import Recorded
+from projections.past.change import Change, change
+from projections.past.recorder import columns_of
+from projections.past.versions import Versions
+from projections.view import Key, View
+
+Values = tuple[Any, ...]
+
+
+def diff(versions: Versions, a: int, b: int) -> list[Change]:
+    """Return what became of the rows from position `a` to `b`, by view and key.
+
+    If `b` lies before `a`, it is what would undo the events in between.
+    """
+    first, last = sorted((a, b))
+    found: list[Change] = []
+    with versions.reading(last) as connection:
+        for view in versions.views:
+            # A row that differs has a version at one end that is not there at the other.
+            ended = f"position <= {first} AND until > {first} AND until <= {last}"
+            begun = f"position > {first} AND position <= {last} AND until > {last}"
+            befores, afters = (_rows(connection, view, where) for where in (ended, begun))
+            if a > b:
+                befores, afters = afters, befores
+            found += _changes(view, befores, afters)
+    return found
+
+
+def changes_by(versions: Versions, recorded: Recorded) -> list[Change]:
+    """Return what an event changed in the rows, by view and key."""
+    position, event, name = recorded.position, recorded.event, recorded.type
+    found: list[Change] = []
+    with versions.reading(position) as connection:
+        for view in versions.views:
+            keys: Iterable[Key] | None = ()
+            if name in view.handlers:
+                keys = list(view.handlers[name].touched(event))
+            if name in view.clearing and view.clearing[name](event):
+                keys = None  # all rows
+            befores = _rows(connection, view, f"until = {position}", keys)
+            afters = _rows(connection, view, f"position = {position}", keys)
+            found += _changes(view, befores, afters)
+    return found
+
+
+def _rows(
+    connection: Connection, view: View[Any], where: str, keys: Iterable[Key] | None = None
+) -> dict[Key, Values]:
+    sql = f"SELECT {columns_of(view)} FROM {view.table} WHERE {where}"
+    if keys is None:
+        return {values[0]: values for values in connection.execute(sql)}
+    return {
+        values[0]: values
+        for key in keys
+        for values in connection.execute(f"{sql} AND {view.key} = ?", (key,))
+    }
+
+
+def _changes(
+    view: View[Any], befores: dict[Key, Values], afters: dict[Key, Values]
+) -> Iterator[Change]:
+    for key in sorted(befores.keys() | afters.keys()):
+        yield change(view, key, befores.get(key), afters.get(key))

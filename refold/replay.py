@@ -1,0 +1,149 @@
+"""Going through the log event by event, forwards and backwards."""
+
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Generic, TypeVar
+
+from eventstore.errors import InvalidCommand
+from eventstore.moments import Moment
+from eventstore.recorded import Recorded
+from projections.past.change import Change
+from refold.face import Face
+
+F = TypeVar("F", bound=Face)
+
+WINDOW = 250
+"""Events that are read at a time."""
+
+
+class Step(Generic[F]):
+    """A moment of a replay: an event has just happened."""
+
+    def __init__(self, face: F, recorded: Recorded | None) -> None:
+        self._face = face
+        self.recorded = recorded
+        """The event; None at the beginning, before the first."""
+
+    def __repr__(self) -> str:
+        return f"Step({self.recorded})"
+
+    @property
+    def position(self) -> int:
+        """The event's position; 0 at the beginning."""
+        return 0 if self.recorded is None else self.recorded.position
+
+    @cached_property
+    def changes(self) -> list[Change]:
+        """What the event changed in the rows, by view and key."""
+        return [] if self.recorded is None else self._face.changes_by(self.recorded)
+
+    @cached_property
+    def state(self) -> F:
+        """The whole face as it was then."""
+        return self._face.as_of(self.position)
+
+
+class Replay(Generic[F]):
+    """A walk through a log; as an iterator it goes on, in the direction of `step`, to its end."""
+
+    def __init__(self, face: F, start: int, stop: int, step: int) -> None:
+        self._face = face
+        self._stop = stop
+        self._step = step
+        # The events around the present one, and its index; -1: the one before the first.
+        self._events = list(face.store.read(until=start, limit=1, backwards=True))
+        self._index = len(self._events) - 1
+
+    @property
+    def here(self) -> Step[F]:
+        """The present moment."""
+        return Step(self._face, None if self._index < 0 else self._events[self._index])
+
+    def forward(self) -> Step[F] | None:
+        """Let the next event happen (or the next few, see `step`); None: the end is reached."""
+        moved = [self._forward() for _ in range(abs(self._step))]
+        return self.here if any(moved) else None
+
+    def back(self) -> Step[F] | None:
+        """Undo the present event (or the last few); None: this is the beginning."""
+        moved = [self._back() for _ in range(abs(self._step))]
+        return self.here if any(moved) else None
+
+    def seek(self, where: Callable[[Recorded], bool], *, backwards: bool = False) -> Step[F] | None:
+        """Go to the next event (or the one before) of which something is true; None: there is none.
+
+        Then the walk stays where it is.
+        """
+        after, until = self.here.position, self._stop
+        if backwards:
+            after, until = 0, max(0, after - 1)
+        for recorded in self._face.store.read(after, until=until, backwards=backwards):
+            if where(recorded):
+                self._events, self._index = [recorded], 0
+                return self.here
+        return None
+
+    def __iter__(self) -> Iterator[Step[F]]:
+        return self
+
+    def __next__(self) -> Step[F]:
+        step = self.forward() if self._step > 0 else self.back()
+        if step is None:
+            raise StopIteration
+        return step
+
+    def _forward(self) -> bool:
+        if self._index + 1 == len(self._events):
+            store = self._face.store
+            del self._events[:-WINDOW]
+            self._index = len(self._events) - 1
+            self._events += store.read(self.here.position, until=self._stop, limit=WINDOW)
+        moved = self._index + 1 < len(self._events)
+        self._index += moved
+        return moved
+
+    def _back(self) -> bool:
+        if self._index < 0:
+            return False
+        if self._index == 0:
+            until = self.here.position - 1
+            before = list(self._face.store.read(until=until, limit=WINDOW, backwards=True))
+            self._events[:0] = reversed(before)
+            del self._events[len(before) + WINDOW :]
+            self._index = len(before)
+        self._index -= 1
+        return True
+
+
+def replay(
+    db: F, *, start_at: Moment | None = None, stop_at: Moment | None = None, step: int = 1
+) -> Replay[F]:
+    """Walk through a log, with the state at each event.
+
+    Args:
+        db: the face of a store.
+        start_at: where to begin: by default before the first event, backwards at `stop_at`.
+        stop_at: the last event to come to; by default the last that there is.
+        step: how many events to go at a time; a negative number goes backwards.
+
+    Raises:
+        InvalidMoment: a moment lies in the future, or is a time without zone.
+
+    >>> from refold import RfDb, replay
+    >>> db = RfDb("example.db")
+    >>> run_id = db.create_run(db.create_experiment("digits"))
+    >>> db.set_run_progress(run_id, current_chunk=1, current_epoch=0)
+    >>> for moment in replay(db):
+    ...     print(moment.position, moment.recorded.type, len(moment.state.get_all_runs()))
+    1 ExperimentCreated 0
+    2 RunCreated 1
+    3 RunProgressed 1
+    """
+    if not isinstance(step, int) or not step:
+        raise InvalidCommand(f"step is {step!r}: pass a number of events, negative to go backwards")
+    stop = db.store.head() if stop_at is None else db.position_at(stop_at)
+    if start_at is None:
+        start = 0 if step > 0 else stop
+    else:
+        start = db.position_at(start_at)
+    return Replay(db, start, stop, step)
