@@ -61,6 +61,7 @@ class PastStore(EventStore):
         *,
         stream: str | None = None,
         types: Iterable[type[Event] | str] | None = None,
+        unknown: bool = False,
     ) -> Subscription:
         """Refuse: no event will come.
 
@@ -100,6 +101,7 @@ class PastStore(EventStore):
         limit: int | None = None,
         backwards: bool = False,
         until: int | None = None,
+        unknown: bool = False,
     ) -> Iterator[Recorded]:
         """Iterate over the events up to the position; see `EventStore.read`."""
         return self.present.read(
@@ -109,11 +111,13 @@ class PastStore(EventStore):
             limit=limit,
             backwards=backwards,
             until=self.position if until is None else min(until, self.position),
+            unknown=unknown,
         )
 
-    def read_at(self, positions: Iterable[int]) -> Iterator[Recorded]:
+    def read_at(self, positions: Iterable[int], *, unknown: bool = False) -> Iterator[Recorded]:
         """Iterate over the events at some positions; see `EventStore.read_at`."""
-        return self.present.read_at(place for place in positions if place <= self.position)
+        past = [position for position in positions if position <= self.position]
+        return self.present.read_at(past, unknown=unknown)
 
     def current(self) -> None:
         """Return None: no transaction is open here."""

@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 
 from eventstore.engine import Connection
-from eventstore.errors import InvalidCommand
+from eventstore.errors import InvalidCommand, UnknownEventType
 from eventstore.events import Event
-from eventstore.events.codec import damaged, decode
+from eventstore.events.codec import damaged, decode, decode_unknown
 from eventstore.events.upcasting import stored_names
 from eventstore.recorded import Recorded, decode_metadata
 
@@ -46,6 +46,7 @@ def read_events(
     limit: int | None,
     backwards: bool,
     until: int | None = None,
+    unknown: bool = False,
 ) -> Iterator[Recorded]:
     """Iterate over the events after a position; see `EventStore.read`."""
     for name, bound in (("after", after), ("until", until), ("limit", limit)):
@@ -58,12 +59,15 @@ def read_events(
         pages = _pages(reading, after, until, names, limit, backwards)
     else:
         pages = _stream_pages(reading, stream, after, until, names, limit, backwards)
-    return _decoded(pages, limit)
+    return _decoded(pages, limit, unknown)
 
 
-def read_at(reading: Reading, positions: Iterable[int]) -> Iterator[Recorded]:
+def read_at(
+    reading: Reading, positions: Iterable[int], *, unknown: bool = False
+) -> Iterator[Recorded]:
     """Iterate over the events at some positions, in order; see `EventStore.read_at`."""
-    return _decoded(_pages_at(reading, sorted(set(positions)), backwards=False), None)
+    pages = _pages_at(reading, sorted(set(positions)), backwards=False)
+    return _decoded(pages, None, unknown)
 
 
 def read_head(reading: Reading) -> int:
@@ -72,19 +76,24 @@ def read_head(reading: Reading) -> int:
         return connection.head()
 
 
-def _decoded(pages: Iterator[Page], limit: int | None) -> Iterator[Recorded]:
+def _decoded(pages: Iterator[Page], limit: int | None, unknown: bool) -> Iterator[Recorded]:
     left = -1 if limit is None else limit
     for page in pages:
         for row in page:
             if not left:
                 return
             left -= 1
-            yield _recorded(row)
+            yield _recorded(row, unknown)
 
 
-def _recorded(row: tuple[Any, ...]) -> Recorded:
+def _recorded(row: tuple[Any, ...], unknown: bool) -> Recorded:
     position, stream, version, type_name, schema_version, data, metadata, recorded_at = row
-    event = decode(type_name, schema_version, data, position)
+    try:
+        event = decode(type_name, schema_version, data, position)
+    except UnknownEventType:
+        if not unknown:
+            raise
+        event = decode_unknown(type_name, schema_version, data, position)
     try:
         about = decode_metadata(metadata)
     except msgspec.DecodeError as error:

@@ -6,7 +6,7 @@ from functools import lru_cache
 import msgspec
 
 from eventstore.errors import InvalidEvent
-from eventstore.events import Event, Id, Name
+from eventstore.events import Event, Id, Name, UnknownEvent
 from eventstore.events.codec import to_json
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -43,7 +43,8 @@ class Recorded(msgspec.Struct, frozen=True):
     @property
     def type(self) -> str:
         """The name of the event's type."""
-        return type(self.event).__name__
+        event = self.event
+        return event.type if isinstance(event, UnknownEvent) else type(event).__name__
 
     @property
     def time(self) -> datetime:

@@ -274,6 +274,7 @@ class EventStore:
         limit: int | None = None,
         backwards: bool = False,
         until: int | None = None,
+        unknown: bool = False,
     ) -> Iterator[Recorded]:
         """Iterate over the events after a position, in order or backwards.
 
@@ -285,6 +286,8 @@ class EventStore:
             limit: at most so many.
             backwards: the latest first.
             until: the position of the last event to give; None: the last that there is.
+            unknown: give events of types that are not defined here as `UnknownEvent`, rather than
+                raise.
 
         Raises:
             InvalidCommand: `after`, `until` or `limit` is negative.
@@ -299,15 +302,16 @@ class EventStore:
             limit=limit,
             backwards=backwards,
             until=until,
+            unknown=unknown,
         )
 
-    def read_at(self, positions: Iterable[int]) -> Iterator[Recorded]:
+    def read_at(self, positions: Iterable[int], *, unknown: bool = False) -> Iterator[Recorded]:
         """Iterate over the events at some positions, in order; where there is none, none is given.
 
         Raises:
             UnknownEventType, DamagedEvent: when the event in question is reached.
         """
-        return read_at(self.reading, positions)
+        return read_at(self.reading, positions, unknown=unknown)
 
     def subscribe(
         self,
@@ -315,6 +319,7 @@ class EventStore:
         *,
         stream: str | None = None,
         types: Iterable[type[Event] | str] | None = None,
+        unknown: bool = False,
     ) -> Subscription:
         """Iterate over the events after a position, then over new ones as they are committed.
 
@@ -326,6 +331,7 @@ class EventStore:
             stream: only the events of this stream.
             types: only events of these types, given as classes (which stand for their subclasses
                 too) or names.
+            unknown: see `read`.
 
         >>> from eventstore import open_store
         >>> from eventstore.events import RunStarted
@@ -340,7 +346,13 @@ class EventStore:
 
         def read(position: int) -> Iterator[Recorded]:
             return read_events(
-                committed, position, stream=stream, types=chosen, limit=None, backwards=False
+                committed,
+                position,
+                stream=stream,
+                types=chosen,
+                limit=None,
+                backwards=False,
+                unknown=unknown,
             )
 
         start = read_head(committed) if after is None else after

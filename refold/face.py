@@ -23,6 +23,8 @@ from refold.about import About
 from refold.queries import Queries
 
 if TYPE_CHECKING:
+    import pyarrow
+
     from projections.past.change import Change
     from projections.past.history import Touched
     from projections.past.why import Why
@@ -256,6 +258,23 @@ class Face:
         from projections.past.diff import changes_by
 
         return changes_by(self.views.versions, recorded)
+
+    def to_arrow(self, what: str, *, at: Moment | None = None) -> "pyarrow.Table":
+        """Return a view, or the log, as an Arrow table, which pandas and Polars take as it is.
+
+        Needs `refold[arrow]`.
+
+        Args:
+            what: the name of a view, such as `runs`; or `events`.
+            at: the moment as of which; None: now.
+
+        Raises:
+            NotFound: there is no such view.
+            InvalidMoment: the moment lies in the future or before the first event, or has no zone.
+        """
+        from refold.arrow import to_arrow
+
+        return to_arrow(self if at is None else self.as_of(at), what)
 
     # --- payloads -------------------------------------------------------------------------
 

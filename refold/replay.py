@@ -51,7 +51,7 @@ class Replay(Generic[F]):
         self._stop = stop
         self._step = step
         # The events around the present one, and its index; -1: the one before the first.
-        self._events = list(face.store.read(until=start, limit=1, backwards=True))
+        self._events = list(face.store.read(until=start, limit=1, backwards=True, unknown=True))
         self._index = len(self._events) - 1
 
     @property
@@ -77,7 +77,9 @@ class Replay(Generic[F]):
         after, until = self.here.position, self._stop
         if backwards:
             after, until = 0, max(0, after - 1)
-        for recorded in self._face.store.read(after, until=until, backwards=backwards):
+        for recorded in self._face.store.read(
+            after, until=until, backwards=backwards, unknown=True
+        ):
             if where(recorded):
                 self._events, self._index = [recorded], 0
                 return self.here
@@ -97,7 +99,9 @@ class Replay(Generic[F]):
             store = self._face.store
             del self._events[:-WINDOW]
             self._index = len(self._events) - 1
-            self._events += store.read(self.here.position, until=self._stop, limit=WINDOW)
+            self._events += store.read(
+                self.here.position, until=self._stop, limit=WINDOW, unknown=True
+            )
         moved = self._index + 1 < len(self._events)
         self._index += moved
         return moved
@@ -107,7 +111,9 @@ class Replay(Generic[F]):
             return False
         if self._index == 0:
             until = self.here.position - 1
-            before = list(self._face.store.read(until=until, limit=WINDOW, backwards=True))
+            before = list(
+                self._face.store.read(until=until, limit=WINDOW, backwards=True, unknown=True)
+            )
             self._events[:0] = reversed(before)
             del self._events[len(before) + WINDOW :]
             self._index = len(before)
@@ -142,8 +148,6 @@ def replay(
     if not isinstance(step, int) or not step:
         raise InvalidCommand(f"step is {step!r}: pass a number of events, negative to go backwards")
     stop = db.store.head() if stop_at is None else db.position_at(stop_at)
-    if start_at is None:
-        start = 0 if step > 0 else stop
-    else:
-        start = db.position_at(start_at)
+    begin = 0 if step > 0 else stop
+    start = begin if start_at is None else db.position_at(start_at)
     return Replay(db, start, stop, step)

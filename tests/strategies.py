@@ -18,9 +18,7 @@ def _is_concrete(thing: Any, base: type) -> bool:
     return isinstance(thing, type) and issubclass(thing, base) and thing is not base
 
 
-EVENT_TYPES: list[type[Event]] = [
-    cls for name in events.__all__ if _is_concrete(cls := getattr(events, name), Event)
-]
+EVENT_TYPES: list[type[Event]] = events.event_types()
 COMMAND_TYPES: list[type[Command]] = [
     cls for name in commands.__all__ if _is_concrete(cls := getattr(commands, name), Command)
 ]

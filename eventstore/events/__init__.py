@@ -18,7 +18,7 @@ from eventstore.events.context import (
     ContextReady,
     ContextStartTimeRecorded,
 )
-from eventstore.events.event import Digest, Event, Id, Int, Name, event_type
+from eventstore.events.event import Digest, Event, Id, Int, Name, UnknownEvent, event_type
 from eventstore.events.experiment import (
     ExperimentCompleted,
     ExperimentCreated,
@@ -123,6 +123,7 @@ __all__ = [
     "TaskFailed",
     "TaskScheduled",
     "TaskStarted",
+    "UnknownEvent",
     "WorkerProgressed",
     "event_type",
     "event_types",
@@ -136,5 +137,5 @@ def event_types() -> list[type[Event]]:
     return [
         cls
         for cls in named
-        if isinstance(cls, type) and issubclass(cls, Event) and cls is not Event
+        if isinstance(cls, type) and issubclass(cls, Event) and cls not in (Event, UnknownEvent)
     ]

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, cast
 import msgspec
 
 from eventstore.errors import DamagedEvent, InvalidEvent, UnknownEventType
-from eventstore.events.event import Event, decoders, event_type
+from eventstore.events.event import Event, UnknownEvent, decoders, event_type
 from eventstore.events.upcasting import upcast
 
 Decode = Callable[[str], Event]
@@ -59,6 +59,8 @@ def encode(event: E) -> tuple[str, E]:
             integers beyond 64 bits, NUL, lone surrogates …).
     """
     name, version = type(event).__name__, event.schema_version
+    if isinstance(event, UnknownEvent):
+        raise InvalidEvent(f"type {event.type!r} is not known here: import or define its class")
     text = to_json(event)
     try:
         kept = (decoders.get((name, version)) or _decoder(name, version))(text)
@@ -88,6 +90,19 @@ def decode(type_name: str, version: int, text: str, position: int) -> Event:
         raise told from None
     except (msgspec.DecodeError, LookupError, AttributeError, TypeError, ValueError) as error:
         raise damaged(type_name, version, position, error) from error
+
+
+def decode_unknown(type_name: str, version: int, text: str, position: int) -> UnknownEvent:
+    """Return an event of the log whose type is not known here, as it stands there.
+
+    Raises:
+        DamagedEvent: the text is no JSON object.
+    """
+    try:
+        data = msgspec.json.decode(text, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise damaged(type_name, version, position, error) from error
+    return UnknownEvent(type_name, version, data)
 
 
 def damaged(type_name: str, version: int, position: int, error: Exception) -> DamagedEvent:

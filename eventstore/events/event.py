@@ -20,6 +20,12 @@ Digest = Annotated[str, msgspec.Meta(min_length=64, max_length=64)]
 """Names a payload: the SHA-256 of its bytes in hexadecimal."""
 
 
+_types: "dict[str, type[Event]]" = {}
+
+decoders: "dict[tuple[str, int], Callable[[str], Event]]" = {}
+"""What the codec built for a type at a schema version; a new definition empties it."""
+
+
 class Event(msgspec.Struct, frozen=True):
     """Something that happened. Subclass it to define an event; its name is its type in the log.
 
@@ -59,10 +65,16 @@ class Event(msgspec.Struct, frozen=True):
         )
 
 
-_types: dict[str, type[Event]] = {}
+class UnknownEvent(Event, frozen=True):
+    """An event of a type, or of a schema version, that is not defined here; see `read(unknown=)`.
 
-decoders: dict[tuple[str, int], Callable[[str], Event]] = {}
-"""What the codec built for a type at a schema version; a new definition empties it."""
+    It is only ever read: to append such an event, import or define its class.
+    """
+
+    type: str
+    version: int
+    """The schema version."""
+    data: dict[str, Any]
 
 
 def event_type(name: str) -> type[Event] | None:

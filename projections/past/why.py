@@ -88,8 +88,8 @@ def _links(store: EventStore, recorded: Recorded) -> Iterator[Link]:
         yield Link(effect, _processed(store, effect))
         cause = effect.metadata.cause
         # Only what came before can have led to it, whatever the caller noted.
-        known = cause is not None and cause < effect.position
-        effect = next(store.read_at([cause]), None) if known and cause is not None else None
+        known = [cause] if cause is not None and cause < effect.position else []
+        effect = next(store.read_at(known, unknown=True), None)
 
 
 def _processed(store: EventStore, request: Recorded) -> Recorded | None:
