@@ -46,6 +46,12 @@ CREATE TABLE IF NOT EXISTS streams (
     position  INTEGER NOT NULL
 ) WITHOUT ROWID;
 
+-- Events that stand in another stream than the one that they name. There are hardly ever any; but
+-- without them the streams alone would not tell the whole history of an entity.
+CREATE TABLE IF NOT EXISTS strays (
+    position  INTEGER PRIMARY KEY
+);
+
 -- Commands that were sent with an id: sending one again returns the first result.
 CREATE TABLE IF NOT EXISTS commands (
     command_id  TEXT    PRIMARY KEY,

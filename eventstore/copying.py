@@ -1,9 +1,11 @@
 """Copying a log into another store, as it is: no row is decoded, whatever it holds."""
 
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from eventstore.engine import Values
 from eventstore.errors import DamagedEvent, InvalidQuery, NotAStore, StoreBusy
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
 
 EVENTS = f"SELECT {', '.join(EVENT_COLUMNS)} FROM events"
 EVENT_PAGE = f"{EVENTS} WHERE position > ? AND position <= ? ORDER BY position LIMIT {PAGE}"
+DATA = EVENT_COLUMNS.index("data")
+
+DIGITS = 64
+"""Of a digest, hexadecimal ones."""
 
 AGAIN = 0.02
 """Seconds until another look at a log whose end is not settled."""
@@ -29,19 +35,30 @@ class _Table(NamedTuple):
     name: str
     columns: tuple[str, ...]
     """The key first; last the one that can be large."""
-    chosen: str
-    """Which rows are copied."""
 
 
-def copy_log(source: EventStore, target: EventStore, *, progress: bool | None = None) -> int:
+PAYLOADS = _Table("payloads", ("digest", "content"))
+COMMANDS = _Table("commands", ("command_id", "command", "first", "last", "result"))
+
+
+def copy_log(
+    source: EventStore,
+    target: EventStore,
+    *,
+    until: int | None = None,
+    progress: bool | None = None,
+) -> int:
     """Append to `target` what `source` holds beyond it: events, payloads, and results of commands.
 
-    An interruption leaves the beginning of the log, and the next call goes on from there. Events
-    that come in meanwhile are left to the next call. `target` must fold no views.
+    An interruption leaves the beginning of the log, and the next call goes on from there; in a
+    transaction of the target it leaves nothing. Events that come in meanwhile are left to the next
+    call. `target` must fold no views.
 
     Args:
         source: is only read.
         target: is empty, or holds the beginning of the same log.
+        until: the position of the last event to copy; then only the payloads come along that one
+            of the copied events names. None: all of the log.
         progress: show progress bars; None: only on a terminal.
 
     Returns:
@@ -53,18 +70,15 @@ def copy_log(source: EventStore, target: EventStore, *, progress: bool | None = 
             holding back its end for the whole timeout.
         DamagedEvent: an event was altered to what the target's engine cannot hold.
     """
-    end = _end(source)
-    after = _beginning(source, target)
-    payloads = _Table("payloads", ("digest", "content"), "true")
-    # Those of later events would promise what is not there.
-    commands = _Table(
-        "commands",
-        ("command_id", "command", "first", "last", "result"),
-        f"coalesce(last, 0) <= {end}",
-    )
-    _copy_missing(source, target, payloads, progress)
-    copied = _copy_events(source, target, after, end, progress)
-    _copy_missing(source, target, commands, progress)
+    end = _end(source) if until is None else until
+    after = _beginning(source, target, end)
+    # Those of later events would promise what is not there. Of one that appended nothing it is
+    # not known when it was sent.
+    last = "coalesce(last, 0)" if until is None or until == source.head() else "last"
+    if until is None:
+        _copy_missing(source, target, PAYLOADS, "true", progress)
+    copied = _copy_events(source, target, after, end, progress, named=until is not None)
+    _copy_missing(source, target, COMMANDS, f"{last} <= {end}", progress)
     return copied
 
 
@@ -83,7 +97,7 @@ def _end(source: EventStore) -> int:
     return end
 
 
-def _beginning(source: EventStore, target: EventStore) -> int:
+def _beginning(source: EventStore, target: EventStore, end: int) -> int:
     """Return the position of the target's last event, after which the copy goes on."""
     with target.reading() as connection:
         last = connection.execute(f"{EVENTS} ORDER BY position DESC LIMIT 1")
@@ -103,6 +117,11 @@ def _beginning(source: EventStore, target: EventStore) -> int:
             f"{target.engine.name} holds other events than {source.engine.name}: pass an empty "
             f"place, or one that an earlier copy of this log was made to"
         )
+    if position > end:
+        raise NotAStore(
+            f"{target.engine.name} holds more of {source.engine.name} than its log up to event "
+            f"{end}: pass an empty place"
+        )
     return position
 
 
@@ -110,12 +129,21 @@ def _beginning(source: EventStore, target: EventStore) -> int:
 
 
 def _copy_events(
-    source: EventStore, target: EventStore, after: int, end: int, progress: bool | None
+    source: EventStore,
+    target: EventStore,
+    after: int,
+    end: int,
+    progress: bool | None,
+    *,
+    named: bool,
 ) -> int:
     copied = 0
     with _bar("events", max(0, end - after), progress) as bar:
         while rows := _page(source, after, end):
-            target.perform(partial(_append, after=after, rows=rows))
+            if named:
+                _copy_named(source, target, rows)
+            strays = _strays(source, after, rows[-1][0])
+            target.perform(partial(_append, after=after, rows=rows, strays=strays))
             last: int = rows[-1][0]
             bar.update(last - after)
             copied, after = copied + len(rows), last
@@ -127,13 +155,19 @@ def _page(source: EventStore, after: int, end: int) -> list[tuple[Any, ...]]:
         return connection.execute(EVENT_PAGE, (after, end))
 
 
-def _append(transaction: Transaction, after: int, rows: Sequence[Values]) -> None:
+def _strays(source: EventStore, after: int, last: int) -> list[int]:
+    return [position for position in source.strays() if after < position <= last]
+
+
+def _append(
+    transaction: Transaction, after: int, rows: Sequence[Values], strays: Sequence[int]
+) -> None:
     transaction.be_alone()
     if transaction.head != after:
         raise StoreBusy("something else writes into the target: leave it alone, and copy again")
     first, last = rows[0][0], rows[-1][0]
     try:
-        transaction.append_rows(rows)
+        transaction.append_rows(rows, strays)
         transaction.flush()
         kept = transaction.connection.execute(EVENT_PAGE, (after, last))
     except InvalidQuery as error:
@@ -158,30 +192,56 @@ def _difference(rows: Sequence[Values], kept: Sequence[Values]) -> str:
 
 
 def _copy_missing(
-    source: EventStore, target: EventStore, table: _Table, progress: bool | None
+    source: EventStore, target: EventStore, table: _Table, chosen: str, progress: bool | None
 ) -> None:
-    name, (key, *_, large), chosen = table
+    """Copy the chosen rows of a table that are not there yet."""
+    name, (key, *_) = table
     with source.reading() as connection:
         ((total,),) = connection.execute(f"SELECT count(*) FROM {name} WHERE {chosen}")
-    weigh = (
-        f"SELECT {key}, length({large}) FROM {name} WHERE {key} > ? AND {chosen} "
-        f"ORDER BY {key} LIMIT {KEYS}"
-    )
     last = ""
     with _bar(name, total, progress) as bar:
-        while True:
-            with source.reading() as connection:
-                weights = dict(connection.execute(weigh, (last,)))
-            if not weights:
-                return
+        while weights := _weights(
+            source, table, f"{key} > ? AND {chosen} ORDER BY {key} LIMIT {KEYS}", (last,)
+        ):
             *_, last = weights
-            for (there,) in _rows(target, name, (key,), list(weights)):
-                del weights[there]
-                bar.update()
-            for parcel in parcels(weights.items()):
-                rows = _rows(source, name, table.columns, parcel)
-                target.perform(partial(_insert, table=table, rows=rows))
-                bar.update(len(rows))
+            _copy_rows(source, target, table, weights)
+            bar.update(len(weights))
+
+
+def _copy_named(source: EventStore, target: EventStore, events: Sequence[Values]) -> None:
+    """Copy the payloads whose digests the data of events holds."""
+    digests = iter(sorted({digest for row in events for digest in _digests(str(row[DATA]))}))
+    while some := list(islice(digests, KEYS)):
+        weights = _weights(source, PAYLOADS, f"digest IN ({', '.join('?' * len(some))})", some)
+        _copy_rows(source, target, PAYLOADS, weights)
+
+
+def _digests(text: str) -> Iterator[str]:
+    """Iterate over what can be a digest: 64 hexadecimal digits, whatever stands around them."""
+    for run in re.findall(f"[0-9a-f]{{{DIGITS},}}", text):
+        for start in range(len(run) - DIGITS + 1):
+            yield run[start : start + DIGITS]
+
+
+def _weights(
+    store: EventStore, table: _Table, where: str, parameters: Sequence[str]
+) -> dict[str, int]:
+    """Return the keys of rows, each with how much it holds."""
+    key, *_, large = table.columns
+    sql = f"SELECT {key}, length({large}) FROM {table.name} WHERE {where}"
+    with store.reading() as connection:
+        return dict(cast("list[tuple[str, int]]", connection.execute(sql, parameters)))
+
+
+def _copy_rows(
+    source: EventStore, target: EventStore, table: _Table, weights: dict[str, int]
+) -> None:
+    """Copy rows with these keys, unless they are there."""
+    there = {key for (key,) in _rows(target, table.name, table.columns[:1], list(weights))}
+    missing = [(key, weight) for key, weight in weights.items() if key not in there]
+    for parcel in parcels(missing):
+        rows = _rows(source, table.name, table.columns, parcel)
+        target.perform(partial(_insert, table=table, rows=rows))
 
 
 def _rows(

@@ -114,6 +114,19 @@ class InvalidView(DBException):
     """A view is declared in a way that no table can follow, or in another's place."""
 
 
+class ProjectionFailed(DBException):
+    """A view raised on an event of the log, or made a row of it that its table cannot hold."""
+
+    view: str = ""
+    """Its name."""
+    position: int = 0
+    """The event's."""
+    type: str = ""
+    """The event's."""
+    key: int | str | None = None
+    """Of the row; None: the view had not come to one yet."""
+
+
 # --- commands and queries -------------------------------------------------------------------
 
 

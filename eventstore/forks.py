@@ -3,6 +3,7 @@
 import os
 import weakref
 from functools import partial
+from itertools import count
 from typing import Protocol
 
 FORK_PATIENCE = 5.0
@@ -21,21 +22,23 @@ class Forkable(Protocol):
         ...
 
 
-_forkables: weakref.WeakSet[Forkable] = weakref.WeakSet()
+_forkables: weakref.WeakValueDictionary[int, Forkable] = weakref.WeakValueDictionary()
+_numbers = count()
 
 
 def watch_forks(forkable: Forkable) -> None:
     """Have an object told of every fork of this process, as long as it lives."""
-    _forkables.add(forkable)
+    _forkables[next(_numbers)] = forkable
 
 
 def _before() -> None:
-    for forkable in list(_forkables):
+    # What came later stands on what came first.
+    for forkable in reversed(list(_forkables.values())):
         forkable.before_fork()
 
 
 def _after(*, child: bool) -> None:
-    for forkable in list(_forkables):
+    for forkable in list(_forkables.values()):
         forkable.after_fork(child=child)
 
 

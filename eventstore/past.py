@@ -4,6 +4,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn, TypeVar
 
+from eventstore.engine import Connection
 from eventstore.errors import WriteRefused
 from eventstore.events import Event
 from eventstore.recorded import Recorded
@@ -81,7 +82,7 @@ class PastStore(EventStore):
 
     def version(self, stream: str) -> int:
         """Return how many events a stream had."""
-        last = next(self.read(stream=stream, backwards=True), None)
+        last = next(self.read(stream=stream, backwards=True, limit=1, unknown=True), None)
         return 0 if last is None else last.version
 
     def get_payload(self, digest: str) -> bytes:
@@ -118,6 +119,16 @@ class PastStore(EventStore):
         """Iterate over the events at some positions; see `EventStore.read_at`."""
         past = [position for position in positions if position <= self.position]
         return self.present.read_at(past, unknown=unknown)
+
+    @contextmanager
+    def reading(self) -> Generator[Connection, None, None]:
+        """Lend a connection for reading, on which what came later is to be seen as well."""
+        with self.present.reading() as connection:
+            yield connection
+
+    def committed_head(self) -> int:
+        """Return the position."""
+        return self.position
 
     def current(self) -> None:
         """Return None: no transaction is open here."""

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from eventstore.engine import Connection
-from eventstore.errors import InvalidCommand, UnknownEventType
+from eventstore.errors import InvalidCommand, UnknownEventType, UnreadableEvent
 from eventstore.events import Event
 from eventstore.events.codec import damaged, decode, decode_unknown
 from eventstore.events.upcasting import stored_names
@@ -15,6 +15,8 @@ from eventstore.recorded import Recorded, decode_metadata
 
 Reading = Callable[[], AbstractContextManager[Connection]]
 Page = list[tuple[Any, ...]]
+Fact = tuple[int, Event, int]
+"""An event with its position before it, and after it when it was recorded."""
 
 PAGE = 5_000
 """Events that are read at a time."""
@@ -60,6 +62,40 @@ def read_events(
     else:
         pages = _stream_pages(reading, stream, after, until, names, limit, backwards)
     return _decoded(pages, limit, unknown)
+
+
+def read_facts(
+    reading: Reading, after: int, until: int, types: Iterable[str], page_size: int
+) -> Iterator[list[Fact]]:
+    """Iterate over pages of events with no more about them than a fold needs.
+
+    Raises:
+        UnknownEventType, DamagedEvent: at the page that holds the event in question; those before
+            it on the page are given as a page of their own.
+    """
+    names = sorted(stored_names(types))
+    if not names:
+        return
+    statement = (
+        f"SELECT position, type, schema_version, data, recorded_at FROM events "
+        f"WHERE position > ? AND position <= ? AND type IN ({_marks(names)}) "
+        f"ORDER BY position LIMIT {page_size}"
+    )
+    while True:
+        with reading() as connection:
+            rows = connection.execute(statement, (after, until, *names))
+        page: list[Fact] = []
+        try:
+            for position, type_name, schema_version, data, recorded_at in rows:
+                event = decode(type_name, schema_version, data, position)
+                page.append((position, event, recorded_at))
+        except UnreadableEvent:
+            yield page
+            raise
+        yield page
+        if len(rows) < page_size:
+            return
+        after = rows[-1][0]
 
 
 def read_at(

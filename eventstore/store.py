@@ -230,6 +230,16 @@ class EventStore:
         """
         return read_head(self.reading)
 
+    def committed_head(self) -> int:
+        """Return the head without what a transaction of this thread has not committed yet."""
+        return read_head(self.engine.read)
+
+    def strays(self) -> list[int]:
+        """Return the positions of events that stand in another stream than the one they name."""
+        with self.reading() as connection:
+            found = connection.execute("SELECT position FROM strays ORDER BY position")
+        return [position for (position,) in found]
+
     def version(self, stream: str) -> int:
         """Return how many events a stream has."""
         with self.reading() as connection:

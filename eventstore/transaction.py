@@ -58,6 +58,7 @@ class Transaction:
         self.fold: Fold | None = None
         self._heads = heads
         self._events: list[Values] = []
+        self._strays: list[Values] = []
         self._broken = False
 
     @property
@@ -144,20 +145,32 @@ class Transaction:
                 appended.append(recorded)
                 if self.fold is not None:
                     self.fold.fold(recorded)
+            if stream is not None:
+                self._strays += [
+                    (recorded.position,)
+                    for recorded in appended
+                    if type(recorded.event).stream is not Event.stream
+                    and recorded.event.stream != stream
+                ]
         except BaseException:
             self._broken = True
             raise
         return appended
 
-    def append_rows(self, events: Sequence[Values]) -> None:
+    def append_rows(self, events: Sequence[Values], strays: Sequence[int] = ()) -> None:
         """Append events of another log as they are, rows of the table with their places.
 
         They are not decoded, so nothing can fold them: views stay behind.
+
+        Args:
+            events: the rows.
+            strays: the positions of those that stand in another stream than the one they name.
         """
         self.be_alone()
         assert self.fold is None
         self._heads.accept(events)
         self._events.extend(events)
+        self._strays += [(position,) for position in strays]
 
     @staticmethod
     def _stream_name(event: Event, stream: str | None) -> str:
@@ -234,6 +247,9 @@ class Transaction:
             if self._events:
                 self._heads.write(self._events)
                 self._events.clear()
+            if self._strays:
+                self.connection.insert("strays", ("position",), self._strays)
+                self._strays.clear()
             if self.fold is not None:
                 self.fold.flush()
         except BaseException:

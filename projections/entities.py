@@ -3,7 +3,9 @@
 from collections.abc import Iterable
 from typing import Any
 
-from eventstore.errors import NotFound
+import msgspec
+
+from eventstore.errors import InvalidCommand, NotFound
 from projections.actor_tasks import actor_tasks
 from projections.contexts import contexts
 from projections.experiments import experiments
@@ -32,6 +34,20 @@ def entity_of(view: View[Any]) -> str:
     return next((word for word, known in ENTITIES.items() if known.name == view.name), view.name)
 
 
+def check_key(view: View[Any], key: Any) -> None:
+    """Refuse what can be no key of a view.
+
+    Raises:
+        InvalidCommand: it is of a wrong type, or too large.
+    """
+    try:
+        msgspec.convert(key, view.key_type)
+    except msgspec.ValidationError as error:
+        raise InvalidCommand(f"{view.name}: {key!r} is no {view.key}: {error}") from None
+    if isinstance(key, int) and not -(2**63) <= key < 2**63:
+        raise InvalidCommand(f"{view.name}: {key} is no {view.key}: it has more than 64 bits")
+
+
 def view_of(entity: str, views: Iterable[View[Any]]) -> View[Any]:
     """Return the view whose rows are about an entity; the name of a view is taken too.
 
@@ -39,8 +55,8 @@ def view_of(entity: str, views: Iterable[View[Any]]) -> View[Any]:
         NotFound: there is no such entity.
     """
     known = {view.name: view for view in views}
-    view = ENTITIES.get(entity)
-    found = known.get(entity if view is None else view.name)
+    view = ENTITIES.get(entity) if isinstance(entity, str) else None
+    found = known.get(str(entity) if view is None else view.name)
     if found is None:
         raise NotFound(
             f"there is no entity {entity!r}: take one of {', '.join((*ENTITIES, *known))}"

@@ -195,32 +195,30 @@ class UnitOfWork:
         return concerned
 
     def fold(self, recorded: Recorded) -> None:
+        """Let each view take in an event that has been recorded."""
+        self.take_in(recorded.position, recorded.event, recorded.recorded_at)
+
+    def take_in(self, position: int, event: Event, recorded_at: int) -> None:
         """Let each view take in an event: the one place where rows change, live and in replay."""
-        event = recorded.event
-        concerned = self._concerns(event)
-        for view, clears, handler in concerned:
+        for view, clears, handler in self._concerns(event):
             if clears is not None and clears(event):
                 self.clear(view)
-            if handler is not None:
-                for key in handler.touched(event):
-                    self._evolve(view, key, handler, recorded)
-
-    def _evolve(self, view: View[Any], key: Key, handler: Handler, recorded: Recorded) -> None:
-        before = None if handler.regardless else self.get(view, key)
-        if before is None and not handler.begins:
-            return
-        after = handler.evolve(before, recorded.event)
-        if after is before:
-            return
-        if after is None:
-            self.put(view, key, None)
-            return
-        # The fresh row is nobody else's yet.
-        if before is None:
-            force_setattr(after, "created_at", recorded.recorded_at)
-        force_setattr(after, "updated_at", recorded.recorded_at)
-        force_setattr(after, "position", recorded.position)
-        self.put(view, key, after)
+            if handler is None:
+                continue
+            for key in handler.touched(event):
+                before = None if handler.regardless else self.get(view, key)
+                if before is None and not handler.begins:
+                    continue
+                after = handler.evolve(before, event)
+                if after is before:
+                    continue
+                if after is not None:
+                    # The fresh row is nobody else's yet.
+                    if before is None:
+                        force_setattr(after, "created_at", recorded_at)
+                    force_setattr(after, "updated_at", recorded_at)
+                    force_setattr(after, "position", position)
+                self.put(view, key, after)
 
     def flush(self) -> None:
         """Write what has changed to the tables."""

@@ -29,7 +29,7 @@ RESERVED = frozenset(
 https://www.postgresql.org/docs/current/sql-keywords-appendix.html"""
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class Row(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A row of a view. Subclass it: its fields are the columns, the key first.
 
     The fields below are the last columns of every view; the fold sets them.
@@ -188,6 +188,11 @@ class View(Generic[R]):
         return self.columns[0]
 
     @cached_property
+    def key_type(self) -> Any:
+        """The type of the key."""
+        return msgspec.structs.fields(self.row)[0].type
+
+    @cached_property
     def _flags(self) -> list[int]:
         # What evolve sees must be the same, live and in replay.
         fields = msgspec.structs.fields(self.row)
@@ -232,6 +237,11 @@ class View(Generic[R]):
         *values, created_at, updated_at, position = msgspec.structs.astuple(row)
         return (*values, _text(created_at), _text(updated_at), position)
 
+    def row_of(self, values: Sequence[Any]) -> R:
+        """Return the row whose fields have these values, times in microseconds."""
+        *fields, created_at, updated_at, position = self.typed(values)
+        return self.row(*fields, created_at=created_at, updated_at=updated_at, position=position)
+
     def typed(self, values: Sequence[Any]) -> list[Any]:
         """Return values of columns as the row has them: SQL keeps a bool as 0 or 1."""
         typed = list(values)
@@ -241,12 +251,9 @@ class View(Generic[R]):
 
     def load(self, values: tuple[Any, ...]) -> R:
         """Return the row that the values of its columns make."""
-        *fields, created_at, updated_at, position = self.typed(values)
-        return self.row(
-            *fields,
-            created_at=_microseconds(created_at),
-            updated_at=_microseconds(updated_at),
-            position=position,
+        *fields, created_at, updated_at, position = values
+        return self.row_of(
+            (*fields, _microseconds(created_at), _microseconds(updated_at), position)
         )
 
 

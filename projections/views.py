@@ -3,13 +3,13 @@
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from functools import cached_property
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from eventstore.engine import Connection, Definition, Values
 from eventstore.errors import AccessDenied, InvalidView, StoreReadOnly, StoreTooNew
 from eventstore.heads import projections_of
+from eventstore.reader import read_facts
 from eventstore.schema import section, statements
 from eventstore.store import EventStore
 from eventstore.transaction import Transaction
@@ -198,14 +198,15 @@ class Views:
             for end in ends:
                 views = [view for view, after in plan.items() if after < end]
                 unit = UnitOfWork(views, connection)
-                events = self.store.read(start, until=end, types=types_of(views))
-                while page := list(islice(events, EVENTS_PER_FLUSH)):
-                    unit.expect([recorded.event for recorded in page])
-                    for recorded in page:
-                        unit.fold(recorded)
+                for page in read_facts(
+                    self.store.reading, start, end, types_of(views), EVENTS_PER_FLUSH
+                ):
+                    unit.expect([event for _, event, _ in page])
+                    for fact in page:
+                        unit.take_in(*fact)
                     unit.flush()
                     unit.forget()
-                    bar.update(page[-1].position - first - bar.n)
+                    bar.update(page[-1][0] - first - bar.n if page else 0)
                 bar.update(end - first - bar.n)
                 start = end
         for view in plan:
@@ -222,8 +223,11 @@ class Views:
                     continue  # somebody who does not fold them appended in between
                 unit = UnitOfWork(self.views)
                 ((end,),) = connection.execute("SELECT coalesce(max(position), 0) FROM events")
-                for recorded in self.store.read(until=end, types=types_of(self.views)):
-                    unit.fold(recorded)
+                for page in read_facts(
+                    self.store.reading, 0, end, types_of(self.views), EVENTS_PER_FLUSH
+                ):
+                    for fact in page:
+                        unit.take_in(*fact)
                 return [
                     difference
                     for view in self.views
@@ -232,6 +236,8 @@ class Views:
 
     def close(self) -> None:
         """Close the store; closing twice does nothing."""
+        if "versions" in self.__dict__:  # somebody looked back
+            self.versions.close()
         self.store.close()
 
 

@@ -168,15 +168,16 @@ class Face:
     def as_of(self, moment: Moment) -> Self:
         """Return this face as it was at a moment: every read, nothing else.
 
-        The first call folds the whole log into a temporary file of about the log's size, which
-        later ones share. What a batch of this thread has not committed is not in it.
+        The first read of a view folds its whole log into a temporary file of about the log's size;
+        from then on reads at any moment are quick. What a batch of this thread has not committed is
+        not there. `db.execute` takes SQLite's SQL, whatever engine the store has. An event that
+        cannot be decoded hides no moment before it.
 
         Args:
             moment: a position, whose event is the last that is seen; or a time with its zone.
 
         Raises:
             InvalidMoment: it lies in the future or before the first event, or has no zone.
-            DamagedEvent, UnknownEventType: an event up to there cannot be folded.
 
         >>> from refold import RfDb
         >>> db = RfDb("example.db")

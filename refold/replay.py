@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Generic, TypeVar
 
-from eventstore.errors import InvalidCommand
+from eventstore.errors import InvalidCommand, UnreadableEvent
 from eventstore.moments import Moment
 from eventstore.recorded import Recorded
 from projections.past.change import Change
@@ -60,14 +60,16 @@ class Replay(Generic[F]):
         return Step(self._face, None if self._index < 0 else self._events[self._index])
 
     def forward(self) -> Step[F] | None:
-        """Let the next event happen (or the next few, see `step`); None: the end is reached."""
-        moved = [self._forward() for _ in range(abs(self._step))]
-        return self.here if any(moved) else None
+        """Let the next event happen (or the next few, see `step`); None: the end is reached.
+
+        Raises:
+            DamagedEvent: the next event cannot be read; `seek` can pass it by.
+        """
+        return self._go(self._forward)
 
     def back(self) -> Step[F] | None:
         """Undo the present event (or the last few); None: this is the beginning."""
-        moved = [self._back() for _ in range(abs(self._step))]
-        return self.here if any(moved) else None
+        return self._go(self._back)
 
     def seek(self, where: Callable[[Recorded], bool], *, backwards: bool = False) -> Step[F] | None:
         """Go to the next event (or the one before) of which something is true; None: there is none.
@@ -94,13 +96,25 @@ class Replay(Generic[F]):
             raise StopIteration
         return step
 
+    def _go(self, move: Callable[[], bool]) -> Step[F] | None:
+        moved = False
+        try:
+            for _ in range(abs(self._step)):
+                if not move():
+                    break
+                moved = True
+        except UnreadableEvent:
+            if not moved:
+                raise
+        return self.here if moved else None
+
     def _forward(self) -> bool:
         if self._index + 1 == len(self._events):
             store = self._face.store
             del self._events[:-WINDOW]
             self._index = len(self._events) - 1
-            self._events += store.read(
-                self.here.position, until=self._stop, limit=WINDOW, unknown=True
+            self._events += _readable(
+                store.read(self.here.position, until=self._stop, limit=WINDOW, unknown=True)
             )
         moved = self._index + 1 < len(self._events)
         self._index += moved
@@ -111,7 +125,7 @@ class Replay(Generic[F]):
             return False
         if self._index == 0:
             until = self.here.position - 1
-            before = list(
+            before = _readable(
                 self._face.store.read(until=until, limit=WINDOW, backwards=True, unknown=True)
             )
             self._events[:0] = reversed(before)
@@ -119,6 +133,17 @@ class Replay(Generic[F]):
             self._index = len(before)
         self._index -= 1
         return True
+
+
+def _readable(events: Iterator[Recorded]) -> list[Recorded]:
+    """Return events as far as they can be read; raise only if not even the first can."""
+    found: list[Recorded] = []
+    try:
+        found.extend(events)  # which keeps what came before an error
+    except UnreadableEvent:
+        if not found:
+            raise
+    return found
 
 
 def replay(

@@ -26,7 +26,7 @@ decoders: "dict[tuple[str, int], Callable[[str], Event]]" = {}
 """What the codec built for a type at a schema version; a new definition empties it."""
 
 
-class Event(msgspec.Struct, frozen=True):
+class Event(msgspec.Struct, frozen=True, gc=False):
     """Something that happened. Subclass it to define an event; its name is its type in the log.
 
     When the fields of a type change, raise its `schema_version` and register an `upcaster` from

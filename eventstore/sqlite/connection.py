@@ -86,7 +86,7 @@ class SqliteConnection:
             self._check_begun()
         try:
             cursor = self.raw.execute(sql, parameters)
-            names = [column[0] for column in cursor.description]
+            names = [column[0] for column in cursor.description or ()]
             return [dict(zip(names, row, strict=True)) for row in cursor]
         except FAILURES as error:
             fail(self._name, error, sql)

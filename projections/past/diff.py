@@ -6,7 +6,7 @@ from typing import Any
 from eventstore.engine import Connection
 from eventstore.recorded import Recorded
 from projections.past.change import Change, change
-from projections.past.recorder import columns_of
+from projections.past.recorder import UNTIL, columns_of
 from projections.past.versions import Versions
 from projections.view import Key, View
 
@@ -20,11 +20,11 @@ def diff(versions: Versions, a: int, b: int) -> list[Change]:
     """
     first, last = sorted((a, b))
     found: list[Change] = []
-    with versions.reading(last) as connection:
+    with versions.reading(versions.views, last) as connection:
         for view in versions.views:
             # A row that differs has a version at one end that is not there at the other.
-            ended = f"position <= {first} AND until > {first} AND until <= {last}"
-            begun = f"position > {first} AND position <= {last} AND until > {last}"
+            ended = f"position <= {first} AND {UNTIL} > {first} AND {UNTIL} <= {last}"
+            begun = f"position > {first} AND position <= {last} AND {UNTIL} > {last}"
             befores, afters = (_rows(connection, view, where) for where in (ended, begun))
             if a > b:
                 befores, afters = afters, befores
@@ -35,15 +35,14 @@ def diff(versions: Versions, a: int, b: int) -> list[Change]:
 def changes_by(versions: Versions, recorded: Recorded) -> list[Change]:
     """Return what an event changed in the rows, by view and key."""
     position, event, name = recorded.position, recorded.event, recorded.type
+    views = [view for view in versions.views if name in view.handlers or name in view.clearing]
     found: list[Change] = []
-    with versions.reading(position) as connection:
-        for view in versions.views:
-            keys: Iterable[Key] | None = ()
-            if name in view.handlers:
-                keys = list(view.handlers[name].touched(event))
+    with versions.reading(views, position) as connection:
+        for view in views:
+            keys = view.handlers[name].touched(event) if name in view.handlers else ()
             if name in view.clearing and view.clearing[name](event):
                 keys = None  # all rows
-            befores = _rows(connection, view, f"until = {position}", keys)
+            befores = _rows(connection, view, f"{UNTIL} = {position}", keys)
             afters = _rows(connection, view, f"position = {position}", keys)
             found += _changes(view, befores, afters)
     return found

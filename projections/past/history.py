@@ -1,6 +1,6 @@
 """The events that touched one row, and what each of them changed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from heapq import merge
 from operator import attrgetter
 from typing import Any
@@ -9,8 +9,9 @@ import msgspec
 
 from eventstore.errors import NotFound
 from eventstore.recorded import Recorded
+from projections.entities import check_key
 from projections.past.change import Change, change
-from projections.past.recorder import columns_of
+from projections.past.recorder import UNTIL, columns_of
 from projections.unit_of_work import UnitOfWork
 from projections.view import Key, View, types_of
 from projections.views import Views
@@ -37,12 +38,25 @@ def history(views: Views, view: View[Any], key: Key) -> list[Touched]:
 
     Raises:
         NotFound: no event ever did.
+        InvalidCommand: the key is of a wrong type.
     """
+    check_key(view, key)
     end = views.store.head()
-    touched: list[Touched] | None = None
-    if not views.versions.has(end):
-        touched = _from_streams(views, view, key, end)
-    if touched is None:
+    if views.versions.has(view, end):
+        touched = list(_from_versions(views, view, key, end))
+    elif view.stream is not None:
+        streams = (view.stream.format(key), "store")
+        events = [
+            views.store.read(stream=stream, types=types_of((view,)), until=end)
+            for stream in streams
+        ]
+        strays = views.store.read_at(views.store.strays(), unknown=True)
+        merged = merge(*events, strays, key=attrgetter("position"))
+        touched = list(_folded(view, key, merged, end))
+    elif views.store.current() is not None:  # the versions know only what is committed
+        events = views.store.read(types=types_of((view,)), until=end)
+        touched = list(_folded(view, key, events, end))
+    else:
         touched = list(_from_versions(views, view, key, end))
     if not touched:
         raise NotFound(f"{view.name}: no event up to {end} touches {view.key} {key!r}")
@@ -50,9 +64,9 @@ def history(views: Views, view: View[Any], key: Key) -> list[Touched]:
 
 
 def _from_versions(views: Views, view: View[Any], key: Key, end: int) -> Iterator[Touched]:
-    with views.versions.reading(end) as connection:
+    with views.versions.reading((view,), end) as connection:
         versions = connection.execute(
-            f"SELECT {columns_of(view)}, position, until FROM {view.table} "
+            f"SELECT {columns_of(view)}, position, {UNTIL} FROM {view.table} "
             f"WHERE {view.key} = ? AND position <= ? ORDER BY position",
             (key, end),
         )
@@ -66,27 +80,17 @@ def _from_versions(views: Views, view: View[Any], key: Key, end: int) -> Iterato
         yield Touched(recorded, change(view, key, *changes[recorded.position]))
 
 
-def _from_streams(views: Views, view: View[Any], key: Key, end: int) -> list[Touched] | None:
-    """Fold the row alone, from the streams that it should stand in; None if that is not all."""
-    if view.stream is None:
-        return None
+def _folded(view: View[Any], key: Key, events: Iterable[Recorded], end: int) -> Iterator[Touched]:
     unit = UnitOfWork((view,))
-    touched: list[Touched] = []
     before: Values | None = None
-    streams = (view.stream.format(key), "store")
-    for recorded in merge(
-        *(
-            views.store.read(stream=stream, types=types_of((view,)), until=end)
-            for stream in streams
-        ),
-        key=attrgetter("position"),
-    ):
+    position = 0
+    for recorded in events:
+        if not position < recorded.position <= end:  # a stray may have been met before
+            continue
+        position = recorded.position
         unit.fold(recorded)
         row = unit.get(view, key)
         after = None if row is None else view.dump(row)
         if after != before:
-            touched.append(Touched(recorded, change(view, key, before, after)))
+            yield Touched(recorded, change(view, key, before, after))
             before = after
-    with views.reading() as connection:
-        found = connection.execute(f"{view.select} WHERE {view.key} = ?", (key,))
-    return touched if (found[0] if found else None) == before else None

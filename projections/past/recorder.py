@@ -3,14 +3,14 @@
 import sqlite3
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing, contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from msgspec.structs import astuple
 
-from eventstore.recorded import Recorded
-from eventstore.sqlite.connection import SqliteConnection
+from eventstore.events import Event
+from eventstore.reader import Fact
+from eventstore.sqlite.connection import SqliteConnection, fail
 from eventstore.store import EventStore
 from projections.unit_of_work import KEYS_PER_SELECT, UnitOfWork
 from projections.view import Key, R, View
@@ -18,14 +18,31 @@ from projections.view import Key, R, View
 ROWS_REMEMBERED = 400_000
 """Bounds the memory of a build; rows beyond it are loaded again when an event changes them."""
 
+UNTIL = '"holds until"'
+"""The column that a version has beyond its row's: no row can have one of that name."""
+
 NEVER = 2**63 - 1
-"""`until` of a version that is still true."""
+"""What it holds of a version that is still true."""
 
 # Nobody but its own store relies on the file, so nothing of it needs to survive.
-_SETTINGS = ("synchronous = OFF", "cache_size = -131072", "temp_store = MEMORY")
+_SETTINGS = ("synchronous = OFF", "temp_store = MEMORY")
 
 TIMES = ("created_at", "updated_at")
 """Columns that are kept as microseconds here."""
+
+
+class _Book:
+    """What is to be written of a view."""
+
+    def __init__(self, view: View[Any]) -> None:
+        self.digests = [name for name in view.columns if name.endswith("_digest")]
+        """Columns that name payloads."""
+        self.ended: list[tuple[Any, ...]] = []
+        """Versions with their ends, to be inserted."""
+        self.ends: list[tuple[Any, ...]] = []
+        """Ends of versions that are in the file."""
+        self.unwritten: set[Key] = set()
+        """Keys of the rows in memory whose present version is not in the file."""
 
 
 class Recorder(UnitOfWork):
@@ -34,38 +51,58 @@ class Recorder(UnitOfWork):
     def __init__(self, views: Iterable[View[Any]], path: Path) -> None:
         super().__init__(views)
         self._db = connect(path, str(path))
-        self._db.execute("PRAGMA journal_mode = OFF")
+        self._db.execute("PRAGMA cache_size = -65536")  # KiB
+        self._db.execute("PRAGMA journal_mode = WAL")  # readers and the recorder never wait
         for view in self.views:
             self._db.execute(_table_of(view))
         self._db.execute("CREATE TABLE payloads (digest TEXT PRIMARY KEY, content BLOB NOT NULL)")
         self._position = 0
         self._all_remembered = True
-        self._ended: dict[View[Any], list[tuple[Any, ...]]] = {view: [] for view in self.views}
-        """Versions with their ends, to be inserted."""
-        self._ends: dict[View[Any], list[tuple[Any, ...]]] = {view: [] for view in self.views}
-        """Ends of versions that are in the file."""
-        self._unwritten: dict[View[Any], set[Key]] = {view: set() for view in self.views}
-        """Keys of the rows in memory whose present version is not in the file."""
+        self._books = {view: _Book(view) for view in self.views}
         self._digests: set[str] = set()
 
+    def close(self) -> None:
+        """Close the file."""
+        self._db.raw.close()
+
     @contextmanager
-    def recording(self, store: EventStore) -> Generator[None, None, None]:
-        """Have the block fold events, and write all that they lead to in one transaction."""
+    def recording(
+        self, views: Sequence[View[Any]], store: EventStore
+    ) -> Generator[None, None, None]:
+        """Have the block fold events into some of the views, and write all of it or nothing."""
+        self.views = tuple(views)
+        self._concerned.clear()
         self._db.execute("BEGIN")
         yield
         self._write_present()
-        for digest, content in store.get_payloads(self._digests):
-            self._db.execute("INSERT OR IGNORE INTO payloads VALUES (?, ?)", (digest, content))
-        self._digests.clear()
+        self._index()
+        self.fetch(store)
         self._db.execute("COMMIT")
-        self._db.execute("PRAGMA journal_mode = WAL")  # from now on there are readers
+
+    def fetch(self, store: EventStore) -> None:
+        """Fetch the payloads that rows name, as far as they are stored by now."""
+        if self._digests:
+            for digest, content in store.get_payloads(self._digests):
+                self._db.execute("INSERT OR IGNORE INTO payloads VALUES (?, ?)", (digest, content))
+                self._digests.discard(digest)
+
+    def record(self, page: Iterable[Fact]) -> None:
+        """Fold events and write the versions that they end."""
+        for fact in page:
+            self.take_in(*fact)
+        self._write_ended()
+        if len(self) > ROWS_REMEMBERED:
+            self._write_present()
+            self._index()
+            self.forget()
+            self._all_remembered = False
 
     # --- rows -----------------------------------------------------------------------------
 
-    def fold(self, recorded: Recorded) -> None:
+    def take_in(self, position: int, event: Event, recorded_at: int) -> None:
         """Let each view take in an event."""
-        self._position = recorded.position
-        super().fold(recorded)
+        self._position = position
+        super().take_in(position, event, recorded_at)
 
     def get(self, view: View[R], key: Key) -> R | None:
         """Return the row with a key, or None."""
@@ -77,18 +114,18 @@ class Recorder(UnitOfWork):
     def put(self, view: View[R], key: Key, row: R | None) -> None:
         """Set the row with a key, or delete it with None; the version before has ended."""
         before = self.get(view, key)
-        unwritten = self._unwritten[view]
+        book = self._books[view]
         if before is not None:
-            if key not in unwritten:
-                self._ends[view].append((self._position, key, before.position))
+            if key not in book.unwritten:
+                book.ends.append((self._position, key, before.position))
             elif before.position != self._position:
-                self._ended[view].append((*astuple(before), self._position))
+                book.ended.append((*astuple(before), self._position))
         self._rows[view][key] = row
         if row is None:
-            unwritten.discard(key)
+            book.unwritten.discard(key)
             return
-        unwritten.add(key)
-        for name in _digests_of(view):
+        book.unwritten.add(key)
+        for name in book.digests:
             digest = getattr(row, name)
             if digest is not None and (before is None or getattr(before, name) != digest):
                 self._digests.add(digest)
@@ -101,7 +138,7 @@ class Recorder(UnitOfWork):
             present = [
                 key
                 for (key,) in self._db.execute(
-                    f"SELECT {view.key} FROM {view.table} WHERE until = ?", (NEVER,)
+                    f"SELECT {view.key} FROM {view.table} WHERE {UNTIL} = ?", (NEVER,)
                 )
             ]
             self._load(view, present)
@@ -115,44 +152,48 @@ class Recorder(UnitOfWork):
             part = keys[start : start + KEYS_PER_SELECT]
             marks = ", ".join("?" * len(part))
             for values in self._db.execute(
-                f"{view.select} WHERE {view.key} IN ({marks}) AND until = {NEVER}", part
+                f"{view.select} WHERE {view.key} IN ({marks}) AND {UNTIL} = {NEVER}", part
             ):
-                rows[values[0]] = view.row(*view.typed(values))
+                rows[values[0]] = view.row_of(values)
 
     # --- writing --------------------------------------------------------------------------
 
-    def flush(self) -> None:
-        """Write the versions that have ended; let go of rows if there are too many."""
-        self._write_ended()
-        if len(self) > ROWS_REMEMBERED:
-            self._write_present()
-            self.forget()
-            self._all_remembered = False
-
     def _write_ended(self) -> None:
         for view in self.views:
-            self._insert(view, self._ended[view])
+            book = self._books[view]
+            self._insert(view, book.ended)
             self._db.executemany(
-                f"UPDATE {view.table} SET until = ? WHERE {view.key} = ? AND position = ?",
-                self._ends[view],
+                f"UPDATE {view.table} SET {UNTIL} = ? WHERE {view.key} = ? AND position = ?",
+                book.ends,
             )
-            self._ended[view].clear()
-            self._ends[view].clear()
+            book.ended.clear()
+            book.ends.clear()
 
     def _write_present(self) -> None:
         self._write_ended()
-        for view, keys in self._unwritten.items():
-            rows = self._rows[view]
+        for view in self.views:
+            rows, keys = self._rows[view], self._books[view].unwritten
             self._insert(view, [(*astuple(rows[key]), NEVER) for key in sorted(keys)])
             keys.clear()
 
+    def _index(self) -> None:
+        # Not before the rows are there: that would cost several times as much.
+        for view in self.views:
+            self._db.execute(
+                f"CREATE INDEX IF NOT EXISTS {view.table}_by_key "
+                f"ON {view.table} ({view.key}, position)"
+            )
+
     def _insert(self, view: View[Any], versions: Sequence[tuple[Any, ...]]) -> None:
-        self._db.insert(view.table, (*view.columns, "until"), versions)
+        self._db.insert(view.table, (*view.columns, UNTIL), versions)
 
 
 def connect(path: Path, name: str) -> SqliteConnection:
     """Open the file of a recorder."""
-    raw = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        raw = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    except sqlite3.Error as error:
+        fail(str(path), error)
     connection = SqliteConnection(raw, name)
     for setting in _SETTINGS:
         connection.execute(f"PRAGMA {setting}")
@@ -167,10 +208,7 @@ def _table_of(view: View[Any]) -> str:
         told = scratch.execute(f"PRAGMA table_info({view.table})").fetchall()
     types = {name: sql for _, name, sql, *_ in told}
     columns = [f"{name} {'INTEGER' if name in TIMES else types[name]}" for name in view.columns]
-    return (
-        f"CREATE TABLE {view.table} ({', '.join(columns)}, until INTEGER, "
-        f"PRIMARY KEY ({view.key}, position)) WITHOUT ROWID"
-    )
+    return f"CREATE TABLE {view.table} ({', '.join(columns)}, {UNTIL} INTEGER)"
 
 
 def columns_of(view: View[Any]) -> str:
@@ -183,8 +221,3 @@ def _as_text(time: str) -> str:
         f"strftime('%Y-%m-%d %H:%M:%S.', {time} / 1000000, 'unixepoch') || "
         f"printf('%06d', {time} % 1000000) AS {time}"
     )
-
-
-@cache
-def _digests_of(view: View[Any]) -> list[str]:
-    return [name for name in view.columns if name.endswith("_digest")]

@@ -4,15 +4,15 @@ import os
 import tempfile
 import threading
 import weakref
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
-from eventstore.errors import DamagedEvent, UnknownEventType
-from eventstore.forks import watch_forks
-from eventstore.reader import read_events, read_head
+from eventstore.errors import InvalidMoment, StoreClosed, UnreadableEvent
+from eventstore.forks import FORK_PATIENCE, watch_forks
+from eventstore.reader import read_facts, read_head
 from eventstore.sqlite.connection import SqliteConnection
 from eventstore.store import EventStore
 from projections.past.recorder import Recorder, connect
@@ -27,10 +27,10 @@ _inherited: list[Recorder | None] = []
 class Versions:
     """The versions of all rows of some views, in a file of its own for as long as it is in use.
 
-    A version is a row and `until`, the position of the event that ended it. So the views as of a
-    position are a condition away, and what an event changed is the versions before and after. The
-    file is folded from the log at first use and grows with it later; it lies in the system's
-    folder for temporary files and takes about as much room as the log.
+    A version is a row and the position of the event that ended it. So the views as of a
+    position are a condition away, and what an event changed is the versions before and after. Each
+    view is folded from the log when it is first asked for, and goes on with the log later. The file
+    lies in the system's folder for temporary files and takes about as much room as the log.
 
     Args:
         store: whose log it is.
@@ -40,96 +40,119 @@ class Versions:
     def __init__(self, store: EventStore, views: Sequence[View[Any]]) -> None:
         self.store = store
         self.views = tuple(views)
+        self._closed = False
         self._begin_afresh()
         watch_forks(self)
 
     def _begin_afresh(self) -> None:
         self._lock = threading.RLock()
+        self._held = False
+        self._delete: Callable[[], object] = lambda: None
         self._let_go()
 
     def _let_go(self) -> None:
+        self._delete()
         self._path: Path | None = None
         self._recorder: Recorder | None = None
-        self._reached = 0
-        self._obstacle: DamagedEvent | UnknownEventType | None = None
+        self._reached = dict.fromkeys(self.views, -1)
+        self._obstacles: dict[View[Any], UnreadableEvent] = {}
 
     def before_fork(self) -> None:
         """Wait until no thread is building."""
-        self._lock.acquire()
+        self._held = self._lock.acquire(timeout=FORK_PATIENCE)
 
     def after_fork(self, *, child: bool) -> None:
         """Go on; the child makes a file of its own."""
         if child:
             _inherited.append(self._recorder)
             self._begin_afresh()
-        else:
+        elif self._held:
             self._lock.release()
 
-    def has(self, position: int) -> bool:
-        """Return whether the versions up to a position are there, so that asking costs nothing."""
-        return self._path is not None and position <= self._reached
+    def close(self) -> None:
+        """Delete the file; closing twice does nothing."""
+        with self._lock:
+            self._closed = True
+            self._let_go()
 
-    def connect(self, position: int) -> SqliteConnection:
-        """Return a connection for reading the versions up to a position and, maybe, beyond.
+    def has(self, view: View[Any], position: int) -> bool:
+        """Return whether a view's versions up to a position are there, so that asking is cheap."""
+        return position <= self._reached[view]
+
+    def provide(self, views: Iterable[View[Any]], position: int) -> None:
+        """Make sure that the versions of views are there, up to a position.
 
         Raises:
             DamagedEvent, UnknownEventType: an event up to there cannot be folded.
         """
         with self._lock:
-            if not self.has(position):
-                self._extend()
-            if position > self._reached and self._obstacle is not None:
-                raise self._obstacle
-            assert self._path is not None
-            return connect(self._path, f"{self.store.engine.name} as of position {position}")
+            _, recorder = self._made()
+            recorder.fetch(self.store)
+            behind: dict[int, list[View[Any]]] = {}
+            for view in views:
+                if not self.has(view, position):
+                    behind.setdefault(self._reached[view], []).append(view)
+            for reached, some in behind.items():
+                self._extend(some, max(reached, 0))
+                for view in some:
+                    if not self.has(view, position):
+                        raise self._obstacles.get(view) or InvalidMoment(
+                            f"{self.store.engine.name}: event {position} is not committed yet: "
+                            f"look again after its batch"
+                        )
+
+    def path(self) -> Path:
+        """Return the path of the file; it is another one if somebody has swept the first away."""
+        with self._lock:
+            return self._made()[0]
 
     @contextmanager
-    def reading(self, position: int) -> Generator[SqliteConnection, None, None]:
-        """Lend such a connection."""
-        connection = self.connect(position)
+    def reading(
+        self, views: Iterable[View[Any]], position: int
+    ) -> Generator[SqliteConnection, None, None]:
+        """Lend a connection on which the versions of views are, up to a position and beyond."""
+        self.provide(views, position)
+        connection = connect(self.path(), self.store.engine.name)
         try:
             yield connection
         finally:
             connection.raw.close()
 
-    def _extend(self) -> None:
+    def _extend(self, views: Sequence[View[Any]], after: int) -> None:
         # What a transaction of this thread has not committed has not happened yet.
         committed = self.store.engine.read
-        recorder = self._recorder or self._create()
-        self._obstacle = None
+        _, recorder = self._made()
         end = read_head(committed)
-        events = read_events(
-            committed,
-            self._reached,
-            stream=None,
-            types=types_of(self.views),
-            limit=None,
-            backwards=False,
-            until=end,
-        )
+        pages = read_facts(committed, after, end, types_of(views), EVENTS_PER_FLUSH)
         try:
-            with recorder.recording(self.store):
+            with recorder.recording(views, self.store):
                 try:
-                    for count, recorded in enumerate(events, 1):
-                        recorder.fold(recorded)
-                        if count % EVENTS_PER_FLUSH == 0:
-                            recorder.flush()
-                except (DamagedEvent, UnknownEventType) as error:
-                    self._obstacle = error
+                    for page in pages:
+                        recorder.record(page)
+                except UnreadableEvent as error:
+                    self._obstacles.update(dict.fromkeys(views, error))
                     end = error.position - 1
         except BaseException:
             self._let_go()
             raise
-        self._reached = end
+        self._reached.update(dict.fromkeys(views, end))
 
-    def _create(self) -> Recorder:
-        folder = Path(tempfile.mkdtemp(prefix="refold-"))
-        weakref.finalize(self, _remove, folder, os.getpid())
-        self._path = folder / "versions.db"
-        self._recorder = Recorder(self.views, self._path)
-        return self._recorder
+    def _made(self) -> tuple[Path, Recorder]:
+        if self._closed:
+            raise StoreClosed(f"{self.store.engine.name} was closed: open it again")
+        if self._path is not None and not self._path.exists():  # swept away with old files
+            self._let_go()
+        if self._path is None or self._recorder is None:
+            folder = Path(tempfile.mkdtemp(prefix="refold-"))
+            self._path = folder / "versions.db"
+            self._recorder = Recorder(self.views, self._path)
+            self._delete = weakref.finalize(
+                self, _remove, folder, self._recorder.close, os.getpid()
+            )
+        return self._path, self._recorder
 
 
-def _remove(folder: Path, pid: int) -> None:
+def _remove(folder: Path, close: Callable[[], None], pid: int) -> None:
     if os.getpid() == pid:  # not in a child
+        close()
         rmtree(folder, ignore_errors=True)

@@ -8,15 +8,17 @@ from contextlib import contextmanager
 from typing import Any
 
 from eventstore.engine import Connection, Values
+from eventstore.errors import StoreClosed
 from eventstore.past import PastStore
+from eventstore.reader import read_facts
 from eventstore.sqlite.connection import SqliteConnection
 from eventstore.sqlite.guard import only_reads
-from projections.past.recorder import columns_of
+from projections.past.recorder import UNTIL, columns_of, connect
 from projections.past.versions import Versions
 from projections.unit_of_work import UnitOfWork
 from projections.verify import Difference, differences
 from projections.view import View, types_of
-from projections.views import Views
+from projections.views import EVENTS_PER_FLUSH, Views
 
 
 class PastViews(Views):
@@ -36,7 +38,8 @@ class PastViews(Views):
         self.versions = versions
         self.position = position
         self._lock = threading.RLock()
-        self._connection: SqliteConnection | None = None
+        self._connection: _PastConnection | None = None
+        self._closed = False
         self._pid = os.getpid()
 
     @contextmanager
@@ -47,12 +50,14 @@ class PastViews(Views):
             _inherited.append(self._connection)
             self._connection = None
         with self._lock:
-            if self._connection is None:
-                self._connection = self.versions.connect(self.position)
-                for view in self.views:
-                    for statement in _schema_at(view, self.position):
-                        self._connection.execute(statement)
-                self._connection.raw.set_authorizer(only_reads)
+            if self._closed:
+                raise StoreClosed(
+                    f"{self.store.engine.name} as of position {self.position} was closed: call "
+                    f"as_of({self.position}) again"
+                )
+            path = self.versions.path()
+            if self._connection is None or self._connection.path != path:
+                self._connection = _PastConnection(self.versions, self.position)
             yield self._connection
 
     def query(self, sql: str, parameters: Values) -> list[dict[str, Any]]:
@@ -66,12 +71,17 @@ class PastViews(Views):
             if self._connection is not None and self._pid == os.getpid():
                 self._connection.raw.close()
             self._connection = None
+            self._closed = True
 
     def verify(self) -> list[Difference]:
         """Fold the log up to the moment and return where the views differ; empty: nowhere."""
         unit = UnitOfWork(self.views)
-        for recorded in self.store.read(types=types_of(self.views)):
-            unit.fold(recorded)
+        present = self.versions.store
+        for page in read_facts(
+            present.reading, 0, self.position, types_of(self.views), EVENTS_PER_FLUSH
+        ):
+            for fact in page:
+                unit.take_in(*fact)
         with self.reading() as connection:
             return [
                 difference
@@ -80,7 +90,48 @@ class PastViews(Views):
             ]
 
 
+_WORD = re.compile(r"\w+")
 _CREATE_VIEW = re.compile(r"\s*CREATE\s+VIEW\b", re.IGNORECASE)
+
+
+class _PastConnection(SqliteConnection):
+    """A connection that has the versions provided of the views that a statement names."""
+
+    def __init__(self, versions: Versions, position: int) -> None:
+        name = f"{versions.store.engine.name} as of position {position}"
+        self.path = versions.path()
+        super().__init__(connect(self.path, name).raw, name)
+        self._versions = versions
+        self._position = position
+        self._provided: set[View[Any]] = set()
+        self._named: dict[str, View[Any]] = {}
+        for view in versions.views:
+            for statement in _schema_at(view, position):
+                super().execute(statement)
+            self._named |= dict.fromkeys(map(str.lower, (view.table, *view.objects)), view)
+        self.raw.set_authorizer(only_reads)
+
+    def execute(self, sql: str, parameters: Values = (), /) -> list[tuple[Any, ...]]:
+        """Run one statement and return all its rows."""
+        self._provide(sql)
+        return super().execute(sql, parameters)
+
+    def select(self, sql: str, parameters: Values = (), /) -> list[dict[str, Any]]:
+        """Run one statement and return its rows as dicts."""
+        self._provide(sql)
+        return super().select(sql, parameters)
+
+    def _provide(self, sql: str) -> None:
+        # A word that names a view by chance costs time, no more.
+        views = {self._named.get(word.lower()) for word in _WORD.findall(sql)}
+        missing = {view for view in views if view is not None} - self._provided
+        if missing:
+            self._provided |= missing
+            for view in missing:  # one's own may read others
+                for statement in view.schema:
+                    self._provide(statement)
+            self._versions.provide(missing, self._position)
+
 
 # Connections of a process that this one was forked from: never closed here.
 _inherited: list[SqliteConnection | None] = []
@@ -90,7 +141,7 @@ def _schema_at(view: View[Any], position: int) -> list[str]:
     """Return the statements that put a view as of a position in the place of its versions."""
     table = (
         f"CREATE TEMP VIEW {view.table} AS SELECT {columns_of(view)} FROM main.{view.table} "
-        f"WHERE position <= {position} AND until > {position}"
+        f"WHERE position <= {position} AND {UNTIL} > {position}"
     )
     return [
         table,
