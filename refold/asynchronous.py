@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from eventstore.errors import StoreClosed
+from eventstore.moments import Moment
 from refold.face import Face
 from refold.rf_database import RFDatabase
 from refold.rf_db import RfDb
@@ -34,7 +35,10 @@ class AsyncFace:
     face_type: type[Face]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._open = partial(self.face_type, *args, **kwargs)
+        self._begin(partial(self.face_type, *args, **kwargs))
+
+    def _begin(self, open_face: Callable[[], Face]) -> None:
+        self._open = open_face
         self._face: Face | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=self.face_type.__name__)
         # Held through a batch, so that no other task's command slips into it.
@@ -115,6 +119,17 @@ class AsyncFace:
             await self._finish(lambda _: block.__exit__(*leave))
             raise
         await self._finish(lambda _: block.__exit__(None, None, None))
+
+    async def as_of(self, moment: Moment) -> Self:
+        """Return this face as it was at a moment, on a thread of its own; close it when done.
+
+        Raises:
+            InvalidMoment: it lies in the future or before the first event, or has no zone.
+        """
+        past = await self._call(lambda face: face.as_of(moment))
+        around = object.__new__(type(self))
+        around._begin(lambda: past)
+        return around
 
     async def execute(self, query: str, params: Any = ()) -> list[dict[str, Any]]:
         """Answer a SELECT as dicts: `db.db.execute` of the sync face.

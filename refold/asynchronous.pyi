@@ -7,9 +7,12 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, Unpack
 
+import pyarrow
+
 from commands import Command
 from eventstore import Event, Recorded, Subscription
 from eventstore.engine import Durability
+from eventstore.moments import Moment
 from eventstore.statuses import (
     ActorTaskStatus,
     ContextStatus,
@@ -24,6 +27,10 @@ from eventstore.statuses import (
     WorkerTask,
 )
 from projections import Difference, View
+from projections.past.change import Change
+from projections.past.history import Touched
+from projections.past.why import Why
+from projections.view import Key
 from refold.about import About
 from refold.face import Face
 from refold.rf_database import RFDatabase
@@ -50,6 +57,9 @@ class AsyncFace:
     @asynccontextmanager
     def batch(self) -> AsyncGenerator[None]:
         """Put the commands of the block into one transaction: all of them happen or none."""
+
+    async def as_of(self, moment: Moment) -> Self:
+        """Return this face as it was at a moment, on a thread of its own; close it when done."""
 
     async def execute(self, query: str, params: Any = ()) -> list[dict[str, Any]]:
         """Answer a SELECT as dicts: `db.db.execute` of the sync face."""
@@ -85,6 +95,24 @@ class AsyncFace:
         self, fail_runs: bool = False, **about: Unpack[About]
     ) -> dict[str, Any]:
         """Recover from a crash: what was in progress becomes failed, by one compensating event."""
+
+    async def position_at(self, moment: Moment) -> int:
+        """Return the position of the last event at a moment."""
+
+    async def history(self, entity: str, key: Key) -> list[Touched]:
+        """Return the events that touched a row, in order, each with what it changed."""
+
+    async def why(self, entity: str, key: Key, column: str) -> Why:
+        """Return why a column of a row holds what it does: the chain of causes; print it."""
+
+    async def diff(self, a: Moment, b: Moment) -> list[Change]:
+        """Return the rows that were added, removed or changed from one moment to another."""
+
+    async def changes_by(self, recorded: Recorded) -> list[Change]:
+        """Return the rows that an event added, removed or changed."""
+
+    async def to_arrow(self, what: str, *, at: Moment | None = None) -> pyarrow.Table:
+        """Return a view, or the log, as an Arrow table, which pandas and Polars take as it is."""
 
     async def put_payload(self, value: Any) -> str:
         """Store any Python object, such as a checkpoint, and return the digest that names it."""

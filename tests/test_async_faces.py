@@ -116,6 +116,7 @@ def _method(method):
     if len(header.splitlines()[0]) > 96:  # "async" made it too long: as ruff would break it
         start, parameters, end = re.fullmatch(r"(.*?\()(.*)(\) ->.*)", header).groups()
         header = f"{start}\n        {parameters}\n    {end}"
+    header = re.sub(r'-> "(.*)":$', r"-> \1:", header)  # what only type checkers import
     doc = ast.get_docstring(node)
     if doc is None:
         return f"    {header} ..."
@@ -130,15 +131,20 @@ def _imports(text):
     """Return the imports of the sources that the text needs, sorted as ruff does."""
     wanted, plain, members = _names(text), set(), {}
     for module in (asynchronous, face, rf_db, rf_database):
-        for node in _tree(module).body:
-            for alias in getattr(node, "names", ()):
+        for node in ast.walk(_tree(module)):
+            if node.__class__ not in (ast.Import, ast.ImportFrom):
+                continue
+            for alias in node.names:
                 if alias.name not in wanted:
                     continue
                 if isinstance(node, ast.Import):
-                    plain.add(f"import {alias.name}\n")
+                    plain.add(alias.name)
                 else:
                     members.setdefault(node.module, set()).add(alias.name)
-    blocks = ["".join(sorted(plain)), ""]
+    standard, others = [], []
+    for name in sorted(plain):
+        (standard if name in sys.stdlib_module_names else others).append(f"import {name}\n")
+    blocks = ["".join(standard), "".join(others), ""]
     for module in sorted(members):
         names = sorted(members[module])
         line = f"from {module} import {', '.join(names)}"
@@ -146,8 +152,9 @@ def _imports(text):
             line = (
                 "\n    ".join([f"from {module} import (", *(f"{name}," for name in names)]) + "\n)"
             )
-        blocks[module.split(".")[0] not in sys.stdlib_module_names] += f"{line}\n"
-    return "\n".join(blocks)
+        known = module.split(".")[0] in sys.stdlib_module_names
+        blocks[0 if known else 2] += f"{line}\n"
+    return "\n".join(filter(None, blocks))
 
 
 def test_the_stub_is_up_to_date():
@@ -223,6 +230,22 @@ async def test_inference_as_with_the_sync_face(place):
         pipelines = await db.get_all_pipelines(exp_id)
     with RFDatabase(place) as sync:
         assert sync.get_all_pipelines(exp_id) == pipelines
+
+
+@awaited
+async def test_the_past(place):
+    async with AsyncRfDb(place) as db:
+        run_id = await db.create_run(await db.create_experiment("digits"))
+        await db.set_run_progress(run_id, 3, 0)
+        async with await db.as_of(2) as past:
+            assert isinstance(past, AsyncRfDb)
+            assert (await past.get_run(run_id))["current_chunk"] == 0
+            assert await past.execute("SELECT current_chunk FROM runs") == [{"current_chunk": 0}]
+            with pytest.raises(WriteRefused):
+                await past.set_run_progress(run_id, 4, 0)
+        [_, touched] = await db.history("run", run_id)
+        assert touched.change.columns == {"current_chunk": (0, 3)}
+        assert (await db.get_run(run_id))["current_chunk"] == 3
 
 
 @awaited
