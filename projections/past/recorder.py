@@ -181,7 +181,7 @@ class Recorder(UnitOfWork):
         for view in self.views:
             self._db.execute(
                 f"CREATE INDEX IF NOT EXISTS {view.table}_by_key "
-                f"ON {view.table} ({view.key}, position)"
+                f"ON {view.table} ({view.key}, position, {UNTIL})"
             )
 
     def _insert(self, view: View[Any], versions: Sequence[tuple[Any, ...]]) -> None:
