@@ -117,8 +117,9 @@ class PastStore(EventStore):
 
     def read_at(self, positions: Iterable[int], *, unknown: bool = False) -> Iterator[Recorded]:
         """Iterate over the events at some positions; see `EventStore.read_at`."""
-        past = [position for position in positions if position <= self.position]
-        return self.present.read_at(past, unknown=unknown)
+        for recorded in self.present.read_at(positions, unknown=unknown):
+            if recorded.position <= self.position:
+                yield recorded
 
     @contextmanager
     def reading(self) -> Generator[Connection, None, None]:

@@ -102,7 +102,12 @@ def read_at(
     reading: Reading, positions: Iterable[int], *, unknown: bool = False
 ) -> Iterator[Recorded]:
     """Iterate over the events at some positions, in order; see `EventStore.read_at`."""
-    pages = _pages_at(reading, sorted(set(positions)), backwards=False)
+    wanted = list(positions)
+    for position in wanted:
+        if not isinstance(position, int):
+            raise InvalidCommand(f"{position!r} is no position: pass a number")
+    known = sorted({position for position in wanted if 0 < position < 2**63})
+    pages = _pages_at(reading, known, backwards=False)
     return _decoded(pages, None, unknown)
 
 

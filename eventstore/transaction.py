@@ -179,7 +179,7 @@ class Transaction:
                 f"{event!r} is not an event: subclass eventstore.Event to define your own"
             )
         name = event.stream if stream is None else stream
-        if not isinstance(name, str) or not name or "\0" in name or not _is_utf8(name):
+        if not isinstance(name, str) or not name or "\0" in name or not is_utf8(name):
             raise InvalidEvent(f"{name!r} is no name for a stream: use text such as 'run-5'")
         return name
 
@@ -257,7 +257,8 @@ class Transaction:
             raise
 
 
-def _is_utf8(text: str) -> bool:
+def is_utf8(text: str) -> bool:
+    """Return whether a database can hold a text."""
     try:
         text.encode()
     except UnicodeEncodeError:

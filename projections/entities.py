@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from eventstore.errors import InvalidCommand, NotFound
+from eventstore.transaction import is_utf8
 from projections.actor_tasks import actor_tasks
 from projections.contexts import contexts
 from projections.experiments import experiments
@@ -44,6 +45,8 @@ def check_key(view: View[Any], key: Any) -> None:
         msgspec.convert(key, view.key_type)
     except msgspec.ValidationError as error:
         raise InvalidCommand(f"{view.name}: {key!r} is no {view.key}: {error}") from None
+    if isinstance(key, str) and not is_utf8(key):
+        raise InvalidCommand(f"{view.name}: {key!r} is no {view.key}: it holds a lone surrogate")
     if isinstance(key, int) and not -(2**63) <= key < 2**63:
         raise InvalidCommand(f"{view.name}: {key} is no {view.key}: it has more than 64 bits")
 

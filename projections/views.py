@@ -1,13 +1,13 @@
 """The views of a store: kept equal to the log, rebuilt from it, verified against it."""
 
 from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from eventstore.engine import Connection, Definition, Values
-from eventstore.errors import AccessDenied, InvalidView, StoreReadOnly, StoreTooNew
+from eventstore.errors import AccessDenied, InvalidView, StoreReadOnly, StoreTooNew, UnreadableEvent
 from eventstore.heads import projections_of
 from eventstore.reader import read_facts
 from eventstore.schema import section, statements
@@ -74,7 +74,8 @@ class Views:
         self._unit: UnitOfWork | None = None
         self._seen: WeakKeyDictionary[Connection, int] = WeakKeyDictionary()
         store.follow((view.name for view in self.views), self._begin)
-        with self.reading():
+        # An event that cannot be read stands in the way of the present, not of the past.
+        with suppress(UnreadableEvent), self.reading():
             pass
 
     # --- live -----------------------------------------------------------------------------

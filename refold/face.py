@@ -255,9 +255,14 @@ class Face:
         return diff(self.views.versions, self.position_at(a), self.position_at(b))
 
     def changes_by(self, recorded: Recorded) -> "list[Change]":
-        """Return the rows that an event added, removed or changed."""
+        """Return the rows that an event added, removed or changed.
+
+        Raises:
+            InvalidMoment: it has not happened here, or is not committed yet.
+        """
         from projections.past.diff import changes_by
 
+        self.position_at(recorded.position)
         return changes_by(self.views.versions, recorded)
 
     def to_arrow(self, what: str, *, at: Moment | None = None) -> "pyarrow.Table":

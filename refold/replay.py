@@ -46,9 +46,10 @@ class Step(Generic[F]):
 class Replay(Generic[F]):
     """A walk through a log; as an iterator it goes on, in the direction of `step`, to its end."""
 
-    def __init__(self, face: F, start: int, stop: int, step: int) -> None:
+    def __init__(self, face: F, start: int, low: int, high: int, step: int) -> None:
         self._face = face
-        self._stop = stop
+        self._low = low
+        self._high = high
         self._step = step
         # The events around the present one, and its index; -1: the one before the first.
         self._events = list(face.store.read(until=start, limit=1, backwards=True, unknown=True))
@@ -63,7 +64,7 @@ class Replay(Generic[F]):
         """Let the next event happen (or the next few, see `step`); None: the end is reached.
 
         Raises:
-            DamagedEvent: the next event cannot be read; `seek` can pass it by.
+            DamagedEvent: the next event cannot be read; `replay(db, start_at=…)` behind it goes on.
         """
         return self._go(self._forward)
 
@@ -76,9 +77,9 @@ class Replay(Generic[F]):
 
         Then the walk stays where it is.
         """
-        after, until = self.here.position, self._stop
+        after, until = self.here.position, self._high
         if backwards:
-            after, until = 0, max(0, after - 1)
+            after, until = max(0, self._low - 1), max(0, after - 1)
         for recorded in self._face.store.read(
             after, until=until, backwards=backwards, unknown=True
         ):
@@ -114,14 +115,14 @@ class Replay(Generic[F]):
             del self._events[:-WINDOW]
             self._index = len(self._events) - 1
             self._events += _readable(
-                store.read(self.here.position, until=self._stop, limit=WINDOW, unknown=True)
+                store.read(self.here.position, until=self._high, limit=WINDOW, unknown=True)
             )
         moved = self._index + 1 < len(self._events)
         self._index += moved
         return moved
 
     def _back(self) -> bool:
-        if self._index < 0:
+        if self.here.position <= self._low:
             return False
         if self._index == 0:
             until = self.here.position - 1
@@ -153,8 +154,8 @@ def replay(
 
     Args:
         db: the face of a store.
-        start_at: where to begin: by default before the first event, backwards at `stop_at`.
-        stop_at: the last event to come to; by default the last that there is.
+        start_at: where to begin: by default before the first event, backwards at the last.
+        stop_at: where to end: by default at the last event, backwards before the first.
         step: how many events to go at a time; a negative number goes backwards.
 
     Raises:
@@ -172,7 +173,9 @@ def replay(
     """
     if not isinstance(step, int) or not step:
         raise InvalidCommand(f"step is {step!r}: pass a number of events, negative to go backwards")
-    stop = db.store.head() if stop_at is None else db.position_at(stop_at)
-    begin = 0 if step > 0 else stop
-    start = begin if start_at is None else db.position_at(start_at)
-    return Replay(db, start, stop, step)
+    head = db.store.committed_head()
+    first, last = (0, head) if step > 0 else (head, 0)
+    start = first if start_at is None else db.position_at(start_at)
+    stop = last if stop_at is None else db.position_at(stop_at)
+    low, high = (0, stop) if step > 0 else (stop, head)
+    return Replay(db, start, low, high, step)

@@ -76,6 +76,11 @@ class UnknownEvent(Event, frozen=True):
     """The schema version."""
     data: dict[str, Any]
 
+    @property
+    def stream(self) -> str:
+        """None: it cannot be appended."""
+        raise InvalidEvent(f"type {self.type!r} is not known here: import or define its class")
+
 
 def event_type(name: str) -> type[Event] | None:
     """Return the class that today stands for a type in the log, or None."""

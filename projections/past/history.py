@@ -28,7 +28,7 @@ class Touched(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         by = self.recorded.metadata.actor
         return (
-            f"{self.recorded.position}  {self.recorded.time:%Y-%m-%d %H:%M:%S.%f}  "
+            f"{self.recorded.position}  {self.recorded.time:%Y-%m-%dT%H:%M:%S.%fZ}  "
             f"{self.recorded.type}{f' by {by}' if by else ''}: {self.change}"
         )
 

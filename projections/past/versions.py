@@ -103,6 +103,9 @@ class Versions:
 
     def path(self) -> Path:
         """Return the path of the file; it is another one if somebody has swept the first away."""
+        path = self._path
+        if path is not None and path.exists():
+            return path  # without waiting for a thread that folds
         with self._lock:
             return self._made()[0]
 

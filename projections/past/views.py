@@ -56,7 +56,10 @@ class PastViews(Views):
                     f"as_of({self.position}) again"
                 )
             path = self.versions.path()
-            if self._connection is None or self._connection.path != path:
+            if self._connection is not None and self._connection.path != path:
+                self._connection.raw.close()
+                self._connection = None
+            if self._connection is None:
                 self._connection = _PastConnection(self.versions, self.position)
             yield self._connection
 
@@ -122,15 +125,22 @@ class _PastConnection(SqliteConnection):
         return super().select(sql, parameters)
 
     def _provide(self, sql: str) -> None:
-        # A word that names a view by chance costs time, no more.
-        views = {self._named.get(word.lower()) for word in _WORD.findall(sql)}
-        missing = {view for view in views if view is not None} - self._provided
+        missing = self._named_in(sql, set()) - self._provided
         if missing:
-            self._provided |= missing
-            for view in missing:  # one's own may read others
-                for statement in view.schema:
-                    self._provide(statement)
             self._versions.provide(missing, self._position)
+            self._provided |= missing
+
+    def _named_in(self, sql: str, known: set[View[Any]]) -> set[View[Any]]:
+        """Return the views that a statement names, and those that these read.
+
+        A word that names one by chance costs time, no more.
+        """
+        for word in _WORD.findall(sql):
+            view = self._named.get(word.lower())
+            if view is not None and view not in known:
+                known.add(view)
+                self._named_in(" ".join(view.schema), known)
+        return known
 
 
 # Connections of a process that this one was forked from: never closed here.

@@ -43,14 +43,15 @@ class Why(msgspec.Struct, frozen=True):
     column: str
     value: Any
     links: tuple[Link, ...]
+    lost: str | None = None
+    """Why the chain ends, if the last event has a cause noted that can be none."""
 
     def __str__(self) -> str:
         first, *causes = map(str, self.links)
         lines = [f"{self.entity} {self.key}: {self.column} is {self.value!r} since {first}"]
         lines += [f"  because of {cause}" for cause in causes]
-        cause = self.links[-1].recorded.metadata.cause
-        if cause is not None:
-            lines.append(f"  because of event {cause}, which is not in the log")
+        if self.lost is not None:
+            lines.append(f"  because of {self.lost}")
         elif not causes:
             lines.append("  no cause of it was noted")
         return "\n".join(lines)
@@ -79,7 +80,11 @@ def why(views: Views, view: View[Any], key: Key, column: str) -> Why:
         if one.change.before is None or one.change.before[column] != value
     )
     links = tuple(_links(views.store, since.recorded))
-    return Why(entity_of(view), key, column, value, links)
+    lost, cause = None, links[-1].recorded.metadata.cause
+    if cause is not None:
+        there = any(views.store.read_at([cause], unknown=True))
+        lost = f"event {cause}, which {'came no earlier' if there else 'is not in the log'}"
+    return Why(entity_of(view), key, column, value, links, lost)
 
 
 def _links(store: EventStore, recorded: Recorded) -> Iterator[Link]:
@@ -102,4 +107,4 @@ def _told(recorded: Recorded) -> str:
     """Return who did what when."""
     actor = recorded.metadata.actor
     by = f" by {actor}" if actor else ""
-    return f"{recorded.type} in {recorded.stream}{by} at {recorded.time:%Y-%m-%d %H:%M:%S.%f}"
+    return f"{recorded.type} in {recorded.stream}{by} at {recorded.time:%Y-%m-%dT%H:%M:%S.%fZ}"
