@@ -263,7 +263,7 @@ class EventStore:
 
         However many they are, some 16 MB of them are in memory at a time.
         """
-        wanted = iter(sorted(digests))
+        wanted = iter(sorted(set(digests)))
         while some := list(islice(wanted, KEYS)):
             weights = self._payloads("length(content)", some)
             for parcel in parcels(weights):

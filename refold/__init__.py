@@ -24,6 +24,7 @@ from eventstore.errors import (
     NotFound,
     OutcomeUnknown,
     PayloadRefused,
+    ProjectionFailed,
     StoreBusy,
     StoreClosed,
     StoreDamaged,
@@ -54,9 +55,11 @@ from eventstore.statuses import (
     WorkerTask,
 )
 from refold.copy_store import copy_store
+from refold.fork import fork
 from refold.replay import replay
 from refold.rf_database import RFDatabase
 from refold.rf_db import RfDb
+from refold.try_projection import try_projection
 
 if TYPE_CHECKING:
     from refold.asynchronous import AsyncRFDatabase, AsyncRfDb
@@ -88,6 +91,7 @@ __all__ = [
     "OutcomeUnknown",
     "PayloadRefused",
     "PipelineStatus",
+    "ProjectionFailed",
     "RFDatabase",
     "RfDb",
     "RunEndedBy",
@@ -111,7 +115,9 @@ __all__ = [
     "copy_store",
     "decode_db_payload",
     "encode_payload",
+    "fork",
     "replay",
+    "try_projection",
 ]
 
 

@@ -9,14 +9,7 @@ from eventstore import open_store
 from eventstore.copying import copy_log
 from eventstore.errors import InvalidCommand, NotAStore
 from projections import View, Views
-
-TIMEOUT = 30
-"""Seconds to wait for a lock of the server's, as everywhere by default."""
-
-# Which server, by the moment of its start; which database of it; which table.
-IDENTITY = """
-    SELECT extract(epoch FROM pg_postmaster_start_time()), current_database(),
-           to_regclass('events')::oid"""
+from refold.identity import identity
 
 
 def copy_store(
@@ -59,44 +52,12 @@ def copy_store(
     ...     db.get_experiment(experiment_id)["experiment_name"]
     'digits'
     """
-    original = _identity(source)
+    original = identity(source)
     with suppress(NotAStore):  # it is about to become one
-        if _identity(target) == original:
+        if identity(target) == original:
             raise InvalidCommand("source and target are the same store: pass another place")
     with open_store(source) as origin, open_store(target) as copy:
         copied = copy_log(origin, copy, progress=progress)
-        Views(copy, projections, progress=progress)  # brings them up to date
+        with Views(copy, projections, progress=progress).reading():
+            pass  # they are up to date, or it is told why they cannot be
     return copied
-
-
-def _identity(place: str | os.PathLike[str]) -> tuple[Any, ...]:
-    """Return what tells a store from all others.
-
-    Raises:
-        NotAStore: there is none, and opening the place would make one.
-    """
-    if isinstance(place, str) and place.startswith(("postgresql://", "postgres://")):
-        return _identity_on_server(place)
-    path = place.removeprefix("sqlite:///") if isinstance(place, str) else place
-    try:
-        found = os.stat(os.path.expanduser(path))
-    except (OSError, TypeError, ValueError) as error:
-        raise NotAStore(f"{place}: there is no store: {error}") from None
-    if not found.st_size:
-        raise NotAStore(f"{place}: there is no store, the file is empty")
-    return found.st_dev, found.st_ino
-
-
-def _identity_on_server(url: str) -> tuple[Any, ...]:
-    try:
-        from eventstore.postgres.connect import connect
-        from eventstore.postgres.connection import PostgresConnection
-        from eventstore.postgres.place import place_of
-    except ImportError:  # open_store says what to install
-        return (url,)
-    place = place_of(url)
-    with connect(place, TIMEOUT) as raw:
-        [found] = PostgresConnection(raw, place.name).execute(IDENTITY)
-    if None in found:
-        raise NotAStore(f"{place.name}: there is no store in schema {place.schema!r}")
-    return found

@@ -45,10 +45,7 @@ class PastViews(Views):
     @contextmanager
     def reading(self) -> Generator[Connection, None, None]:
         """Lend a connection for reading on which the views are as they were."""
-        if self._pid != os.getpid():  # its connection, and maybe its lock, are the parent's
-            self._lock, self._pid = threading.RLock(), os.getpid()
-            _inherited.append(self._connection)
-            self._connection = None
+        self._begin_in_child()
         with self._lock:
             if self._closed:
                 raise StoreClosed(
@@ -70,11 +67,19 @@ class PastViews(Views):
 
     def close(self) -> None:
         """Let go of the moment; closing twice does nothing."""
+        self._begin_in_child()
         with self._lock:
-            if self._connection is not None and self._pid == os.getpid():
+            if self._connection is not None:
                 self._connection.raw.close()
             self._connection = None
             self._closed = True
+
+    def _begin_in_child(self) -> None:
+        # In the child of a fork the connection is the parent's, and maybe the lock.
+        if self._pid != os.getpid():
+            self._lock, self._pid = threading.RLock(), os.getpid()
+            _inherited.append(self._connection)
+            self._connection = None
 
     def verify(self) -> list[Difference]:
         """Fold the log up to the moment and return where the views differ; empty: nowhere."""

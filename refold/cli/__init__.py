@@ -11,4 +11,6 @@ def main() -> None:
         if error.name not in ("typer", "click", "rich"):
             raise
         sys.exit(f"refold: the command line needs {error.name}: pip install 'refold[cli]'")
+    except KeyboardInterrupt:
+        sys.exit(130)
     sys.exit(run())

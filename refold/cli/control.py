@@ -1,0 +1,223 @@
+"""Asking something of a run: `stop`, `resume`, `clone`, `delete`; its controller carries it out."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, cast
+from uuid import uuid4
+
+import msgspec
+import typer
+
+from eventstore.errors import InvalidPayload, NotFound
+from refold.cli.ask import ask
+from refold.cli.interrupted import tell_if_interrupted
+from refold.cli.open_face import actor_name, open_face
+from refold.cli.options import DEFAULT_STORE, Actor, Json, Store, Yes
+from refold.cli.output import note, print_json, shown
+from refold.cli.rows import Row, select
+from refold.rf_db import RfDb
+
+Run = Annotated[int, typer.Argument(metavar="RUN", help="Its id, such as 5.")]
+
+
+def stop(
+    run_id: Run,
+    yes: Yes = False,
+    json: Json = False,
+    store: Store = DEFAULT_STORE,
+    actor: Actor = None,
+) -> None:
+    """Ask to stop a run; it can be resumed.
+
+    Examples:
+        refold stop 5
+        refold stop 5 --yes --json
+    """
+    with open_face(store, actor=actor_name(actor)) as db:
+        ask(f"Ask to stop {_told(db, run_id)}?", yes=yes)
+        _request(db, run_id, db.request_stop, json=json)
+
+
+def resume(
+    run_id: Run,
+    yes: Yes = False,
+    json: Json = False,
+    store: Store = DEFAULT_STORE,
+    actor: Actor = None,
+) -> None:
+    """Ask to let a run go on.
+
+    Examples:
+        refold resume 5
+    """
+    with open_face(store, actor=actor_name(actor)) as db:
+        ask(f"Ask to resume {_told(db, run_id)}?", yes=yes)
+        _request(db, run_id, db.request_resume, json=json)
+
+
+def delete(
+    run_id: Run,
+    yes: Yes = False,
+    json: Json = False,
+    store: Store = DEFAULT_STORE,
+    actor: Actor = None,
+) -> None:
+    """Ask to delete a run, for ever; what happened to it stays in the log.
+
+    Examples:
+        refold delete 5
+    """
+    with open_face(store, actor=actor_name(actor)) as db:
+        ask(f"Ask to delete {_told(db, run_id)}, for ever?", yes=yes)
+        _request(db, run_id, db.request_delete, json=json)
+
+
+def clone(
+    run_id: Run,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="What is to be different, such as lr=0.1; the value is JSON, or else text. "
+            "Names within names are separated by dots. May be given repeatedly.",
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", metavar="FILE", help="A JSON file with the whole configuration instead."
+        ),
+    ] = None,
+    warm_start: Annotated[
+        bool, typer.Option("--warm-start", help="Begin with the weights of the run.")
+    ] = False,
+    allow_dill: Annotated[
+        bool,
+        typer.Option(
+            "--allow-dill",
+            help="Decode a configuration that only dill can carry. That runs code that whoever "
+            "wrote it has chosen.",
+        ),
+    ] = False,
+    yes: Yes = False,
+    json: Json = False,
+    store: Store = DEFAULT_STORE,
+    actor: Actor = None,
+) -> None:
+    """Ask for a copy of a run with another configuration.
+
+    Without --set and --config the copy has the same one.
+
+    Examples:
+        refold clone 5 --set lr=0.1
+        refold clone 5 --set optimizer.name=adam --set layers=[64,32] --warm-start
+        refold clone 5 --config config.json
+    """
+    with open_face(store, actor=actor_name(actor), allow_dill=allow_dill) as db:
+        told = _told(db, run_id)
+        given = None if config is None else _read(config)
+        if changes:
+            given = _changed(_config(db, run_id) if config is None else given, changes)
+        weights = ", with its weights" if warm_start else ""
+        ask(f"Ask to clone {told}{weights}?", yes=yes)
+
+        def request(run_id: int, **about: Any) -> int:
+            return db.request_clone_modify(run_id, given, warm_start, **about)
+
+        _request(db, run_id, request, json=json)
+
+
+def _told(db: RfDb, run_id: int) -> str:
+    found = select(db, "runs_folded", "run_id", {"run_id": run_id})
+    if not found:
+        raise NotFound(f"there is no run {run_id}: refold runs lists those that there are")
+    [run] = found
+    return f"run {run_id} ({run['run_name']}, {run['status']})"
+
+
+def _request(db: RfDb, run_id: int, request: Callable[..., int], *, json: bool) -> None:
+    command_id = str(uuid4())
+    with tell_if_interrupted(db, command_id):
+        ic_id = request(run_id, command_id=command_id)
+        row: Row
+        [row] = select(db, "interactive_control", "ic_id", {"ic_id": ic_id})
+        if json:
+            print_json(row)
+            return
+        what = row["operation"].lower().replace("_modify", "")
+        print(f"request {ic_id}: {what} run {run_id} is {row['status']}")
+        note(f"the controller decides what becomes of it: refold show request {ic_id}")
+
+
+# --- configurations ---------------------------------------------------------------------------
+
+
+def _config(db: RfDb, run_id: int) -> Any:
+    try:
+        return db.get_run(run_id)["config_leaf"]
+    except InvalidPayload as error:
+        raise type(error)(
+            f"{error}; --allow-dill decodes it, --config FILE takes its place"
+        ) from error
+
+
+def _read(path: Path) -> Any:
+    try:
+        given = msgspec.json.decode(path.read_bytes())
+    except (OSError, msgspec.DecodeError) as error:
+        raise typer.BadParameter(f"{path}: {error}", param_hint="--config") from None
+    if not isinstance(given, dict):
+        raise typer.BadParameter(f"{path} holds no JSON object: write {{…}}", param_hint="--config")
+    return cast("dict[str, Any]", given)
+
+
+def _changed(config: Any, changes: list[str]) -> Any:
+    """Return a configuration with changes, and say what they are."""
+    for change in changes:
+        name, equals, text = change.partition("=")
+        if not equals or not name:
+            raise typer.BadParameter(f"{change!r} is no NAME=VALUE", param_hint="--set")
+        config = _with(config, name, name, _value(text))
+    return config
+
+
+def _with(config: Any, name: str, rest: str, value: Any) -> Any:
+    """Return a configuration in which a name stands for a value; nothing else is another object.
+
+    Args:
+        config: the configuration, or the part of it that holds the rest of the name.
+        name: the whole name, for messages.
+        rest: what is left of it.
+        value: the value.
+    """
+    if not isinstance(config, Mapping):
+        raise typer.BadParameter(
+            f"the configuration has no {name!r}: pass the whole of it with --config FILE",
+            param_hint="--set",
+        )
+    fields = cast("Mapping[Any, Any]", config)
+    first, dot, further = rest.partition(".")
+    if rest in fields:  # the dots are in the name itself
+        first, dot = rest, ""
+    if first not in fields:
+        raise typer.BadParameter(
+            f"the configuration has no {name!r}: it has {', '.join(map(str, fields))}; for "
+            f"others pass the whole of it with --config FILE",
+            param_hint="--set",
+        )
+    before = fields[first]
+    if dot:
+        value = _with(before, name, further, value)
+    else:
+        if isinstance(before, tuple) and isinstance(value, list):
+            value = tuple(cast("list[Any]", value))
+        note(f"{name}: {shown(before)} -> {shown(value)}")
+    return {**fields, first: value}
+
+
+def _value(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text

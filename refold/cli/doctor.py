@@ -1,0 +1,135 @@
+"""`refold doctor`: the store's place, its settings, whether it is sound, and what to do next."""
+
+import platform
+import re
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from eventstore import EventStore
+from eventstore.errors import DBException, NotAStore
+from eventstore.schema import section
+from projections import View
+from refold.cli.checkup import leftovers, log, views
+from refold.cli.checkup.finding import Finding, Findings, findings_of
+from refold.cli.ends import NO
+from refold.cli.open_face import import_views, open_log
+from refold.cli.options import DEFAULT_STORE, Imports, Json, Store
+from refold.cli.output import paint, print_json, printable
+from refold.cli.versions import version_of
+
+_COLOURS = {"ok": "green", "note": "yellow", "problem": "red"}
+_TRIGGER = re.compile(r"CREATE TRIGGER IF NOT EXISTS (\w+) BEFORE (\w+)")
+
+
+def doctor(
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="Fold the whole log and compare it with the views, check every payload's digest "
+            "and, in a file, the indexes too.",
+        ),
+    ] = False,
+    json: Json = False,
+    store: Store = DEFAULT_STORE,
+    imports: Imports = None,
+) -> None:
+    """Examine the store: file or server, versions, settings, integrity, what was left behind.
+
+    It changes nothing; --verify catches up views that are behind. The exit code is 1 if there is
+    a problem; notes are no problems.
+
+    Examples:
+        refold doctor
+        refold doctor --verify
+        refold doctor --json | jq '.[] | select(.level == "problem")'
+    """
+    more = import_views(imports or ())
+    findings = [Finding("fact", "refold", _versions())]
+    try:
+        findings += _examine(store, tuple(more.values()), verify)
+    except NotAStore:
+        raise  # a mistyped path is nothing to examine
+    except DBException as error:
+        findings.append(Finding("problem", "store", str(error)))
+    problems = sum(finding.level == "problem" for finding in findings)
+    if json:
+        print_json(findings)
+    else:
+        _print(findings)
+        print()
+        print("no problem was found" if not problems else f"problems: {problems}")
+    if problems:
+        raise typer.Exit(NO)
+
+
+def _versions() -> str:
+    packages = ", ".join(f"{name} {version_of(name)}" for name in ("msgspec", "dill"))
+    return f"{version_of('refold')} on Python {platform.python_version()}, {packages}"
+
+
+def _examine(place: str, more: Sequence[View[Any]], verify: bool) -> Findings:
+    with open_log(place) as store:
+        is_file = "://" not in store.engine.name
+        triggers = [
+            name
+            for name, verb in _TRIGGER.findall(section("log"))
+            if is_file or verb != "INSERT"  # which replaces nothing on a server
+        ]
+        if is_file:
+            yield from _examine_file(store, triggers, verify)
+        else:
+            yield from _examine_server(store, triggers)
+        yield from findings_of("events", partial(log.check_events, store))
+        yield from findings_of("payloads", partial(log.check_payloads, store, thorough=verify))
+        yield from findings_of("views", partial(views.check_views, store, more))
+        if verify:
+            yield from findings_of("verify", partial(views.check_equality, store, more))
+        yield from findings_of("leftovers", partial(leftovers.check_leftovers, store))
+
+
+def _examine_file(store: EventStore, triggers: list[str], verify: bool) -> Findings:
+    from refold.cli.checkup import sqlite
+
+    with store.reading() as connection:
+        yield from sqlite.check_file(Path(store.engine.name))
+        for about, check in (
+            ("settings", partial(sqlite.check_settings, connection)),
+            ("integrity", partial(sqlite.check_integrity, connection, thorough=verify)),
+            ("order", partial(log.check_order, connection, gapless=True)),
+            (
+                "protection",
+                lambda: log.check_protection(triggers, sqlite.triggers(connection)),
+            ),
+        ):
+            yield from findings_of(about, check)
+
+
+def _examine_server(store: EventStore, triggers: list[str]) -> Findings:
+    from refold.cli.checkup import postgres
+
+    with store.reading() as connection:
+        for about, check in (
+            ("server", partial(postgres.check_server, connection)),
+            ("settings", partial(postgres.check_settings, connection)),
+            ("order", partial(log.check_order, connection, gapless=False)),
+            (
+                "protection",
+                lambda: log.check_protection(triggers, postgres.triggers(connection)),
+            ),
+        ):
+            yield from findings_of(about, check)
+
+
+def _print(findings: list[Finding]) -> None:
+    for finding in findings:
+        level = paint(
+            f"{finding.level:<8}", _COLOURS.get(finding.level), dim=finding.level == "fact"
+        )
+        print(f"{level}{finding.about:<16}{printable(finding.text)}")
+        if finding.advice is not None:
+            print(f"{'':24}{paint(f'-> {finding.advice}', dim=True)}")

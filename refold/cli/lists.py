@@ -1,0 +1,281 @@
+"""The commands that list rows: `runs`, `tasks`, `requests` …"""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from eventstore.statuses import (
+    ActorTaskStatus,
+    ContextStatus,
+    ExperimentStatus,
+    ICOperation,
+    PipelineStatus,
+    RunStatus,
+    TaskStatus,
+)
+from refold.cli.open_face import open_face
+from refold.cli.options import DEFAULT_STORE, At, Json, Store
+from refold.cli.rows import Row, select
+from refold.cli.table import Columns, show_rows
+
+
+def _status(words: type[StrEnum]) -> Any:
+    return typer.Option(
+        "--status",
+        case_sensitive=False,
+        metavar="STATUS",
+        help=f"Only {', '.join(words)}; may be given repeatedly.",
+    )
+
+
+Limit = Annotated[
+    int | None, typer.Option("--limit", "-n", min=1, metavar="N", help="Only the last N.")
+]
+ExperimentId = Annotated[
+    int | None, typer.Option("--experiment", metavar="ID", help="Only those of an experiment.")
+]
+RunId = Annotated[int | None, typer.Option("--run", metavar="ID", help="Only those of a run.")]
+PipelineId = Annotated[
+    int | None, typer.Option("--pipeline", metavar="ID", help="Only those of a pipeline.")
+]
+
+CHANGED: Columns = {"CHANGED": lambda row: datetime.fromisoformat(row["updated_at"])}
+
+
+def experiments(
+    status: Annotated[list[ExperimentStatus] | None, _status(ExperimentStatus)] = None,
+    limit: Limit = None,
+    at: At = None,
+    json: Json = False,
+    store: Store = DEFAULT_STORE,
+) -> None:
+    """List experiments, of training (fit) and inference (evals).
+
+    Examples:
+        refold experiments
+        refold experiments --status RUNNING --json
+    """
+    columns: Columns = {
+        "EXPERIMENT": "experiment_id",
+        "NAME": "experiment_name",
+        "KIND": "kind",
+        "STATUS": "status",
+        "ERROR": "error",
+    }
+    _list("experiments", "experiment_id", columns, {"status": status}, limit, at, json, store)
+
+
+def runs(
+    status: Annotated[list[RunStatus] | None, _status(RunStatus)] = None,
+    experiment: ExperimentId = None,
+    limit: Limit = None,
+    at: At = None,
+    json: Json = False,
+    store: Store = DEFAULT_STORE,
+) -> None:
+    """List runs: how far each has come, and its metrics.
+
+    Examples:
+        refold runs
+        refold runs --status ONGOING --status STOPPED
+        refold runs --at 2h
+        refold runs --json | jq '.[] | [.run_id, .config_leaf.learning_rate, .metrics.loss]'
+    """
+    columns: Columns = {
+        "RUN": "run_id",
+        "EXP": "experiment_id",
+        "NAME": "run_name",
+        "STATUS": "status",
+        "EPOCH": "current_epoch",
+        "CHUNK": lambda row: _of(row["current_chunk"], row["num_chunks"]),
+        "METRICS": "metrics",
+        "CLONE OF": lambda row: row["parent_run_id"],
+    }
+    wanted = {"status": status, "experiment_id": experiment}
+    _list("runs", "run_id", columns, wanted, limit, at, json, store)
+
+
+def tasks(
+    status: Annotated[list[TaskStatus] | None, _status(TaskStatus)] = None,
+    run: RunId = None,
+    worker: Annotated[
+        int | None, typer.Option("--worker", metavar="ID", help="Only those of a worker.")
+    ] = None,
+    limit: Limit = None,
+    at: At = None,
+    json: Json = False,
+    store: Store = DEFAULT_STORE,
+) -> None:
+    """List the tasks of workers: one chunk of one run each.
+
+    Examples:
+        refold tasks --status IN_PROGRESS
+        refold tasks --run 5 --worker 0 --limit 20
+    """
+    columns: Columns = {
+        "TASK": "task_id",
+        "RUN": "run_id",
+        "WORKER": "worker_id",
+        "EPOCH": "epoch",
+        "CHUNK": "chunk_id",
+        "STATUS": "status",
+        "ERROR": "error",
+    }
+    wanted = {"status": status, "run_id": run, "worker_id": worker}
+    _list("worker_task", "task_id", columns, wanted, limit, at, json, store, "tasks")
+
+
+def workers(at: At = None, json: Json = False, store: Store = DEFAULT_STORE) -> None:
+    """List workers, and what each does.
+
+    Examples:
+        refold workers
+        refold workers --at 5m
+    """
+    columns: Columns = {"WORKER": "worker_id", "DOES": "task", "STATUS": "status"}
+    _list("worker_progress", "worker_id", columns, {}, None, at, json, store, "workers")
+
+
+def requests(
+    status: Annotated[list[TaskStatus] | None, _status(TaskStatus)] = None,
+    operation: Annotated[
+        list[ICOperation] | None,
+        typer.Option(
+            "--operation",
+            case_sensitive=False,
+            metavar="OPERATION",
+            help=f"Only {', '.join(ICOperation)}; may be given repeatedly.",
+        ),
+    ] = None,
+    run: RunId = None,
+    limit: Limit = None,
+    at: At = None,
+    json: Json = False,
+    store: Store = DEFAULT_STORE,
+) -> None:
+    """List what users asked of runs, and what became of it.
+
+    Examples:
+        refold requests --status PENDING
+        refold requests --run 5 --operation STOP
+    """
+    columns: Columns = {
+        "REQUEST": "ic_id",
+        "OPERATION": "operation",
+        "RUN": "run_id",
+        "STATUS": "status",
+        "ERROR": "error",
+        "MADE": lambda row: datetime.fromisoformat(row["created_at"]),
+    }
+    wanted = {"status": status, "operation": operation, "run_id": run}
+    _list("interactive_control", "ic_id", columns, wanted, limit, at, json, store, "requests")
+
+
+def contexts(
+    status: Annotated[list[ContextStatus] | None, _status(ContextStatus)] = None,
+    limit: Limit = None,
+    at: At = None,
+    json: Json = False,
+    store: Store = DEFAULT_STORE,
+) -> None:
+    """List contexts: the indexes that pipelines look things up in.
+
+    Examples:
+        refold contexts --status building
+    """
+    columns: Columns = {
+        "CONTEXT": "context_id",
+        "HASH": lambda row: row["context_hash"][:12],
+        "STATUS": "status",
+        "SECONDS": "duration_seconds",
+        "ERROR": "error",
+    }
+    _list("contexts", "context_id", columns, {"status": status}, limit, at, json, store)
+
+
+def pipelines(
+    status: Annotated[list[PipelineStatus] | None, _status(PipelineStatus)] = None,
+    experiment: ExperimentId = None,
+    limit: Limit = None,
+    at: At = None,
+    json: Json = False,
+    store: Store = DEFAULT_STORE,
+) -> None:
+    """List pipelines: how many shards and samples each has processed.
+
+    Examples:
+        refold pipelines --status ongoing
+        refold pipelines --experiment 2 --at 1h
+    """
+    columns: Columns = {
+        "PIPELINE": "pipeline_id",
+        "EXP": "experiment_id",
+        "NAME": "pipeline_name",
+        "TYPE": "pipeline_type",
+        "STATUS": "status",
+        "SHARDS": "shards_completed",
+        "SAMPLES": "total_samples_processed",
+        "CONTEXT": "context_id",
+        "ERROR": "error",
+    }
+    wanted = {"status": status, "experiment_id": experiment}
+    _list("pipelines", "pipeline_id", columns, wanted, limit, at, json, store)
+
+
+def actor_tasks(
+    status: Annotated[list[ActorTaskStatus] | None, _status(ActorTaskStatus)] = None,
+    experiment: ExperimentId = None,
+    pipeline: PipelineId = None,
+    actor: Annotated[
+        int | None, typer.Option("--actor", metavar="ID", help="Only those of an actor.")
+    ] = None,
+    limit: Limit = None,
+    at: At = None,
+    json: Json = False,
+    store: Store = DEFAULT_STORE,
+) -> None:
+    """List the tasks of actors: one shard of one pipeline each.
+
+    Examples:
+        refold actor-tasks --status in_progress
+        refold actor-tasks --pipeline 3 --limit 20
+    """
+    columns: Columns = {
+        "TASK": "task_id",
+        "PIPELINE": "pipeline_id",
+        "ACTOR": "actor_id",
+        "SHARD": "shard_id",
+        "STATUS": "status",
+        "SECONDS": "duration_seconds",
+        "ERROR": "error",
+    }
+    wanted = {
+        "status": status,
+        "experiment_id": experiment,
+        "pipeline_id": pipeline,
+        "actor_id": actor,
+    }
+    _list("actor_tasks", "task_id", columns, wanted, limit, at, json, store, "tasks of actors")
+
+
+def _list(
+    view: str,
+    key: str,
+    columns: Columns,
+    wanted: dict[str, Any],
+    limit: int | None,
+    at: str | None,
+    json: bool,
+    store: str,
+    name: str | None = None,
+) -> None:
+    with open_face(store, at=at) as db:
+        rows: list[Row] = select(db, view, key, wanted, limit=limit)
+    asked = " like that" if any(value not in (None, []) for value in wanted.values()) else ""
+    show_rows(rows, {**columns, **CHANGED}, json=json, none=f"there are no {name or view}{asked}")
+
+
+def _of(done: int, all_: int | None) -> str:
+    return str(done) if all_ is None else f"{done}/{all_}"

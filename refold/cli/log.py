@@ -1,0 +1,174 @@
+"""`refold log`: the events, as they stand in the log."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Annotated, Any
+
+import typer
+
+from eventstore import EventStore
+from eventstore.errors import DamagedEvent, InvalidMoment
+from eventstore.events import event_types
+from eventstore.moments import position_at
+from eventstore.recorded import EPOCH, MICROSECOND, Recorded
+from projections import ALL, View
+from refold.cli.entity import entity
+from refold.cli.events import event_as_json, event_line
+from refold.cli.moment import moment
+from refold.cli.open_face import import_views, open_log
+from refold.cli.options import DEFAULT_STORE, Imports, Json, Store
+from refold.cli.output import note, print_json_line
+
+JUST_BEFORE = 10
+"""Events that `--follow` shows of what has happened already."""
+
+
+def _types() -> list[str]:
+    return [cls.__name__ for cls in event_types()]
+
+
+def log(
+    types: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--type",
+            metavar="TYPE",
+            help="Only of this type; may be given repeatedly.",
+            autocompletion=_types,
+        ),
+    ] = None,
+    entity_: Annotated[
+        str | None,
+        typer.Option("--entity", metavar="ENTITY", help='Only about this one, such as "run 5".'),
+    ] = None,
+    stream: Annotated[
+        str | None, typer.Option("--stream", metavar="STREAM", help="Only of this stream: run-5.")
+    ] = None,
+    actor: Annotated[
+        list[str] | None,
+        typer.Option("--actor", metavar="NAME", help="Only by this one; may be given repeatedly."),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option("--since", metavar="POSITION|TIME", help="From there on, such as 120 or 5m."),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option("--until", "--at", metavar="POSITION|TIME", help="Up to there, inclusive."),
+    ] = None,
+    backwards: Annotated[bool, typer.Option("--backwards", "-b", help="The latest first.")] = False,
+    limit: Annotated[
+        int | None, typer.Option("--limit", "-n", min=0, metavar="N", help="At most so many.")
+    ] = None,
+    last: Annotated[
+        int | None, typer.Option("--last", min=0, metavar="N", help="The last so many, in order.")
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with new ones as they come, to Ctrl-C.")
+    ] = False,
+    json: Json = False,
+    store: Store = DEFAULT_STORE,
+    imports: Imports = None,
+) -> None:
+    """Show the events: position, time, stream, type, who, and what.
+
+    Events of types that are not known here are shown as they stand. With --json, it is JSON
+    Lines, under the names of the columns of the log.
+
+    Examples:
+        refold log --last 20
+        refold log --entity "run 5" --since 2026-01-31T12:00Z
+        refold log --type TaskFailed --type ExperimentStatesReset --backwards --limit 1
+        refold log --follow --actor worker-0
+        refold log --json | jq -r 'select(.metadata.cause) | [.metadata.cause, .position] | @tsv'
+    """
+    if follow and (until is not None or backwards or limit is not None):
+        raise typer.BadParameter("--follow goes on for ever: no --until, --backwards or --limit")
+    if last is not None and (backwards or limit is not None):
+        raise typer.BadParameter("--last is --backwards --limit turned round: give one of them")
+    if entity_ is not None and stream is not None:
+        raise typer.BadParameter("--entity is a stream's: give --entity or --stream")
+    if follow and since is None and last is None:
+        last = JUST_BEFORE
+    views = (*ALL, *import_views(imports or ()).values())
+    if entity_ is not None:
+        stream = _stream_of(entity_, views)
+    with open_log(store) as log:
+        after = 0 if since is None else _before(log, since)
+        end = log.head() if until is None else _last(log, until)
+        events: Iterator[Recorded] = _by(
+            actor,
+            log.read(
+                after,
+                stream=stream,
+                types=types,
+                limit=None if actor else last if last is not None else limit,
+                backwards=backwards or last is not None,
+                until=end,
+                unknown=True,
+            ),
+        )
+        if last is not None:
+            events = reversed(deque(islice(events, last)))
+        try:
+            for recorded in islice(events, limit):
+                _print(recorded, json)
+            if follow:
+                with log.subscribe(end, stream=stream, types=types, unknown=True) as news:
+                    for recorded in _by(actor, news):
+                        _print(recorded, json, at_once=True)
+        except DamagedEvent as error:
+            if not backwards:
+                note(f"refold log --since {error.position + 1} shows what stands behind it")
+            raise
+
+
+def _print(recorded: Recorded, json: bool, *, at_once: bool = False) -> None:
+    if json:
+        print_json_line(event_as_json(recorded))
+    else:
+        print(event_line(recorded), flush=at_once)
+
+
+def _by(actors: list[str] | None, events: Iterator[Recorded]) -> Iterator[Recorded]:
+    if not actors:
+        return events
+    return (recorded for recorded in events if recorded.metadata.actor in actors)
+
+
+def _stream_of(text: str, views: Iterable[View[Any]]) -> str:
+    found, rest = entity(text.split(), views)
+    if rest or found.view.stream is None:
+        raise typer.BadParameter(
+            f"{text!r} has no stream of its own: refold history tells what touched it",
+            param_hint="--entity",
+        )
+    return found.view.stream.format(found.key)
+
+
+def _before(log: EventStore, text: str) -> int:
+    """Return the position before the first event at or after a moment."""
+    when = moment(text)
+    if not isinstance(when, datetime):
+        return log.head() if when is None else max(0, when - 1)
+    with log.reading() as connection:
+        first = connection.execute("SELECT recorded_at FROM events ORDER BY position LIMIT 1")
+    if not first or when <= EPOCH + first[0][0] * MICROSECOND:
+        return 0
+    return position_at(log, when - MICROSECOND)
+
+
+def _last(log: EventStore, text: str) -> int:
+    """Return the position of the last event up to a moment."""
+    when = moment(text)
+    head = log.head()
+    if isinstance(when, datetime):
+        if when > datetime.now(UTC):
+            return head
+        try:
+            return position_at(log, when)
+        except InvalidMoment:
+            return 0  # nothing had happened
+    return head if when is None else min(when, head)

@@ -1,0 +1,101 @@
+"""Opening the store that a command is about."""
+
+import sys
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from getpass import getuser
+from importlib import import_module
+from typing import Any, cast
+
+import typer
+
+from eventstore import EventStore, open_store
+from eventstore.heads import projections_of
+from projections import ALL, View
+from refold.cli.moment import position
+from refold.identity import identity
+from refold.rf_db import RfDb
+
+
+@contextmanager
+def open_face(
+    place: str,
+    *,
+    at: str | None = None,
+    imports: Iterable[str] | None = None,
+    actor: str | None = None,
+    allow_dill: bool = False,
+) -> Generator[RfDb, None, None]:
+    """Open a store that is there, and close it at the end of the block.
+
+    Args:
+        place: a path or URL.
+        at: the moment as of which, as people write it; None: now.
+        imports: modules with event types and views of the user's own; of the views, those that the
+            store holds.
+        actor: who acts, for a command that changes something.
+        allow_dill: whether payloads may be decoded that can run code.
+
+    Raises:
+        NotAStore: there is none: a mistyped path makes no new one.
+        InvalidMoment: the moment lies in the future or before the first event.
+        DBException: it cannot be opened.
+    """
+    views: list[View[Any]] = []
+    if imports:
+        known = import_views(imports)
+        with open_log(place) as store, store.reading() as connection:
+            views = [known[name] for name in projections_of(connection) if name in known]
+    else:
+        identity(place)
+    with RfDb(place, actor=actor, projections=views, allow_dill=allow_dill) as db:
+        if at is None:
+            yield db
+        else:
+            with db.as_of(position(db, at)) as past:
+                yield past
+
+
+@contextmanager
+def open_log(place: str) -> Generator[EventStore, None, None]:
+    """Open the log of a store that is there, without its views, likewise.
+
+    Raises:
+        NotAStore: there is none.
+        DBException: it cannot be opened.
+    """
+    identity(place)
+    with open_store(place) as store:
+        yield store
+
+
+def import_views(modules: Iterable[str]) -> dict[str, View[Any]]:
+    """Import modules, found as `python -m` finds them, and return their views by name.
+
+    Raises:
+        typer.BadParameter: one cannot be imported.
+    """
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    found: dict[str, View[Any]] = {}
+    for name in modules:
+        try:
+            module = import_module(name)
+        except ImportError as error:
+            message = f"{name} cannot be imported: {error}"
+            raise typer.BadParameter(message, param_hint="--import") from error
+        for value in vars(module).values():
+            if isinstance(value, View) and value not in ALL:
+                view = cast("View[Any]", value)
+                found[view.name] = view
+    return found
+
+
+def actor_name(given: str | None) -> str:
+    """Return who acts: whom the user named, else the user's own name here."""
+    if given:
+        return given
+    try:
+        return getuser()
+    except (OSError, KeyError):  # nobody has this id
+        return "cli"

@@ -1,0 +1,212 @@
+"""`refold status`: what is running, since when, and when something last happened."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from eventstore.recorded import MICROSECOND, Recorded
+from refold.cli.events import event_as_json
+from refold.cli.lag import lag
+from refold.cli.open_face import open_face, open_log
+from refold.cli.options import DEFAULT_STORE, At, Json, Store
+from refold.cli.output import COLOURS, paint, print_json, printable, seconds_of, span, time_of
+from refold.cli.rows import Row, select
+from refold.cli.table import Columns, print_table
+from refold.rf_db import RfDb
+
+BEGUN = {
+    "experiments": ("ExperimentCreated", "ExperimentStarted"),
+    "runs": ("RunCreated", "RunStarted", "RunResumed"),
+    "pipelines": ("PipelineCreated", "PipelineStarted", "PipelineResumed"),
+}
+"""The events since whose last one such a thing has been running."""
+
+COUNTED = {
+    "runs": "runs_folded",
+    "tasks": "worker_task",
+    "requests": "interactive_control_folded",
+    "contexts": "contexts",
+    "pipelines": "pipelines",
+    "actor_tasks": "actor_tasks",
+}
+
+
+def status(at: At = None, json: Json = False, store: Store = DEFAULT_STORE) -> None:
+    """Tell what is running, since when, who works on it, and what happened last.
+
+    Examples:
+        refold status
+        refold status --at 2026-01-31T12:00Z
+        REFOLD_STORE=postgresql://user@host/database refold status --json
+    """
+    with open_log(store) as log:
+        name, behind = log.engine.name, lag(log)
+    with open_face(store, at=at) as db:
+        last = next(db.store.read(limit=1, backwards=True, unknown=True), None)
+        # As of a moment, that moment is now.
+        now = last.time if at is not None and last is not None else datetime.now(UTC)
+        told: dict[str, Any] = {
+            "store": name,
+            "position": db.store.head(),
+            "last_event": None if last is None else event_as_json(last),
+            "behind": behind,
+            "experiments": _running(db, "experiments", "experiment_id", "running"),
+            "runs": _running(db, "runs", "run_id", "ongoing"),
+            "pipelines": _running(db, "pipelines", "pipeline_id", "ongoing"),
+            "who": _who(db),
+            "pending": select(db, "interactive_control", "ic_id", {"status": "PENDING"}),
+            "counts": {word: _counts(db, table) for word, table in COUNTED.items()},
+        }
+    if json:
+        print_json(told)
+    else:
+        _print(told, last, now)
+
+
+def _running(db: RfDb, view: str, key: str, word: str) -> list[Row]:
+    rows = select(db, view, key, {"status": word})
+    for row in rows:
+        stream = f"{view[:-1]}-{row[key]}"
+        begun = db.store.read(stream=stream, types=BEGUN[view], backwards=True, limit=1)
+        row["since"] = next((time_of(event.time) for event in begun), row["created_at"])
+    return rows
+
+
+def _who(db: RfDb) -> list[Row]:
+    """Return what the controller, the workers and the actors do."""
+    tasks = select(db, "worker_task", "task_id", {"status": "IN_PROGRESS"})
+    actor_tasks = select(db, "actor_tasks", "task_id", {"status": "in_progress"})
+    controller = select(db, "controller_progress", "controller_id", {})
+    workers = select(db, "worker_progress", "worker_id", {})
+    return [
+        *(_one("controller", row, []) for row in controller),
+        *(
+            _one(
+                f"worker-{row['worker_id']}",
+                row,
+                [
+                    f"task {task['task_id']}: run {task['run_id']}, epoch {task['epoch']}, chunk "
+                    f"{task['chunk_id']}"
+                    for task in tasks
+                    if task["worker_id"] == row["worker_id"]
+                ],
+            )
+            for row in workers
+        ),
+        *(
+            {
+                "who": f"actor-{task['actor_id']}",
+                "does": None,
+                "status": task["status"],
+                "on": f"task {task['task_id']}: pipeline {task['pipeline_id']}, shard "
+                f"{task['shard_id']}",
+                "since": task["updated_at"],
+            }
+            for task in actor_tasks
+        ),
+    ]
+
+
+def _one(who: str, row: Row, tasks: list[str]) -> Row:
+    return {
+        "who": who,
+        "does": row["task"],
+        "status": row["status"],
+        "on": "; ".join(tasks) or None,
+        "since": row["updated_at"],
+    }
+
+
+def _counts(db: RfDb, table: str) -> dict[str, int]:
+    sql = f"SELECT status, count(*) AS n FROM {table} GROUP BY status ORDER BY min(position)"
+    return {row["status"]: row["n"] for row in db.db.execute(sql)}
+
+
+# --- text ---------------------------------------------------------------------------------------
+
+
+def _print(told: dict[str, Any], last: Recorded | None, now: datetime) -> None:
+    _print_line("store", printable(f"{told['store']}, position {told['position']}"))
+    if last is None:
+        _print_line("last event", "nothing has happened yet")
+        return
+    by = f" by {last.metadata.actor}" if last.metadata.actor else ""
+    silence = (now - last.time) // MICROSECOND
+    ago = f", {span(silence)} ago" if silence else ""  # as of a moment, there is none
+    happened = f"{last.type} in {last.stream}{by}{ago} ({time_of(last.time)})"
+    _print_line("last event", printable(happened))
+    if told["behind"]:
+        views = ", ".join(f"{name} by {by}" for name, by in told["behind"].items())
+        _print_line("views", f"were behind, and have been caught up: {views}")
+    for word, counts in told["counts"].items():
+        if counts:
+            _print_line(word.replace("_", " "), ", ".join(_counted(counts)))
+
+    def since(row: Row) -> str:
+        begun = datetime.fromisoformat(row["since"])
+        return f"{seconds_of(row['since'])} ({span((now - begun) // MICROSECOND)})"
+
+    sections: list[tuple[str, Columns]] = [
+        (
+            "experiments",
+            {
+                "EXPERIMENT": "experiment_id",
+                "NAME": "experiment_name",
+                "KIND": "kind",
+                "STATUS": "status",
+                "SINCE": since,
+            },
+        ),
+        (
+            "runs",
+            {
+                "RUN": "run_id",
+                "NAME": "run_name",
+                "STATUS": "status",
+                "EPOCH": "current_epoch",
+                "CHUNK": "current_chunk",
+                "OF": "num_chunks",
+                "METRICS": "metrics",
+                "SINCE": since,
+            },
+        ),
+        (
+            "pipelines",
+            {
+                "PIPELINE": "pipeline_id",
+                "NAME": "pipeline_name",
+                "STATUS": "status",
+                "SHARDS": "shards_completed",
+                "SAMPLES": "total_samples_processed",
+                "SINCE": since,
+            },
+        ),
+        (
+            "who",
+            {"WHO": "who", "DOES": "does", "STATUS": "status", "ON": "on", "SINCE": since},
+        ),
+        (
+            "pending",
+            {
+                "REQUEST": "ic_id",
+                "OPERATION": "operation",
+                "RUN": "run_id",
+                "STATUS": "status",
+                "MADE": lambda row: since({"since": row["created_at"]}),
+            },
+        ),
+    ]
+    for name, columns in sections:
+        if told[name]:
+            print()
+            print_table(told[name], columns)
+    if not any(told[name] for name in ("experiments", "runs", "pipelines")):
+        print("\nnothing is running")
+
+
+def _print_line(name: str, text: str) -> None:
+    print(f"{paint(f'{name:<12}', dim=True)}{text}")
+
+
+def _counted(counts: dict[str, int]) -> Iterable[str]:
+    return (f"{n} {paint(word, COLOURS.get(word.lower()))}" for word, n in counts.items())

@@ -1,0 +1,161 @@
+"""A view or the log as columns: the name and type of each, and the rows page by page."""
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from datetime import datetime
+from types import NoneType
+from typing import Any, NamedTuple
+
+import msgspec
+
+from eventstore.errors import DamagedEvent, InvalidView, NotFound
+from eventstore.recorded import EPOCH, MICROSECOND
+from eventstore.rows import EVENT_COLUMNS, Rows, event_rows
+from eventstore.schema import section, statements
+from projections.view import Row, View
+from refold.face import Face
+
+EVENTS = "events"
+
+Kind = type[int] | type[float] | type[bool] | type[str] | type[bytes] | type[datetime]
+
+
+class Column(NamedTuple):
+    """A column; of the type `datetime`, its values are microseconds since 1970-01-01 UTC."""
+
+    name: str
+    type: Kind
+
+
+class Columns(NamedTuple):
+    """What `columns_of` found."""
+
+    columns: tuple[Column, ...]
+    pages: Iterator[Rows]
+
+
+def columns_of(face: Face, what: str) -> Columns:
+    """Return a view, or the log, as columns.
+
+    The events come page by page, the rows of a view all at once, as they are at one moment.
+
+    Args:
+        face: of a store, or of one as of a moment.
+        what: the name of a view, of one of its tables or SQL views; or `events`.
+
+    Raises:
+        NotFound: there is no such view.
+        DamagedEvent, InvalidView: when a row is reached that is not what its columns say.
+    """
+    if what == EVENTS:
+        types = {"position": int, "version": int, "schema_version": int, "recorded_at": datetime}
+        columns = tuple(Column(name, types.get(name, str)) for name in EVENT_COLUMNS)
+        pages = event_rows(face.store, face.store.head())
+        return Columns(columns, (_checked(what, columns, page) for page in pages))
+    for view in face.views.views:
+        if what in (view.name, *view.objects):
+            return _view(face, view, what if what in view.objects else view.table)
+    names = [view.name for view in face.views.views]
+    raise NotFound(f"there is no view {what!r}: take one of {', '.join(names)}, or {EVENTS}")
+
+
+def misfit(what: str, rows: Rows, error: object) -> InvalidView | DamagedEvent:
+    """Return the error of rows that are not what their columns say."""
+    if what != EVENTS:
+        return InvalidView(
+            f"{what} holds what its columns do not allow: have its evolve functions keep to the "
+            f"types of its row ({error})"
+        )
+    return DamagedEvent(
+        f"one of the events {rows[0][0]} to {rows[-1][0]} was altered, to what its columns do not "
+        f"allow: {error}"
+    )
+
+
+_HELD: dict[Kind, set[type]] = {
+    int: {int, NoneType},
+    float: {float, int, NoneType},
+    bool: {bool, NoneType},
+    str: {str, NoneType},
+    bytes: {bytes, NoneType},
+    datetime: {int, NoneType},
+}
+
+
+def _checked(what: str, columns: Iterable[Column], rows: Rows) -> Rows:
+    """Return rows, if they are what their columns say: SQLite keeps whatever it is given."""
+    for column, values in zip(columns, zip(*rows, strict=True), strict=bool(rows)):
+        found: set[Any] = {type(value) for value in values}
+        wrong = found - _HELD[column.type]
+        if wrong:
+            names = " and ".join(sorted(one.__name__ for one in wrong))
+            raise misfit(what, rows, f"{names} in column {column.name}")
+    return rows
+
+
+# --- views ----------------------------------------------------------------------------------
+
+
+def _view(face: Face, view: View[Any], table: str) -> Columns:
+    declared = _declared(view, table)
+    order = f" ORDER BY {view.key}" if view.key in declared else ""
+    with face.views.reading() as connection:
+        rows = connection.execute(f"SELECT {', '.join(declared)} FROM {table}{order}")
+    columns = [
+        Column(name, kind or _kind_of([row[index] for row in rows]))
+        for index, (name, kind) in enumerate(declared.items())
+    ]
+    try:
+        typed = _typed(columns, rows)
+    except (TypeError, ValueError) as error:
+        raise misfit(table, rows, error) from error
+    return Columns(tuple(columns), iter([_checked(table, columns, typed)]))
+
+
+def _declared(view: View[Any], table: str) -> dict[str, Kind | None]:
+    """Return the columns of a table or SQL view; None: only the rows tell the type."""
+    with closing(sqlite3.connect(":memory:")) as scratch:
+        for sql in (*statements(section("log")), *view.schema):
+            scratch.execute(sql)
+        told = scratch.execute(f"PRAGMA table_info({table})").fetchall()
+    fields = {field.name: field.type for field in msgspec.structs.fields(view.row)}
+    declared: dict[str, Kind | None] = {}
+    for _, name, sql_type, *_ in told:
+        if name in ("created_at", "updated_at") and name in Row.__struct_fields__:
+            declared[name] = datetime
+        elif fields.get(name) in (bool, bool | None):
+            declared[name] = bool
+        else:
+            declared[name] = _SQL_TYPES.get(sql_type)
+    return declared
+
+
+_SQL_TYPES: dict[str, Kind] = {"INTEGER": int, "REAL": float, "TEXT": str, "BLOB": bytes}
+
+
+def _kind_of(values: list[Any]) -> Kind:
+    kinds: set[Any] = {type(value) for value in values if value is not None}
+    if kinds == {int, float}:
+        return float
+    return kinds.pop() if len(kinds) == 1 else str
+
+
+def _typed(columns: list[Column], rows: Rows) -> Rows:
+    times = [index for index, column in enumerate(columns) if column.type is datetime]
+    flags = [index for index, column in enumerate(columns) if column.type is bool]
+    typed: Rows = []
+    for row in rows:
+        values = list(row)
+        for index in times:
+            values[index] = _microseconds(values[index])
+        for index in flags:
+            values[index] = None if values[index] is None else bool(values[index])
+        typed.append(tuple(values))
+    return typed
+
+
+def _microseconds(text: str | None) -> int | None:
+    if text is None:
+        return None
+    return (datetime.fromisoformat(f"{text}+00:00") - EPOCH) // MICROSECOND

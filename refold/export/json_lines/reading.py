@@ -1,0 +1,309 @@
+"""Making a store of a log in JSON Lines."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO
+
+import msgspec
+from tqdm import tqdm
+
+from eventstore import Transaction, open_store
+from eventstore.errors import NotAStore, UnreadableEvent
+from eventstore.heads import STREAMS_PER_SELECT
+from eventstore.parcels import KEYS, PARCEL
+from eventstore.reader import PAGE
+from projections import View, Views
+from refold.export.json_lines.line import (
+    FORMAT,
+    CommandLine,
+    End,
+    EventLine,
+    InvalidFile,
+    Log,
+    PayloadLine,
+    microseconds_of,
+    refuse_unreadable,
+)
+
+FIRST_LINE = 4096
+"""Bytes that a first line has at most: another file's may be as long as the file."""
+
+Numbered = tuple[int, EventLine | CommandLine | PayloadLine]
+
+_decode = msgspec.json.Decoder(Log | EventLine | CommandLine | PayloadLine | End).decode
+
+
+def read(
+    file: BinaryIO,
+    place: str | os.PathLike[str],
+    *,
+    projections: Iterable[View[Any]] = (),
+    progress: bool | None = None,
+) -> int:
+    """Make a store of a log that `write` has written: an equal log, and its views.
+
+    The store is there as a whole or not at all: whatever interrupts it leaves an empty one, for
+    which the next attempt is as good as the first.
+
+    Args:
+        file: open for reading bytes; a few megabytes of it are in memory at a time.
+        place: a path or URL where no store is yet, or an empty one.
+        projections: views of your own, to be built there like the others.
+        progress: show progress bars; None: only on a terminal.
+
+    Returns:
+        how many events there are.
+
+    Raises:
+        InvalidFile: it is no such file, or not a whole one, or a line is not what it should be.
+        NotAStore: the place holds something already; nothing was written.
+    """
+    log = _first_line(file)
+    with open_store(place) as store, store.transaction() as transaction:
+        _refuse_unless_empty(transaction, store.engine.name)
+        reading = _Reading(transaction)
+        with _bar(log, progress) as bar:
+            for lines in _parcels(_lines(file, reading)):
+                reading.take_in(lines)
+                bar.update(reading.position - bar.n)
+        reading.check_end(log)
+        Views(store, projections).rebuild(progress=progress)
+    return reading.events
+
+
+def _first_line(file: BinaryIO) -> Log:
+    text = file.readline(FIRST_LINE)
+    try:
+        log = _decode(text)
+        if not isinstance(log, Log):
+            raise ValueError(f"its kind is {log.__struct_config__.tag}")
+    except (ValueError, RecursionError) as error:
+        raise InvalidFile(
+            f'line 1 is not {{"kind":"log", …}}, with which the JSON Lines of refold begin: pass a '
+            f"file that `refold export` has written ({error})"
+        ) from error
+    if log.format > FORMAT:
+        raise InvalidFile(
+            f"line 1: the file has format {log.format}, this refold reads up to {FORMAT}: upgrade "
+            f"refold"
+        )
+    if not log.payloads:
+        raise InvalidFile(
+            "line 1: the payloads were left out of this file, and no log is whole without them: "
+            "export it again with them"
+        )
+    return log
+
+
+def _refuse_unless_empty(transaction: Transaction, name: str) -> None:
+    for table in ("events", "commands", "payloads"):
+        if transaction.connection.execute(f"SELECT 1 FROM {table} LIMIT 1"):
+            raise NotAStore(f"{name} is not empty, it holds {table}: pass a place of its own")
+
+
+def _lines(file: BinaryIO, reading: "_Reading") -> Iterator[Numbered]:
+    """Iterate over the lines between the first and the last, which `reading` is given."""
+    number = 1
+    for number, text in enumerate(file, 2):
+        if reading.end is not None:
+            raise InvalidFile(f"line {number}: nothing can follow the last line")
+        try:
+            line = _decode(text)
+        except (ValueError, RecursionError) as error:
+            cut = "" if text.endswith(b"\n") else "the file ends in the middle of it: "
+            raise InvalidFile(f"line {number}: {cut}{error}") from error
+        if isinstance(line, End):
+            reading.end = line
+        elif isinstance(line, Log):
+            raise InvalidFile(f"line {number}: another log begins: pass each in a file of its own")
+        else:
+            yield number, line
+    if reading.end is None:
+        raise InvalidFile(
+            f'the file ends after line {number}, without the line {{"kind":"end", …}}: it was cut '
+            f"off; fetch or export it again"
+        )
+
+
+def _parcels(lines: Iterator[Numbered]) -> Iterator[list[Numbered]]:
+    """Cut lines of one kind into parcels of so many lines, or so many bytes."""
+    parcel: list[Numbered] = []
+    weight = 0
+    for number, line in lines:
+        if parcel and (
+            type(line) is not type(parcel[0][1]) or len(parcel) == PAGE or weight > PARCEL
+        ):
+            yield parcel
+            parcel, weight = [], 0
+        parcel.append((number, line))
+        weight += _weight(line)
+    if parcel:
+        yield parcel
+
+
+def _weight(line: EventLine | CommandLine | PayloadLine) -> int:
+    if isinstance(line, EventLine):
+        return len(memoryview(line.data))
+    return len(line.content if isinstance(line, PayloadLine) else memoryview(line.result))
+
+
+class _Reading:
+    """Puts lines into a store, one kind at a time, and checks them against all before them."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+        self.position = 0
+        self.events = self._commands = self._payloads = 0
+        self._farthest = (0, 0)
+        """The last event that a command names, and the command's line."""
+        self.end: End | None = None
+
+    def take_in(self, lines: list[Numbered]) -> None:
+        """Append what the lines hold."""
+        events = [(number, line) for number, line in lines if isinstance(line, EventLine)]
+        commands = [(number, line) for number, line in lines if isinstance(line, CommandLine)]
+        payloads = [(number, line) for number, line in lines if isinstance(line, PayloadLine)]
+        if events:
+            self._append(events)
+        if commands:
+            self._remember(commands)
+        if payloads:
+            self._put(payloads)
+
+    def check_end(self, log: Log) -> None:
+        """See whether everything came.
+
+        Raises:
+            InvalidFile: lines are missing, or do not belong together.
+        """
+        came = End(self.events, self._commands, self._payloads)
+        if self.end != came:
+            raise InvalidFile(
+                f"the last line tells of {self.end}, and the file holds {came}: lines are missing; "
+                f"fetch or export it again"
+            )
+        if self.position > log.until:
+            raise InvalidFile(
+                f"line 1 says that the log ends at {log.until}, and there is an event "
+                f"{self.position}"
+            )
+        last, number = self._farthest
+        if last > self.position:
+            raise InvalidFile(f"line {number}: the command names event {last}, which is not here")
+
+    # --- events ---------------------------------------------------------------------------
+
+    def _append(self, lines: list[tuple[int, EventLine]]) -> None:
+        heads = self._heads({line.stream for _, line in lines})
+        rows: list[tuple[Any, ...]] = []
+        for number, line in lines:
+            try:
+                data, metadata = _texts(line)
+            except (UnreadableEvent, UnicodeDecodeError) as error:
+                raise InvalidFile(f"line {number}: {error}") from error
+            version, previous = heads.get(line.stream, (0, 0))
+            if line.position <= self.position:
+                raise InvalidFile(
+                    f"line {number}: event {line.position} follows event {self.position}: "
+                    f"positions ascend"
+                )
+            if line.version != version + 1:
+                raise InvalidFile(
+                    f"line {number}: version {line.version} of stream {line.stream!r} follows "
+                    f"version {version}: they are 1, 2, 3 …"
+                )
+            self.position = line.position
+            heads[line.stream] = (line.version, line.position)
+            rows.append(
+                (
+                    line.position,
+                    line.stream,
+                    line.version,
+                    previous or None,
+                    line.type,
+                    line.schema_version,
+                    data,
+                    metadata,
+                    microseconds_of(line.recorded_at),
+                )
+            )
+        self._transaction.append_rows(rows)
+        self._transaction.flush()
+        self.events += len(rows)
+
+    def _heads(self, streams: Iterable[str]) -> dict[str, tuple[int, int]]:
+        """Return the version and the last position of streams, as far as there are any."""
+        found = self._found("stream, version, position", "streams", streams, STREAMS_PER_SELECT)
+        return {stream: (version, position) for stream, version, position in found}
+
+    def _found(
+        self, columns: str, table: str, keys: Iterable[str], at_once: int
+    ) -> list[tuple[Any, ...]]:
+        key, wanted = columns.partition(",")[0], sorted(keys)
+        rows: list[tuple[Any, ...]] = []
+        for start in range(0, len(wanted), at_once):
+            part = wanted[start : start + at_once]
+            rows += self._transaction.connection.execute(
+                f"SELECT {columns} FROM {table} WHERE {key} IN ({', '.join('?' * len(part))})", part
+            )
+        return rows
+
+    # --- commands and payloads ------------------------------------------------------------
+
+    def _remember(self, lines: list[tuple[int, CommandLine]]) -> None:
+        known = {
+            command_id
+            for (command_id,) in self._found(
+                "command_id", "commands", [line.command_id for _, line in lines], KEYS
+            )
+        }
+        rows: list[tuple[Any, ...]] = []
+        for number, line in lines:
+            first, last = line.first or 0, line.last or 0
+            if line.command_id in known:
+                raise InvalidFile(f"line {number}: command id {line.command_id!r} is here twice")
+            if first > last or (line.first is None) != (line.last is None):
+                raise InvalidFile(f"line {number}: the first event is {first}, the last {last}")
+            known.add(line.command_id)
+            self._farthest = max(self._farthest, (last, number))
+            result = bytes(line.result).decode()
+            rows.append((line.command_id, line.command, line.first, line.last, result))
+        columns = ("command_id", "command", "first", "last", "result")
+        self._transaction.connection.insert("commands", columns, rows)
+        self._commands += len(rows)
+
+    def _put(self, lines: list[tuple[int, PayloadLine]]) -> None:
+        for number, line in lines:
+            if hashlib.sha256(line.content).hexdigest() != line.digest:
+                raise InvalidFile(
+                    f"line {number}: the payload is not the one that its digest {line.digest} names"
+                )
+        rows = [(line.digest, line.content) for _, line in lines]
+        self._transaction.connection.insert(
+            "payloads", ("digest", "content"), rows, "ON CONFLICT (digest) DO NOTHING"
+        )
+        self._payloads += len(rows)
+
+
+def _texts(line: EventLine) -> tuple[str, str]:
+    """Return the texts of data and metadata, if what they hold can be read.
+
+    Raises:
+        UnreadableEvent, UnicodeDecodeError: it cannot.
+    """
+    data, metadata = bytes(line.data).decode(), bytes(line.metadata).decode()
+    refuse_unreadable(line.position, line.type, line.schema_version, data, metadata)
+    return data, metadata
+
+
+def _bar(log: Log, progress: bool | None) -> "tqdm[Any]":
+    return tqdm(
+        desc="importing events",
+        total=log.until,
+        unit="event",
+        unit_scale=True,
+        delay=0.5,
+        leave=False,
+        disable=None if progress is None else not progress,
+    )

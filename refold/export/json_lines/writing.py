@@ -1,0 +1,155 @@
+"""Writing a log as JSON Lines."""
+
+import re
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from typing import Any, BinaryIO
+
+import msgspec
+from tqdm import tqdm
+
+from eventstore.errors import UnreadableEvent
+from eventstore.events.codec import damaged
+from eventstore.parcels import KEYS
+from eventstore.past import PastStore
+from eventstore.rows import command_rows, event_rows, payload_rows
+from eventstore.store import EventStore
+from refold.export.json_lines.line import (
+    FORMAT,
+    CommandLine,
+    End,
+    EventLine,
+    Line,
+    Log,
+    PayloadLine,
+    refuse_unreadable,
+    time_of,
+)
+from refold.face import Face
+
+_encode = msgspec.json.Encoder().encode
+
+
+def write(
+    log: Face | EventStore,
+    file: BinaryIO,
+    *,
+    payloads: bool = True,
+    progress: bool | None = None,
+) -> int:
+    """Write the log as JSON Lines: its events, the results of commands, the payloads.
+
+    Events that come in meanwhile are left out. Of a log as of a moment, it is the payloads that its
+    events name.
+
+    Args:
+        log: a store, or the face of one; also as of a moment.
+        file: open for writing bytes; a few megabytes of the log are in memory at a time.
+        payloads: if not, the events keep the digests, and the file is for reading only: no log can
+            be made of it again.
+        progress: show a progress bar; None: only on a terminal.
+
+    Returns:
+        how many events were written.
+
+    Raises:
+        DamagedEvent, UnknownEventType: an event cannot be decoded; what comes before it has been
+            written. Types of a user's own need not be defined here.
+    """
+    store = log if isinstance(log, EventStore) else log.store
+    until = store.head()
+
+    def put(lines: Iterable[Line]) -> int:
+        count = 0
+        for line in lines:
+            file.write(_encode(line) + b"\n")
+            count += 1
+        return count
+
+    put([Log(FORMAT, until, payloads)])
+    told = [0, 0, 0]
+    with closing(_Named()) as named, _bar(until, progress) as bar:
+        for page in event_rows(store, until):
+            told[0] += put(map(_event, page))
+            if payloads and isinstance(store, PastStore):
+                named.take_in(row[5] for row in page)
+            bar.update(page[-1][0] - bar.n)
+        for page in command_rows(store, until):
+            told[1] += put(map(_command, page))
+        if payloads:
+            there = named.payloads(store) if isinstance(store, PastStore) else payload_rows(store)
+            told[2] = put(PayloadLine(digest, content) for digest, content in there)
+    put([End(*told)])
+    return told[0]
+
+
+def _event(row: tuple[Any, ...]) -> EventLine:
+    position, stream, version, type_name, schema_version, data, metadata, recorded_at = row
+    try:
+        refuse_unreadable(position, type_name, schema_version, data, metadata)
+        if any("\n" in text or text != text.strip() for text in (data, metadata)):
+            error = ValueError("it was altered, there are blanks or lines around it")
+            raise damaged(type_name, schema_version, position, error)
+    except UnreadableEvent as error:
+        told = type(error)(f"{error}. Export the log as of position {position - 1}")
+        told.position = position
+        raise told from error
+    return EventLine(
+        position,
+        stream,
+        version,
+        type_name,
+        schema_version,
+        time_of(recorded_at),
+        msgspec.Raw(metadata),
+        msgspec.Raw(data),
+    )
+
+
+def _command(row: tuple[Any, ...]) -> CommandLine:
+    command_id, command, first, last, result = row
+    return CommandLine(command_id, command, first, last, msgspec.Raw(result))
+
+
+class _Named:
+    """The digests that events name, on disk, as there may be as many as events."""
+
+    def __init__(self) -> None:
+        self._db = sqlite3.connect("")  # a temporary file
+        self._db.execute("CREATE TABLE named (digest TEXT PRIMARY KEY) WITHOUT ROWID")
+
+    def take_in(self, data: Iterable[str]) -> None:
+        """Note what can be a digest in the data of events, whatever their types."""
+        digests = (
+            (digits[start : start + 64],)
+            for text in data
+            for digits in _DIGITS.findall(text)
+            for start in range(len(digits) - 63)
+        )
+        self._db.executemany("INSERT OR IGNORE INTO named VALUES (?)", digests)
+
+    def payloads(self, store: EventStore) -> Iterator[tuple[str, bytes]]:
+        """Iterate over the payloads that they name."""
+        found = self._db.execute("SELECT digest FROM named ORDER BY digest")
+        while some := found.fetchmany(KEYS):
+            yield from store.get_payloads(digest for (digest,) in some)
+
+    def close(self) -> None:
+        """Remove them."""
+        self._db.close()
+
+
+_DIGITS = re.compile("[0-9a-f]{64,}")
+
+
+def _bar(until: int, progress: bool | None) -> "tqdm[Any]":
+    return tqdm(
+        desc="exporting events",
+        total=until,
+        unit="event",
+        unit_scale=True,
+        delay=0.5,
+        leave=False,
+        disable=None if progress is None else not progress,
+    )

@@ -1,0 +1,319 @@
+"""What happened as a timeline: slices, instants and counters, each in a lane."""
+
+import re
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from eventstore.events import (
+    ActorTaskCompleted,
+    ActorTaskFailed,
+    ActorTaskScheduled,
+    ActorTaskStarted,
+    CloneModifyRequested,
+    ContextBuildStarted,
+    ContextCreated,
+    ContextFailed,
+    ContextReady,
+    ControllerTaskSet,
+    DeleteRequested,
+    Event,
+    ExperimentCompleted,
+    ExperimentCreated,
+    ExperimentFailed,
+    ExperimentStarted,
+    ExperimentStatesReset,
+    PipelineCompleted,
+    PipelineCreated,
+    PipelineDeleted,
+    PipelineFailed,
+    PipelineResumed,
+    PipelineStarted,
+    PipelineStopped,
+    ResumeRequested,
+    RunCompleted,
+    RunCreated,
+    RunFailed,
+    RunKilled,
+    RunMetricsRecorded,
+    RunResumed,
+    RunStarted,
+    RunStopped,
+    StopRequested,
+    TablesReset,
+    TaskCompleted,
+    TaskFailed,
+    TaskScheduled,
+    TaskStarted,
+)
+from eventstore.recorded import Recorded
+from eventstore.statuses import TaskStatus
+from refold.export.metrics import numbers
+
+Args = dict[str, Any]
+
+METRICS = "metrics"
+"""The group that holds the counters, rather than lanes."""
+
+GROUPS = ("experiments", "control", "workers", "runs", METRICS, "actors", "contexts", "pipelines")
+"""Of lanes, in the order in which they are shown."""
+
+CREATED: dict[type[Event], str] = {
+    ExperimentCreated: "experiment",
+    RunCreated: "run",
+    ContextCreated: "context",
+    PipelineCreated: "pipeline",
+}
+REQUESTED: dict[type[Event], str] = {
+    StopRequested: "stop",
+    ResumeRequested: "resume",
+    DeleteRequested: "delete",
+    CloneModifyRequested: "clone",
+}
+RUN_STATUSES: dict[type[Event], str] = {
+    RunStarted: "ONGOING",
+    RunResumed: "ONGOING",
+    RunStopped: "STOPPED",
+    RunCompleted: "COMPLETED",
+    RunFailed: "FAILED",
+    RunKilled: "KILLED",
+}
+PIPELINE_STATUSES: dict[type[Event], str] = {
+    PipelineStarted: "ongoing",
+    PipelineResumed: "ongoing",
+    PipelineStopped: "stopped",
+    PipelineCompleted: "completed",
+    PipelineDeleted: "deleted",
+    PipelineFailed: "failed",
+}
+
+
+class Lane(NamedTuple):
+    """A line of the timeline."""
+
+    group: str
+    name: str
+
+
+STORE = Lane("control", "store")
+"""Of what concerns everything."""
+
+
+class Slice(NamedTuple):
+    """Something that took its time, in microseconds since 1970-01-01 UTC."""
+
+    lane: Lane
+    name: str
+    start: int
+    end: int
+    args: Args
+
+
+class Instant(NamedTuple):
+    """Something that happened at once."""
+
+    lane: Lane
+    name: str
+    time: int
+    args: Args
+
+
+class Counter(NamedTuple):
+    """Numbers that were measured of a run, at a time."""
+
+    run_id: int
+    time: int
+    values: dict[str, float]
+
+
+class _Open(NamedTuple):
+    """A slice that has not ended."""
+
+    lanes: tuple[tuple[Lane, str], ...]
+    """Where it is shown, and under which name."""
+    start: int
+    args: Args
+
+
+class Timeline:
+    """Folds events into slices, instants and counters."""
+
+    def __init__(self, events: Iterable[Recorded]) -> None:
+        self.slices: list[Slice] = []
+        self.instants: list[Instant] = []
+        self.counters: list[Counter] = []
+        self.actors: set[Lane] = set()
+        """The lanes of all who acted."""
+        self._scheduled: dict[int, TaskScheduled] = {}
+        self._actor_scheduled: dict[int, ActorTaskScheduled] = {}
+        self._open: dict[tuple[str, int], _Open] = {}
+        self.start = self._now = 0
+        """When the first event happened."""
+        self._last: Recorded | None = None
+        for recorded in events:
+            self._fold(recorded)
+        self._end_all()
+
+    def _fold(self, recorded: Recorded) -> None:
+        # On a server, of two events the later may bear a time some milliseconds earlier.
+        if self._last is None:
+            self.start = self._now = recorded.recorded_at
+        self._now = max(self._now, recorded.recorded_at)
+        self._last = recorded
+        if recorded.metadata.actor is not None:
+            self.actors.add(_lane_of(recorded.metadata.actor))
+        event: Event = recorded.event
+        kind = type(event)
+        if kind in CREATED:
+            key = event.stream.rpartition("-")[2]
+            self._happened(recorded, f"create {CREATED[kind]} {key}")
+        match event:
+            case ExperimentCreated() | ExperimentStarted():
+                lane = Lane("experiments", event.stream)
+                self._begin(("experiment", event.experiment_id), (lane, event.stream))
+            case ExperimentCompleted():
+                self._end("experiment", event.experiment_id, "COMPLETED")
+            case ExperimentFailed():
+                self._end("experiment", event.experiment_id, "FAILED")
+            case TaskScheduled():
+                self._scheduled[event.task_id] = event
+            case TaskStarted():
+                self._begin_task(event)
+            case TaskCompleted():
+                self._end("task", event.task_id, "COMPLETED")
+            case TaskFailed():
+                self._fail_task(recorded, event)
+            case ActorTaskScheduled():
+                self._actor_scheduled[event.task_id] = event
+            case ActorTaskStarted():
+                self._begin_actor_task(event)
+            case ActorTaskCompleted():
+                self._end("actor_task", event.task_id, "completed")
+            case ActorTaskFailed():
+                self._end("actor_task", event.task_id, "failed")
+            case ContextBuildStarted():
+                lane = Lane("contexts", event.stream)
+                self._begin(("context", event.context_id), (lane, f"build {event.stream}"))
+            case ContextReady():
+                self._end("context", event.context_id, "ready")
+            case ContextFailed():
+                self._end("context", event.context_id, "failed")
+            case ControllerTaskSet():
+                self._end("controller", 0, event.status.value)
+                if event.status == TaskStatus.IN_PROGRESS:
+                    self._begin(("controller", 0), (_lane_of("controller"), event.task.value))
+            case RunMetricsRecorded():
+                if values := numbers(event.metrics):
+                    self.counters.append(Counter(event.run_id, self._now, values))
+            case StopRequested() | ResumeRequested() | DeleteRequested() | CloneModifyRequested():
+                self._happened(recorded, f"{REQUESTED[kind]} run {event.run_id}", ic=event.ic_id)
+            case ExperimentStatesReset():
+                self._recover(recorded, event)
+            case TablesReset():
+                self._end_all()
+                self._scheduled.clear()
+                self._actor_scheduled.clear()
+                self._mark(recorded, STORE, "tables reset", by=recorded.metadata.actor)
+            case _ if kind in RUN_STATUSES:
+                self._now_is(recorded, "runs", event.stream, RUN_STATUSES[kind])
+            case _ if kind in PIPELINE_STATUSES:
+                self._now_is(recorded, "pipelines", event.stream, PIPELINE_STATUSES[kind])
+            case _:
+                pass
+
+    # --- what takes its time --------------------------------------------------------------
+
+    def _begin(self, key: tuple[str, int], *lanes: tuple[Lane, str], **args: Any) -> None:
+        if key not in self._open:
+            assert self._last is not None
+            known = {**args, "since": self._last.position}
+            self._open[key] = _Open(lanes, self._now, known)
+
+    def _begin_task(self, event: TaskStarted) -> None:
+        task = self._scheduled.get(event.task_id)
+        if task is None:
+            return
+        self._begin(
+            ("task", task.task_id),
+            (Lane("workers", f"worker-{task.worker_id}"), f"run {task.run_id}"),
+            (Lane("runs", f"run-{task.run_id}"), f"chunk {task.chunk_id}, epoch {task.epoch}"),
+            task=task.task_id,
+            run=task.run_id,
+            worker=task.worker_id,
+            epoch=task.epoch,
+            chunk=task.chunk_id,
+        )
+
+    def _begin_actor_task(self, event: ActorTaskStarted) -> None:
+        task = self._actor_scheduled.get(event.task_id)
+        if task is None:
+            return
+        self._begin(
+            ("actor_task", task.task_id),
+            (Lane("actors", f"actor-{task.actor_id}"), f"pipeline {task.pipeline_id}"),
+            (Lane("pipelines", f"pipeline-{task.pipeline_id}"), f"shard {task.shard_id}"),
+            task=task.task_id,
+            pipeline=task.pipeline_id,
+            actor=task.actor_id,
+            shard=task.shard_id,
+        )
+
+    def _end(self, entity: str, key: int, status: str, **args: Any) -> None:
+        begun = self._open.pop((entity, key), None)
+        if begun is not None:
+            known = {**begun.args, "status": status, **args}
+            failed = " failed" if status.upper() == "FAILED" else ""
+            for lane, name in begun.lanes:
+                self.slices.append(Slice(lane, name + failed, begun.start, self._now, known))
+
+    def _end_all(self) -> None:
+        """End what nothing else ends: it was in progress when the log ended, or was forgotten."""
+        for entity, key in list(self._open):
+            self._end(entity, key, "IN_PROGRESS")
+
+    # --- what happens at once -------------------------------------------------------------
+
+    def _happened(self, recorded: Recorded, name: str, **args: Any) -> None:
+        """Show an event in the lane of who did it."""
+        self._mark(recorded, _lane_of(recorded.metadata.actor or "somebody"), name, **args)
+
+    def _now_is(self, recorded: Recorded, group: str, stream: str, status: str) -> None:
+        """Show a status in the lane of what has come to it."""
+        self._mark(recorded, Lane(group, stream), status, by=recorded.metadata.actor)
+
+    def _mark(self, recorded: Recorded, lane: Lane, name: str, **args: Any) -> None:
+        known = {"event": recorded.type, "position": recorded.position, **args}
+        known["cause"] = recorded.metadata.cause
+        told = {name: value for name, value in known.items() if value is not None}
+        self.instants.append(Instant(lane, name, self._now, told))
+
+    def _fail_task(self, recorded: Recorded, event: TaskFailed) -> None:
+        task = self._scheduled.get(event.task_id)
+        if task is not None:
+            lane = Lane("workers", f"worker-{task.worker_id}")
+            self._mark(recorded, lane, f"task {event.task_id} failed", error=event.error)
+        self._end("task", event.task_id, "FAILED", error=event.error)
+
+    def _recover(self, recorded: Recorded, event: ExperimentStatesReset) -> None:
+        failed = {
+            "tasks": event.worker_tasks,
+            "actor_tasks": event.actor_tasks,
+            "contexts": event.contexts,
+        }
+        told = {name: list(ids) for name, ids in failed.items() if ids}
+        self._mark(recorded, STORE, "recovery", by=recorded.metadata.actor, **told)
+        for entity, ids in zip(("task", "actor_task", "context"), failed.values(), strict=True):
+            for key in ids:
+                self._end(entity, key, "FAILED", error="recovery")
+        if event.controller:
+            self._end("controller", 0, "FAILED", error="recovery")
+        for run_id in event.runs:
+            self._now_is(recorded, "runs", f"run-{run_id}", "FAILED")
+        for pipeline_id in event.pipelines:
+            self._now_is(recorded, "pipelines", f"pipeline-{pipeline_id}", "failed")
+
+
+def _lane_of(actor: str) -> Lane:
+    """Return the lane of who acts: a worker's and an actor's is also that of its tasks."""
+    if re.fullmatch(r"worker-\d+", actor):
+        return Lane("workers", actor)
+    return Lane("actors" if re.fullmatch(r"actor-\d+", actor) else "control", actor)
