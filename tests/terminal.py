@@ -76,7 +76,7 @@ class Terminal:
         """Wait until these texts have appeared, in this order, since keys were last pressed."""
         pattern = re.compile(".*?".join(map(re.escape, texts)), re.DOTALL)
         while not pattern.search(ESCAPE.sub("", self.sent[self._seen :])):
-            assert self._read(), f"{texts} never came; this did:\n{self.sent[self._seen :]}"
+            assert self._read(), "\n".join([f"{texts} never came; this is there:", *self.screen()])
 
     def _read(self) -> bool:
         if not select.select([self._master], [], [], PATIENCE)[0]:

@@ -95,7 +95,7 @@ def check_random_logs(
 def test_every_position_shows_what_was_seen_then(
     new_place: Place, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    check_random_logs(new_place, examples(engine, 60), monkeypatch, 10)
+    check_random_logs(new_place, examples(engine, 32), monkeypatch, 10)
 
 
 @pytest.mark.soak
@@ -639,7 +639,7 @@ def test_threads_look_back_while_the_log_goes_on(db: RfDb) -> None:
     with ThreadPoolExecutor(4) as pool:
         try:
             looking = [pool.submit(look, seed) for seed in range(4)]
-            for chunk in range(1, 101):
+            for chunk in range(1, 41):
                 db.set_run_progress(run_id, chunk, 0)
         finally:
             done.set()
@@ -655,7 +655,7 @@ def progress(parent: Parent, place: str, run_id: int, count: int) -> None:
 
 def test_other_processes_append_meanwhile(db: RfDb, place: str) -> None:
     """A moment, once seen, stays as it is: nothing comes in below it, on any engine."""
-    count = 40
+    count = 20
     for _ in range(3):
         db.create_run(1 if db.store.head() else db.create_experiment("digits"))
     start = db.store.head()

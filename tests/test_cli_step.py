@@ -268,7 +268,7 @@ def test_from_one_event_of_an_entity_to_the_next(recorded: str) -> None:
         remark = "there is no event of task 4 before this one"
         assert press(terminal, "E", remark, LAST_LINE)[-1] == remark
         press(
-            terminal, "g18\re", "position 18", "position 21", LAST_LINE
+            terminal, "g19\re", "position 19", "position 21", LAST_LINE
         )  # of run 2: no view has it
         leave(terminal)
 
