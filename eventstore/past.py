@@ -115,9 +115,15 @@ class PastStore(EventStore):
             unknown=unknown,
         )
 
-    def read_at(self, positions: Iterable[int], *, unknown: bool = False) -> Iterator[Recorded]:
+    def read_at(
+        self,
+        positions: Iterable[int],
+        *,
+        types: Iterable[type[Event] | str] | None = None,
+        unknown: bool = False,
+    ) -> Iterator[Recorded]:
         """Iterate over the events at some positions; see `EventStore.read_at`."""
-        for recorded in self.present.read_at(positions, unknown=unknown):
+        for recorded in self.present.read_at(positions, types=types, unknown=unknown):
             if recorded.position <= self.position:
                 yield recorded
 

@@ -99,7 +99,11 @@ def read_facts(
 
 
 def read_at(
-    reading: Reading, positions: Iterable[int], *, unknown: bool = False
+    reading: Reading,
+    positions: Iterable[int],
+    *,
+    types: Iterable[type[Event] | str] | None = None,
+    unknown: bool = False,
 ) -> Iterator[Recorded]:
     """Iterate over the events at some positions, in order; see `EventStore.read_at`."""
     wanted = list(positions)
@@ -107,7 +111,8 @@ def read_at(
         if not isinstance(position, int):
             raise InvalidCommand(f"{position!r} is no position: pass a number")
     known = sorted({position for position in wanted if 0 < position < 2**63})
-    pages = _pages_at(reading, known, backwards=False)
+    names = None if types is None else sorted(stored_names(types))
+    pages = _pages_at(reading, known, names, backwards=False)
     return _decoded(pages, None, unknown)
 
 
@@ -185,11 +190,12 @@ def _stream_pages(
     positions = [position for (position,) in found if until is None or position <= until]
     if not backwards:
         positions.reverse()
-    for page in _pages_at(reading, positions, backwards):
-        yield page if names is None else [row for row in page if row[3] in names]
+    yield from _pages_at(reading, positions, names, backwards)
 
 
-def _pages_at(reading: Reading, positions: list[int], backwards: bool) -> Iterator[Page]:
+def _pages_at(
+    reading: Reading, positions: list[int], names: list[str] | None, backwards: bool
+) -> Iterator[Page]:
     for start in range(0, len(positions), STREAM_PAGE):
         part = positions[start : start + STREAM_PAGE]
         statement = (
@@ -198,7 +204,7 @@ def _pages_at(reading: Reading, positions: list[int], backwards: bool) -> Iterat
         )
         with reading() as connection:
             page = connection.execute(statement, part)
-        yield page
+        yield page if names is None else [row for row in page if row[3] in names]
 
 
 def _marks(values: list[Any]) -> str:

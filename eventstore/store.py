@@ -315,13 +315,24 @@ class EventStore:
             unknown=unknown,
         )
 
-    def read_at(self, positions: Iterable[int], *, unknown: bool = False) -> Iterator[Recorded]:
+    def read_at(
+        self,
+        positions: Iterable[int],
+        *,
+        types: Iterable[type[Event] | str] | None = None,
+        unknown: bool = False,
+    ) -> Iterator[Recorded]:
         """Iterate over the events at some positions, in order; where there is none, none is given.
+
+        Args:
+            positions: in any order.
+            types: only events of these types; see `read`.
+            unknown: see `read`.
 
         Raises:
             UnknownEventType, DamagedEvent: when the event in question is reached.
         """
-        return read_at(self.reading, positions, unknown=unknown)
+        return read_at(self.reading, positions, types=types, unknown=unknown)
 
     def subscribe(
         self,

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from itertools import compress
 from typing import Any, Protocol
 
 import msgspec
@@ -110,6 +111,7 @@ class Transaction:
         encoded = [
             (self._stream_name(event, stream), type(event), *encode(event)) for event in events
         ]
+        strays = [] if stream is None else [_names_another(event, stream) for event in events]
         about = encode_metadata(metadata)
         if expected_version is not None and stream is None:
             raise InvalidEvent("expected_version needs the stream that it is about")
@@ -145,13 +147,7 @@ class Transaction:
                 appended.append(recorded)
                 if self.fold is not None:
                     self.fold.fold(recorded)
-            if stream is not None:
-                self._strays += [
-                    (recorded.position,)
-                    for recorded in appended
-                    if type(recorded.event).stream is not Event.stream
-                    and recorded.event.stream != stream
-                ]
+            self._strays += [(recorded.position,) for recorded in compress(appended, strays)]
         except BaseException:
             self._broken = True
             raise
@@ -255,6 +251,15 @@ class Transaction:
         except BaseException:
             self._broken = True
             raise
+
+
+def _names_another(event: Event, stream: str) -> bool:
+    if type(event).stream is Event.stream:
+        return False
+    try:
+        return event.stream != stream
+    except InvalidEvent:  # it names none
+        return False
 
 
 def is_utf8(text: str) -> bool:

@@ -7,12 +7,24 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from hypothesis import strategies as st
-from strategies import any_command, any_event
+from msgspec.structs import replace
+from strategies import any_command, any_event, structs
 from tables import Tables, folded, tables
 
 from commands import Command
 from eventstore import DBException, Event, Id, Recorded, open_store
-from eventstore.events import TablesReset
+from eventstore.events import (
+    ContextCreated,
+    ExperimentStatesReset,
+    RunCreated,
+    RunProgressed,
+    RunStarted,
+    StopRequested,
+    TablesReset,
+    TaskScheduled,
+    TaskStarted,
+    WorkerProgressed,
+)
 from projections import ALL, Row, View
 from projections.past.change import Change
 from refold import RfDb
@@ -36,6 +48,16 @@ class BirdsFlown(Event, frozen=True):
     @property
     def stream(self) -> str:
         return "store"  # as whatever touches several rows
+
+
+class BirdsRinged(Event, frozen=True):
+    """A bird that is named twice is looked at twice."""
+
+    bird_ids: list[Id]
+
+    @property
+    def stream(self) -> str:
+        return "store"
 
 
 class FlockLed(Event, frozen=True):
@@ -72,6 +94,7 @@ def _seen(row: Bird | None, event: BirdSeen) -> Bird:
 birds = View("birds", Bird, version=1, stream="bird-{}")
 birds.put_by(BirdSeen, _seen, key=lambda e: e.bird_id)
 birds.on(BirdsFlown, lambda *_: None, keys=lambda e: e.bird_ids)
+birds.on(BirdsRinged, lambda row, _: replace(row, looks=row.looks + 1), keys=lambda e: e.bird_ids)
 birds.cleared_by(FlockLed)
 birds.put_by(
     FlockLed, lambda _, e: Bird(e.leader_id, "the air", None, False), key=lambda e: e.leader_id
@@ -102,9 +125,30 @@ _own_event: st.SearchStrategy[Event] = st.one_of(
         BirdSeen, _few, st.sampled_from(["", "oak", "ü'"]), st.sampled_from([None, 0.5, 2.0, -0.0])
     ),
     st.builds(BirdsFlown, st.lists(_few, max_size=3)),
+    st.builds(BirdsRinged, st.lists(_few, max_size=3)),
     st.builds(FlockLed, _few),
 )
-_event = any_event | any_event | _own_event
+_lively_event = st.one_of(
+    [
+        structs(cls)
+        for cls in (
+            RunCreated,
+            RunStarted,
+            RunProgressed,
+            TaskScheduled,
+            TaskStarted,
+            ExperimentStatesReset,
+            WorkerProgressed,
+            StopRequested,
+            ContextCreated,
+            TablesReset,
+        )
+    ]
+)
+# Not `|`, which would choose among all types alike: few would meet.
+_event: st.SearchStrategy[Event] = st.sampled_from(
+    [any_event, _own_event, _lively_event, _lively_event]
+).flatmap(lambda events: events)
 
 Step = tuple[str, Any]
 """One thing that somebody does: `Log.take` does it."""
@@ -191,7 +235,13 @@ def log_of(place: str, happens: list[Step]) -> Iterator[Log]:
 
 
 def append_row(
-    place: str, stream: str, event_type: str, data: dict[str, Any], *, schema_version: int = 1
+    place: str,
+    stream: str,
+    event_type: str,
+    data: dict[str, Any],
+    *,
+    schema_version: int = 1,
+    stray: bool = False,
 ) -> int:
     """Append an event of a type that need not be defined here, as another release would have."""
     with open_store(place) as store, store.transaction() as transaction:
@@ -202,7 +252,8 @@ def append_row(
         now = 1_700_000_000_000_000 if latest is None else latest.recorded_at
         version = transaction.version(stream) + 1
         values = (event_type, schema_version, json.dumps(data), "{}", now)
-        transaction.append_rows([(position, stream, version, previous, *values)])
+        rows = [(position, stream, version, previous, *values)]
+        transaction.append_rows(rows, [position] if stray else [])
     return position
 
 

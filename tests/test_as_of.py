@@ -23,7 +23,19 @@ from face_methods import METHODS, VALID, Faces
 from hypothesis import given
 from hypothesis import settings as Settings
 from hypothesis import strategies as st
-from random_logs import OWN, BirdSeen, Log, Step, append_row, exactly, log_of, steps
+from random_logs import (
+    OWN,
+    BirdSeen,
+    BirdsFlown,
+    BirdsRinged,
+    FlockLed,
+    Log,
+    Step,
+    append_row,
+    exactly,
+    log_of,
+    steps,
+)
 from tables import folded, tables
 from test_damaged_events import damage
 from test_forks import ended_well, forked
@@ -33,8 +45,10 @@ from eventstore import DamagedEvent, EventStore, Id
 from eventstore.events import (
     Event,
     ExperimentCreated,
+    RunCreated,
     RunMetricsRecorded,
     RunProgressed,
+    TablesReset,
 )
 from eventstore.recorded import EPOCH, MICROSECOND
 from eventstore.statuses import RunStatus
@@ -96,6 +110,23 @@ def test_every_position_shows_what_was_seen_then(
     new_place: Place, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     check_random_logs(new_place, examples(engine, 32), monkeypatch, 10)
+
+
+def test_rows_that_are_not_in_memory_are_loaded_again(
+    new_place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder, "ROWS_REMEMBERED", 0)
+    monkeypatch.setattr(versions, "EVENTS_PER_FLUSH", 1)
+    runs: list[Event] = [RunCreated(n, 1, f"run_{n}", num_chunks=n) for n in range(1, 4)]
+    happens: list[Step] = [
+        ("append", [ExperimentCreated(1, "fit", "digits", "NEW"), *runs]),
+        ("append", [RunProgressed(2, 1, 0), RunProgressed(3, 1, 0), RunProgressed(2, 2, 0)]),
+        ("append", [TablesReset(False), runs[1], RunProgressed(1, 7, 0), RunProgressed(2, 3, 0)]),
+        ("append", [BirdSeen(1, "oak", 2.0), BirdSeen(2, "oak"), BirdsRinged([1, 1, 2])]),
+        ("append", [FlockLed(1), BirdsFlown([1, 1]), BirdSeen(1, "elm"), TablesReset(True)]),
+    ]
+    with log_of(new_place(), happens) as log:
+        check_every_position(log)
 
 
 @pytest.mark.soak

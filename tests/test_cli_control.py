@@ -70,12 +70,12 @@ def test_the_json_is_the_row(recorded: str) -> None:
 
 
 @pytest.mark.parametrize("words", ["stop 2", "resume 2", "delete 2", "clone 2"])
-def test_nothing_is_changed_if_nobody_can_be_asked(recorded: str, words: str) -> None:
-    done = here(*words.split(), "--store", recorded)
+def test_nothing_is_changed_if_nobody_can_be_asked(file: str, words: str) -> None:
+    done = here(*words.split(), "--store", file)
     assert (done.out, done.code) == ("", 2)
     assert "run 2 (run_2, STOPPED)" in " ".join(done.err.split())
     assert "pass --yes" in done.err
-    assert requests(recorded) == []
+    assert requests(file) == []
 
 
 def test_nothing_is_changed_if_the_answer_is_piped(file: str) -> None:
@@ -99,14 +99,14 @@ def test_nothing_is_changed_if_the_answer_is_piped(file: str) -> None:
         ("clone 3", "run 3 is KILLED"),
     ],
 )
-def test_what_cannot_be_is_refused(recorded: str, words: str, message: str) -> None:
-    with RfDb(recorded) as db:
+def test_what_cannot_be_is_refused(file: str, words: str, message: str) -> None:
+    with RfDb(file) as db:
         db.set_run_status(3, "KILLED")
     command, *rest = words.split()
-    done = here(command, "--yes", "--store", recorded, *rest)
+    done = here(command, "--yes", "--store", file, *rest)
     assert (done.out, done.code) == ("", 3)
     assert message in done.err
-    assert requests(recorded) == []
+    assert requests(file) == []
 
 
 # --- configurations --------------------------------------------------------------------------
@@ -219,7 +219,6 @@ def test_ctrl_c_at_the_question_changes_nothing(file: str) -> None:
         terminal.wait_for("Ask to delete run 1 (run_1, ONGOING), for ever? [y/N]")
         terminal.type("\x03")
         assert terminal.end() == 130
-        assert "nothing was changed" in terminal.sent
         assert terminal.is_as_it_was()
     assert requests(file) == []
 

@@ -267,9 +267,7 @@ def test_from_one_event_of_an_entity_to_the_next(recorded: str) -> None:
         press(terminal, "E", *at(31))
         remark = "there is no event of task 4 before this one"
         assert press(terminal, "E", remark, LAST_LINE)[-1] == remark
-        press(
-            terminal, "g19\re", "position 19", "position 21", LAST_LINE
-        )  # of run 2: no view has it
+        press(terminal, "g19\re", "position 19", *at(22))  # of run 2: no view has it
         leave(terminal)
 
 
@@ -298,9 +296,9 @@ def test_a_moment_can_be_typed(file: str) -> None:
         press(terminal, "gnow\r", *at(54))
         press(terminal, "g19\x7f\x7f7\r", *at(7))
         remark = "'never' is no moment"
-        assert press(terminal, "gnever\r", remark, LAST_LINE)[-1].startswith(remark)
-        remark = "no position 55"
-        assert remark in press(terminal, "g55\r", remark, LAST_LINE)[-1]
+        assert press(terminal, "gnever\r", remark, LAST_LINE)[-2].startswith(remark)
+        lines = press(terminal, "g55\r", "committed", LAST_LINE)[-3:]
+        assert "there is no position 55" in " ".join(line.strip() for line in lines)
         press(terminal, "g12\x1b", "time: 12█", *at(7))  # Escape: not this time
         assert "go to" not in body(terminal)[-1]
         press(terminal, "n", *at(8))
@@ -332,7 +330,7 @@ def test_a_damaged_event_is_passed_by(recorded: str) -> None:
         terminal.wait_for(*at(22))
         press(terminal, "n", *at(23))
         remark = "event 24 (RunStopped, schema version 1) cannot be decoded"
-        assert press(terminal, "n", remark, LAST_LINE)[-1].startswith(remark)
+        assert press(terminal, "n", remark, LAST_LINE)[-2].startswith(remark)
         assert terminal.screen()[0].endswith("position 23 of 54")
         lines = press(terminal, "g25\r", *at(25))
         assert lines[0] == "InteractiveControlCompleted  in ic-1"  # and requests are not of runs
@@ -365,9 +363,8 @@ def test_the_terminal_is_as_it_was_when_something_breaks(file: str) -> None:
     with step(file) as terminal:
         terminal.wait_for(*at(1))
         os.truncate(file, 100)
-        terminal.type(">")
-        assert terminal.end() != 0
-        assert terminal.is_as_it_was()
+        press(terminal, ">", "malformed", LAST_LINE)
+        leave(terminal)
 
 
 def test_it_fits_the_screen(file: str) -> None:

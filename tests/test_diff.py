@@ -11,6 +11,7 @@ from random_logs import (
     VIEWS,
     BirdSeen,
     BirdsFlown,
+    BirdsRinged,
     FlockLed,
     Step,
     append_row,
@@ -167,6 +168,10 @@ def test_an_event_that_touches_many_rows(place: str) -> None:
         flown, led = db.append(BirdsFlown([3, 1, 1, 9]), FlockLed(2))
         assert [(c.key, c.kind) for c in db.changes_by(flown)] == [(1, "removed"), (3, "removed")]
         assert [(c.key, c.kind) for c in db.changes_by(led)] == [(0, "removed"), (2, "changed")]
+        [ringed] = db.append(BirdsRinged([2, 9, 2]))
+        [change] = db.changes_by(ringed)
+        assert change.columns == {"looks": (1, 3)}
+        assert db.history("birds", 2)[-1].change == change
         [reset] = db.append(TablesReset(True))
         assert [(c.view, c.kind) for c in db.changes_by(reset)] == [("birds", "removed")]
         assert db.changes_by(*db.append(TablesReset(True))) == []

@@ -25,7 +25,7 @@ from test_damaged_events import DAMAGE, damage
 
 from commands import Command, execute
 from eventstore import DamagedEvent, Metadata, NotAStore, UnknownEventType, open_store
-from eventstore.events import RunProgressed
+from eventstore.events import ExperimentErrorRecorded, RunProgressed
 from eventstore.parcels import KEYS, PARCEL
 from eventstore.reader import PAGE
 from examples import examples
@@ -44,6 +44,7 @@ LOG = {
     "streams": "SELECT stream, version, position FROM streams WHERE version > 0 ORDER BY stream",
     "payloads": "SELECT digest, content FROM payloads ORDER BY digest",
     "commands": "SELECT command_id, command, first, last, result FROM commands ORDER BY command_id",
+    "strays": "SELECT position FROM strays ORDER BY position",
 }
 
 
@@ -260,7 +261,8 @@ def test_the_log_up_to_a_moment_brings_what_its_events_need(
         db.put_payload("named by nothing")
         head = db.store.head()
         db.create_run(experiment_id, config_leaf={"lr": 2}, command_id="second")
-        db.create_experiment("digits", command_id="without an event")
+        db.set_run_status(1, "NEW", command_id="without an event")
+        assert db.store.head() == head + 1
         before = repr(tables(db.as_of(head)))
     imported(exported(place, at=head), target)
     whole, part = log(place), log(target)
@@ -320,7 +322,9 @@ def test_a_damaged_event_is_named_and_what_comes_before_can_be_had(
     assert log(target)["events"] == log(place)["events"][:4]
 
 
-@pytest.mark.parametrize(("column", "text"), [("metadata", '{"cause":-1}'), ("data", "{}\n")])
+@pytest.mark.parametrize(
+    ("column", "text"), [("metadata", '{"cause":-1}'), ("data", "{}\n"), ("data", " {}")]
+)
 def test_what_was_altered_is_not_written(place: str, column: str, text: str) -> None:
     with open_store(place) as store:
         append_row(place, "bird-1", "BirdSung", {})
@@ -631,6 +635,11 @@ def test_csv_to_the_letter(db: RfDb) -> None:
         'num_cpus,num_gpus,error,created_at,updated_at,position\n1,"a ""b"", c\nd",fit,NEW,,,,,,,'
     )
     assert lines.endswith(",1\n")
+    # NULL, and an empty text.
+    db.append(ExperimentErrorRecorded(experiment_id, ""))
+    file = io.BytesIO()
+    csv.write(db, "experiments", file)
+    assert ',fit,NEW,,,,,,"",20' in file.getvalue().decode()
     [header, row] = python_csv.reader(io.StringIO(lines))
     assert dict(zip(header, row, strict=True))["experiment_name"] == 'a "b", c\nd'
     file = io.BytesIO()

@@ -119,7 +119,7 @@ def check_forks(
 def test_a_fork_holds_the_log_and_the_views_as_of_a_moment(
     new_place: Place, new_target: Place, engine: str
 ) -> None:
-    @examples(engine, 12)
+    @examples(engine, 8)
     @given(st.lists(steps, max_size=8), st.data())
     def check(happens: list[Step], data: st.DataObject) -> None:
         check_forks(new_place, new_target, happens, data)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from random_logs import OWN, BirdSeen, BirdsFlown, Step, append_row, exactly, log_of, steps
 from test_damaged_events import damage
 
-from eventstore import DamagedEvent, EventStore, open_store
+from eventstore import DamagedEvent, Event, EventStore, open_store
 from eventstore.events import (
     RunCompleted,
     RunMetricsRecorded,
@@ -28,6 +28,7 @@ from projections.past.change import BOOKKEEPING
 from projections.past.history import Touched
 from refold import (
     InvalidCommand,
+    InvalidEvent,
     NotFound,
     RFDatabase,
     RfDb,
@@ -111,6 +112,29 @@ def test_events_in_odd_streams_are_in_the_history(db: RfDb, place: str, stream: 
         assert positions(face.history("run", run_id)) == [2, 3, 4, 5, 6, 7, 8]
         assert positions(face.as_of(4).history("run", run_id)) == [2, 3, 4]
     assert db.why("run", run_id, "status").links[0].recorded.position == 6
+
+
+class KeyLost(Event, frozen=True):
+    owner: str | None = None
+
+    @property
+    def stream(self) -> str:
+        if self.owner is None:
+            raise InvalidEvent("nobody owns the key: say which stream it belongs to")
+        return f"owner-{self.owner}"
+
+
+def test_an_event_that_cannot_name_its_stream_can_be_told_one(db: RfDb) -> None:
+    with db.batch():
+        with pytest.raises(InvalidEvent, match="nobody owns the key"):
+            db.append(KeyLost())
+        db.append(KeyLost(), KeyLost("Ada"), stream="lost-and-found")
+        db.create_experiment("digits")
+    assert [recorded.stream for recorded in db.store.read()] == [
+        "lost-and-found",
+        "lost-and-found",
+        "experiment-1",
+    ]
 
 
 def test_a_reset_in_an_odd_stream_is_in_the_history(db: RfDb, place: str) -> None:
@@ -445,15 +469,26 @@ def test_a_damaged_event_in_a_history(db: RfDb, place: str) -> None:
         assert fresh.history("experiment", 1)[0].change.kind == "added"
 
 
-def test_an_event_of_a_newer_release_in_a_history(db: RfDb, place: str) -> None:
+def test_an_event_of_tomorrow_in_a_history(db: RfDb, place: str) -> None:
     run_id = db.create_run(db.create_experiment("digits"))
     append_row(place, "run-1", "RunPraised", {})
     db.store.append("run-1", [RunStopped(run_id)])
     assert positions(db.history("run", run_id)) == [2, 4]
-    append_row(place, "run-1", "RunProgressed", {"percent": 5}, schema_version=9)
-    with pytest.raises(UnknownEventType, match="event 5: type 'RunProgressed', schema version 9"):
-        db.history("run", run_id)
     assert positions(db.as_of(4).history("run", run_id)) == [2, 4]
+
+
+@pytest.mark.parametrize("stray", [False, True], ids=["in its stream", "elsewhere"])
+def test_an_event_of_a_newer_release_in_the_way_of_a_history(
+    db: RfDb, place: str, stray: bool
+) -> None:
+    run_id = db.create_run(db.create_experiment("digits"))
+    stream = "elsewhere" if stray else "run-1"
+    append_row(place, stream, "RunProgressed", {"percent": 5}, schema_version=9, stray=stray)
+    for _ in range(2):
+        with pytest.raises(UnknownEventType, match=r"event 3: .*'RunProgressed', schema version 9"):
+            db.history("run", run_id)
+        assert positions(db.as_of(2).history("run", run_id)) == [2]
+        db.diff(0, 2)
 
 
 # --- events by their positions -----------------------------------------------------------------

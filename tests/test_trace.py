@@ -321,8 +321,22 @@ def test_slices_of_one_lane_that_overlap_are_put_apart(tmp_path: Path) -> None:
         ],
         times.__next__,
     )
-    told = [(lane, name) for lane, name, *_ in shown(events, "X") if lane.startswith("worker")]
-    assert told == [("worker-0", "run 1"), ("worker-0 (2)", "run 2")]
+    told = [
+        (lane, name, round(begun * SECOND), round(until * SECOND))
+        for lane, name, begun, until in shown(events, "X")
+        if lane.startswith("worker")
+    ]
+    # A task that is said to start again has started.
+    assert told == [("worker-0", "run 1", 20, 50), ("worker-0 (2)", "run 2", 30, 60)]
+
+
+def test_lanes_are_sorted_as_people_count(tmp_path: Path) -> None:
+    happened: list[Event] = []
+    for n in (10, 2, 1):
+        happened += [TaskScheduled(n, n, n, 0), TaskStarted(n)]
+    events = write(tmp_path / "store.db", happened, iter(range(9)).__next__)
+    lanes = [event["args"]["name"] for event in events if event["name"] == "thread_name"]
+    assert lanes == ["worker-1", "worker-2", "worker-10", "run-1", "run-2", "run-10"]
 
 
 def test_what_is_forgotten_ends(tmp_path: Path) -> None:
@@ -332,9 +346,11 @@ def test_what_is_forgotten_ends(tmp_path: Path) -> None:
         [
             TaskScheduled(1, 1, 0, 0),
             TaskStarted(1),
+            ActorTaskScheduled(9, 1, 1, 1, 1),
             TablesReset(experiments=False),
             TaskCompleted(1),
             TaskStarted(1),
+            ActorTaskStarted(9),
             ActorTaskScheduled(1, 1, 1, 1, 1),
             ActorTaskStarted(1),
             ExperimentStatesReset(actor_tasks=(1,), runs=(7,), pipelines=(8,)),
@@ -342,10 +358,10 @@ def test_what_is_forgotten_ends(tmp_path: Path) -> None:
         times.__next__,
     )
     assert [(*_, begun * SECOND, until * SECOND) for *_, begun, until in shown(events, "X")] == [
-        ("worker-0", "run 1", 10, 20),
-        ("run-1", "chunk 0, epoch 0", 10, 20),
-        ("actor-1", "pipeline 1 failed", 60, 70),
-        ("pipeline-1", "shard 1 failed", 60, 70),
+        ("worker-0", "run 1", 10, 30),
+        ("run-1", "chunk 0, epoch 0", 10, 30),
+        ("actor-1", "pipeline 1 failed", 80, 90),
+        ("pipeline-1", "shard 1 failed", 80, 90),
     ]
     assert [(lane, name) for lane, name, *_ in shown(events, "i")] == [
         ("store", "tables reset"),

@@ -50,7 +50,7 @@ def history(views: Views, view: View[Any], key: Key) -> list[Touched]:
             views.store.read(stream=stream, types=types_of((view,)), until=end)
             for stream in streams
         ]
-        strays = views.store.read_at(views.store.strays(), unknown=True)
+        strays = views.store.read_at(views.store.strays(), types=types_of((view,)))
         merged = merge(*events, strays, key=attrgetter("position"))
         touched = list(_folded(view, key, merged, end))
     elif views.store.current() is not None:  # the versions know only what is committed

@@ -22,8 +22,8 @@ def ask(question: str, *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise typer.BadParameter(f"{question} Nobody is there to answer: pass --yes")
-    print(f"{printable(question)} [y/N] ", end="", file=sys.stderr, flush=True)
     try:
+        print(f"{printable(question)} [y/N] ", end="", file=sys.stderr, flush=True)
         answer = sys.stdin.readline()
     except KeyboardInterrupt:
         note(f"\n{UNCHANGED}")

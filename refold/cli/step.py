@@ -1,5 +1,6 @@
 """`refold step`: going through the log event by event, on a terminal."""
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Generator, Iterator
@@ -46,7 +47,7 @@ def step(at: At = None, store: Store = DEFAULT_STORE, imports: Imports = None) -
         refold step --at 120
         refold step --at 2026-01-31T12:00Z
     """
-    if not (sys.stdin.isatty() and is_terminal()):
+    if not (sys.stdin.isatty() and is_terminal() and os.name == "posix"):
         raise typer.BadParameter(
             "refold step needs a terminal: refold log, refold diff and refold history do without"
         )
@@ -82,6 +83,7 @@ class Stepper:
 
         with undisturbed(), self._console.screen(), self._redrawn():
             pressed = keys()
+            self._console.update_screen("reading the log …")  # the first time, that may take long
             self._draw()
             while self._press(self._next(pressed)):
                 self._draw()

@@ -48,7 +48,7 @@ def picture(walk: Walk, page: str | None, typed: str | None, width: int, height:
         height: likewise.
     """
     top = [*_header(walk, width)]
-    bottom = [_remark(walk, typed), Text(KEYS, style="dim")]
+    bottom = [*_remark(walk, typed, width), Text(KEYS, style="dim")]
     room = max(0, height - len(top) - len(bottom))
     body = list(_event(walk, room) if page is None else _wrapped(page, width))
     if len(body) > room:
@@ -77,10 +77,14 @@ def _header(walk: Walk, width: int) -> Iterator[Text]:
     yield Text("━" * done, style="cyan").append("─" * (width - done), style="dim")
 
 
-def _remark(walk: Walk, typed: str | None) -> Text:
-    if typed is None:
-        return Text(printable(walk.remark), style="yellow")
-    return Text("go to position or time: ").append(printable(typed), style="bold").append("█")
+def _remark(walk: Walk, typed: str | None, width: int) -> Iterator[Text]:
+    if typed is not None:
+        line = Text("go to position or time: ")
+        yield line.append(printable(typed), style="bold").append("█")
+        return
+    for line in _wrapped(walk.remark, width):
+        line.stylize("yellow")
+        yield line
 
 
 def _event(walk: Walk, room: int) -> Iterator[Text]:

@@ -67,7 +67,7 @@ class Walk:
 
     def last(self) -> None:
         """Go to the last event, of those that there are by now."""
-        self.go_to(self.db.store.head())
+        self._go(lambda: self._begin(self.db.store.head()))
 
     def go_to(self, position: int) -> None:
         """Go to the last event up to a position."""

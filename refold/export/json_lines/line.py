@@ -36,7 +36,7 @@ class Log(Line, frozen=True, tag="log"):
     """Whether they are here as well, or the events hold digests of what stayed behind."""
 
 
-class EventLine(Line, frozen=True, tag="event"):
+class EventLine(Line, frozen=True, tag="event", omit_defaults=True):
     """An event, with the very text of its data and metadata."""
 
     position: Position
@@ -48,6 +48,8 @@ class EventLine(Line, frozen=True, tag="event"):
     """A time in UTC or, where it lies beyond the calendar, microseconds since 1970."""
     metadata: msgspec.Raw
     data: msgspec.Raw
+    stray: bool = False
+    """Whether it stands in another stream than the one that it names."""
 
 
 class CommandLine(Line, frozen=True, tag="command"):

@@ -228,7 +228,8 @@ class _Reading:
                     microseconds_of(line.recorded_at),
                 )
             )
-        self._transaction.append_rows(rows)
+        strays = [line.position for _, line in lines if line.stray]
+        self._transaction.append_rows(rows, strays)
         self._transaction.flush()
         self.events += len(rows)
 

@@ -67,11 +67,12 @@ def write(
             count += 1
         return count
 
+    strays = set(store.strays())
     put([Log(FORMAT, until, payloads)])
     told = [0, 0, 0]
     with closing(_Named()) as named, _bar(until, progress) as bar:
         for page in event_rows(store, until):
-            told[0] += put(map(_event, page))
+            told[0] += put(_event(row, row[0] in strays) for row in page)
             if payloads and isinstance(store, PastStore):
                 named.take_in(row[5] for row in page)
             bar.update(page[-1][0] - bar.n)
@@ -84,7 +85,7 @@ def write(
     return told[0]
 
 
-def _event(row: tuple[Any, ...]) -> EventLine:
+def _event(row: tuple[Any, ...], stray: bool) -> EventLine:
     position, stream, version, type_name, schema_version, data, metadata, recorded_at = row
     try:
         refuse_unreadable(position, type_name, schema_version, data, metadata)
@@ -104,6 +105,7 @@ def _event(row: tuple[Any, ...]) -> EventLine:
         time_of(recorded_at),
         msgspec.Raw(metadata),
         msgspec.Raw(data),
+        stray,
     )
 
 
