@@ -10,7 +10,7 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
-from eventstore.errors import InvalidMoment, StoreClosed, UnreadableEvent
+from eventstore.errors import InvalidMoment, StoreClosed, StoreFailed, UnreadableEvent
 from eventstore.forks import FORK_PATIENCE, watch_forks
 from eventstore.reader import read_facts, read_head
 from eventstore.sqlite.connection import SqliteConnection
@@ -146,13 +146,22 @@ class Versions:
         if self._path is not None and not self._path.exists():  # swept away with old files
             self._let_go()
         if self._path is None or self._recorder is None:
-            folder = Path(tempfile.mkdtemp(prefix="refold-"))
+            folder = self._folder()
             self._path = folder / "versions.db"
             self._recorder = Recorder(self.views, self._path)
             self._delete = weakref.finalize(
                 self, _remove, folder, self._recorder.close, os.getpid()
             )
         return self._path, self._recorder
+
+    def _folder(self) -> Path:
+        try:
+            return Path(tempfile.mkdtemp(prefix="refold-"))
+        except OSError as error:
+            raise StoreFailed(
+                f"{self.store.engine.name}: no temporary file can be made to look back: {error}: "
+                f"let TMPDIR name a folder that has room"
+            ) from error
 
 
 def _remove(folder: Path, close: Callable[[], None], pid: int) -> None:
