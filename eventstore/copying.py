@@ -1,8 +1,7 @@
 """Copying a log into another store, as it is: no row is decoded, whatever it holds."""
 
-import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from eventstore.engine import Values
 from eventstore.errors import DamagedEvent, InvalidQuery, NotAStore, StoreBusy
 from eventstore.heads import EVENT_COLUMNS
-from eventstore.parcels import KEYS, parcels
+from eventstore.parcels import KEYS, digests_in, parcels
 from eventstore.reader import PAGE
 from eventstore.store import EventStore
 from eventstore.transaction import Transaction
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
 EVENTS = f"SELECT {', '.join(EVENT_COLUMNS)} FROM events"
 EVENT_PAGE = f"{EVENTS} WHERE position > ? AND position <= ? ORDER BY position LIMIT {PAGE}"
 DATA = EVENT_COLUMNS.index("data")
-
-DIGITS = 64
-"""Of a digest, hexadecimal ones."""
 
 AGAIN = 0.02
 """Seconds until another look at a log whose end is not settled."""
@@ -210,17 +206,10 @@ def _copy_missing(
 
 def _copy_named(source: EventStore, target: EventStore, events: Sequence[Values]) -> None:
     """Copy the payloads whose digests the data of events holds."""
-    digests = iter(sorted({digest for row in events for digest in _digests(str(row[DATA]))}))
+    digests = iter(sorted({digest for row in events for digest in digests_in(str(row[DATA]))}))
     while some := list(islice(digests, KEYS)):
         weights = _weights(source, PAYLOADS, f"digest IN ({', '.join('?' * len(some))})", some)
         _copy_rows(source, target, PAYLOADS, weights)
-
-
-def _digests(text: str) -> Iterator[str]:
-    """Iterate over what can be a digest: 64 hexadecimal digits, whatever stands around them."""
-    for run in re.findall(f"[0-9a-f]{{{DIGITS},}}", text):
-        for start in range(len(run) - DIGITS + 1):
-            yield run[start : start + DIGITS]
 
 
 def _weights(

@@ -55,6 +55,7 @@ from eventstore.statuses import (
     WorkerTask,
 )
 from refold.copy_store import copy_store
+from refold.extras import MissingPackage
 from refold.fork import fork
 from refold.replay import replay
 from refold.rf_database import RFDatabase
@@ -86,6 +87,7 @@ __all__ = [
     "InvalidPayload",
     "InvalidQuery",
     "InvalidView",
+    "MissingPackage",
     "NotAStore",
     "NotFound",
     "OutcomeUnknown",

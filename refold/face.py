@@ -277,6 +277,7 @@ class Face:
         Raises:
             NotFound: there is no such view.
             InvalidMoment: the moment lies in the future or before the first event, or has no zone.
+            MissingPackage: pyarrow is not installed.
         """
         from refold.arrow import to_arrow
 

@@ -4,6 +4,7 @@ import gc
 import inspect
 import os
 import re
+import resource
 import shutil
 import signal
 import tempfile
@@ -64,6 +65,8 @@ from refold import (
     RFDatabase,
     RfDb,
     StoreClosed,
+    StoreFailed,
+    StoreFull,
     UnknownEventType,
     WriteRefused,
     encode_payload,
@@ -320,7 +323,7 @@ def test_many_payloads_at_a_time(db: RfDb, monkeypatch: pytest.MonkeyPatch) -> N
 class Leased(Event, frozen=True):
     lease_id: Id
     until: int
-    after: str
+    terms: str | None = None
 
     @property
     def stream(self) -> str:
@@ -328,60 +331,65 @@ class Leased(Event, frozen=True):
 
 
 class Lease(Row, frozen=True, kw_only=False):
+    """Its columns have names that mean something elsewhere."""
+
     lease_id: int
     until: int
-    after: str
     rowid: int = 7
 
 
 leases = View("leases", Lease, version=1)
-leases.created_by(Leased, lambda e: Lease(e.lease_id, e.until, e.after))
+leases.created_by(Leased, lambda e: Lease(e.lease_id, e.until))
 
 
-class Newest(Row, frozen=True, kw_only=False):
-    """A view with a schema of its own, an SQL view over it and over one of ours."""
-
+class Term(Row, frozen=True, kw_only=False):
     lease_id: int
     share: float
-    digest: str | None = None
+    terms_digest: str | None
 
 
-newest = View(
-    "newest",
-    Newest,
+# With a schema of its own, and an SQL view that reads other views and a payload.
+terms = View(
+    "terms",
+    Term,
     version=1,
-    table="newest_folded",
+    table="terms_folded",
     schema="""
-        CREATE TABLE newest_folded (
-            lease_id INTEGER PRIMARY KEY, share INTEGER NOT NULL, digest TEXT,
+        CREATE TABLE terms_folded (
+            lease_id INTEGER PRIMARY KEY, share REAL NOT NULL, terms_digest TEXT,
             created_at TEXT NOT NULL, updated_at TEXT NOT NULL, position INTEGER NOT NULL
         );
-        CREATE INDEX newest_by_share ON newest_folded (share);
-        create view newest as
-        SELECT lease_id, share, (SELECT count(*) FROM experiments) AS experiments
-        FROM newest_folded;
+        CREATE INDEX terms_by_share ON terms_folded (share);
+        create view terms as
+        SELECT lease_id, share, (SELECT count(*) FROM experiments) AS experiments, until, content
+        FROM terms_folded JOIN leases USING (lease_id) LEFT JOIN payloads ON digest = terms_digest;
     """,
 )
-newest.created_by(Leased, lambda e: Newest(e.lease_id, e.until / 2))
+terms.put_by(Leased, lambda _, e: Term(e.lease_id, e.until / 2, e.terms), key=lambda e: e.lease_id)
 
 
 def test_views_of_ones_own(place: str) -> None:
-    with RfDb(place, projections=[leases, newest]) as db:
-        db.append(Leased(1, 5, "a"))
+    with RfDb(place, projections=[leases, terms]) as db:
+        texts = [db.store.put_payload(content) for content in (b"first", b"second")]
+        db.append(Leased(1, 5, texts[0]))
         db.create_experiment("digits")
-        db.append(Leased(1, 6, "b"), Leased(2, 4, "c"))
-        for position, until, share, experiments in [(1, 5, 2.5, 0), (2, 5, 2.5, 1), (4, 6, 3, 1)]:
+        db.append(Leased(1, 6, texts[1]), Leased(2, 4))
+        for position, expected in [
+            (1, (5, 2.5, 0, b"first")),
+            (2, (5, 2.5, 1, b"first")),
+            (4, (6, 3.0, 1, b"second")),
+        ]:
             past = db.as_of(position)
+            [row] = past.db.execute("SELECT * FROM terms WHERE lease_id = 1")
+            told = (row["until"], row["share"], row["experiments"], row["content"])
+            assert exactly(told) == exactly(expected)
             [row] = past.db.execute("SELECT * FROM leases WHERE lease_id = 1")
-            assert (row["until"], row["rowid"]) == (until, 7)
-            [row] = past.db.execute("SELECT * FROM newest WHERE lease_id = 1")
-            assert (row["share"], row["experiments"]) == (share, experiments)
+            assert (row["until"], row["rowid"]) == (expected[0], 7)
             assert past.verify() == []
         assert tables(db.as_of(4)) == tables(db)
-        assert [c.columns["until"] for c in db.diff(1, 4) if c.key == 1 and c.view == "leases"] == [
-            (5, 6)
-        ]
-        assert [t.change.kind for t in db.history("leases", 1)] == ["added", "changed"]
+        changed = [change for change in db.diff(1, 4) if change.view == "leases"]
+        assert [change.columns.get("until") for change in changed] == [(5, 6), (None, 4)]
+        assert [one.change.kind for one in db.history("leases", 1)] == ["added", "changed"]
 
 
 # --- nothing but reads -------------------------------------------------------------------------
@@ -800,6 +808,34 @@ def test_a_temporary_folder_that_somebody_sweeps(
     db.create_experiment("b")
     assert len(tables(db.as_of(2))["experiments"]) == 2
     assert len(tables(db.as_of(1))["experiments"]) == 1
+
+
+def test_no_temporary_folder(db: RfDb, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    db.create_experiment("a")
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+        with pytest.raises(StoreFailed, match=r"nowhere.*TMPDIR"):
+            db.as_of(1).get_experiment(1)
+    assert db.as_of(1).get_experiment(1)["experiment_name"] == "a"
+
+
+def fold_without_room(_: Parent, place: str) -> None:
+    with RfDb(place) as db:
+        run_id = db.create_run(db.create_experiment("digits"))
+        db.append(*[RunMetricsRecorded(run_id, {"loss": "x" * 500}) for _ in range(1_000)])
+        past = db.as_of(1_000)
+        _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, most))
+        for _ in range(2):
+            with pytest.raises((StoreFull, StoreFailed), match=r"versions.db: "):
+                past.get_run(run_id)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+        assert past.get_run(run_id)["position"] == 1_000
+        assert db.as_of(db.store.head()).verify() == []
+
+
+def test_no_room_for_the_temporary_file(place: str) -> None:
+    call(fold_without_room, place)
 
 
 # --- the end -----------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from eventstore import DamagedEvent, Event, EventStore, open_store
 from eventstore.events import (
     ActorTaskScheduled,
     ActorTaskStarted,
+    ControllerTaskSet,
     ExperimentStatesReset,
     RunMetricsRecorded,
     TablesReset,
@@ -27,7 +28,7 @@ from eventstore.events import (
     TaskScheduled,
     TaskStarted,
 )
-from refold import RfDb
+from refold import ControllerTask, RfDb, TaskStatus
 from refold.export import trace
 
 SECOND = 1_000_000
@@ -328,6 +329,34 @@ def test_slices_of_one_lane_that_overlap_are_put_apart(tmp_path: Path) -> None:
     ]
     # A task that is said to start again has started.
     assert told == [("worker-0", "run 1", 20, 50), ("worker-0 (2)", "run 2", 30, 60)]
+
+
+def test_the_controller_is_at_one_thing_at_a_time(tmp_path: Path) -> None:
+    at, left = TaskStatus.IN_PROGRESS, TaskStatus.COMPLETED
+    events = write(
+        tmp_path / "store.db",
+        [
+            ControllerTaskSet(ControllerTask.RUN_FIT, at),
+            ControllerTaskSet(ControllerTask.IC_STOP, at),
+            ControllerTaskSet(ControllerTask.IC_STOP, TaskStatus.FAILED),
+            ControllerTaskSet(ControllerTask.IDLE, left),
+            ControllerTaskSet(ControllerTask.RUN_FIT, at),
+        ],
+        iter(range(9)).__next__,
+    )
+    assert [
+        (e["name"], e["ts"], e["dur"], e["args"]["status"]) for e in events if e["ph"] == "X"
+    ] == [
+        ("RUN_FIT", 0, 1, "IN_PROGRESS"),
+        ("IC_STOP failed", 1, 1, "FAILED"),
+        ("RUN_FIT", 4, 0, "IN_PROGRESS"),
+    ]
+
+
+def test_a_task_that_fails_without_a_word(tmp_path: Path) -> None:
+    happened = [TaskScheduled(1, 1, 0, 0), TaskStarted(1), TaskFailed(1)]
+    events = write(tmp_path / "store.db", happened, iter(range(9)).__next__)
+    assert "error" not in argued(events, "worker-0", "run 1 failed")
 
 
 def test_lanes_are_sorted_as_people_count(tmp_path: Path) -> None:

@@ -329,7 +329,7 @@ FAILURES: list[tuple[Callable[[View[Spike]], None], int, Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize("at_a_time", [1, 5])
+@pytest.mark.parametrize("at_a_time", [1, 100])
 @pytest.mark.parametrize(
     ("spoil", "position", "key", "event"),
     FAILURES,

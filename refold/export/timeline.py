@@ -198,9 +198,7 @@ class Timeline:
             case ContextFailed():
                 self._end("context", event.context_id, "failed")
             case ControllerTaskSet():
-                self._end("controller", 0, event.status.value)
-                if event.status == TaskStatus.IN_PROGRESS:
-                    self._begin(("controller", 0), (_lane_of("controller"), event.task.value))
+                self._turn_to(event)
             case RunMetricsRecorded():
                 if values := numbers(event.metrics):
                     self.counters.append(Counter(event.run_id, self._now, values))
@@ -257,10 +255,21 @@ class Timeline:
             shard=task.shard_id,
         )
 
+    def _turn_to(self, event: ControllerTaskSet) -> None:
+        """End what the controller was at, and begin what it is at."""
+        before = self._open.get(("controller", 0))
+        same = before is not None and before.args["task"] == event.task
+        status = event.status if same else TaskStatus.IN_PROGRESS
+        self._end("controller", 0, status.value)
+        if event.status == TaskStatus.IN_PROGRESS:
+            task = event.task.value
+            self._begin(("controller", 0), (_lane_of("controller"), task), task=task)
+
     def _end(self, entity: str, key: int, status: str, **args: Any) -> None:
         begun = self._open.pop((entity, key), None)
         if begun is not None:
-            known = {**begun.args, "status": status, **args}
+            known = {**begun.args, "status": status}
+            known |= {name: value for name, value in args.items() if value is not None}
             failed = " failed" if status.upper() == "FAILED" else ""
             for lane, name in begun.lanes:
                 self.slices.append(Slice(lane, name + failed, begun.start, self._now, known))

@@ -76,6 +76,9 @@ class End(Line, frozen=True, tag="end"):
     commands: int
     payloads: int
 
+    def __str__(self) -> str:
+        return f"{self.events} events, {self.commands} commands, {self.payloads} payloads"
+
 
 def time_of(recorded_at: int) -> datetime | int:
     """Return microseconds as the time that they are, if the calendar has it."""

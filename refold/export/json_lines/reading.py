@@ -64,7 +64,7 @@ def read(
         _refuse_unless_empty(transaction, store.engine.name)
         reading = _Reading(transaction)
         with _bar(log, progress) as bar:
-            for lines in _parcels(_lines(file, reading)):
+            for lines in _parcels(reading.lines(file)):
                 reading.take_in(lines)
                 bar.update(reading.position - bar.n)
         reading.check_end(log)
@@ -102,30 +102,6 @@ def _refuse_unless_empty(transaction: Transaction, name: str) -> None:
             raise NotAStore(f"{name} is not empty, it holds {table}: pass a place of its own")
 
 
-def _lines(file: BinaryIO, reading: "_Reading") -> Iterator[Numbered]:
-    """Iterate over the lines between the first and the last, which `reading` is given."""
-    number = 1
-    for number, text in enumerate(file, 2):
-        if reading.end is not None:
-            raise InvalidFile(f"line {number}: nothing can follow the last line")
-        try:
-            line = _decode(text)
-        except (ValueError, RecursionError) as error:
-            cut = "" if text.endswith(b"\n") else "the file ends in the middle of it: "
-            raise InvalidFile(f"line {number}: {cut}{error}") from error
-        if isinstance(line, End):
-            reading.end = line
-        elif isinstance(line, Log):
-            raise InvalidFile(f"line {number}: another log begins: pass each in a file of its own")
-        else:
-            yield number, line
-    if reading.end is None:
-        raise InvalidFile(
-            f'the file ends after line {number}, without the line {{"kind":"end", …}}: it was cut '
-            f"off; fetch or export it again"
-        )
-
-
 def _parcels(lines: Iterator[Numbered]) -> Iterator[list[Numbered]]:
     """Cut lines of one kind into parcels of so many lines, or so many bytes."""
     parcel: list[Numbered] = []
@@ -157,7 +133,36 @@ class _Reading:
         self.events = self._commands = self._payloads = 0
         self._farthest = (0, 0)
         """The last event that a command names, and the command's line."""
-        self.end: End | None = None
+        self._end: End | None = None
+
+    def lines(self, file: BinaryIO) -> Iterator[Numbered]:
+        """Iterate over the lines between the first and the last.
+
+        Raises:
+            InvalidFile: one is not what it should be, or there is no last.
+        """
+        number = 1
+        for number, text in enumerate(file, 2):
+            if self._end is not None:
+                raise InvalidFile(f"line {number}: nothing can follow the last line")
+            try:
+                line = _decode(text)
+            except (ValueError, RecursionError) as error:
+                cut = "" if text.endswith(b"\n") else "the file ends in the middle of it: "
+                raise InvalidFile(f"line {number}: {cut}{error}") from error
+            if isinstance(line, End):
+                self._end = line
+            elif isinstance(line, Log):
+                raise InvalidFile(
+                    f"line {number}: another log begins: pass each in a file of its own"
+                )
+            else:
+                yield number, line
+        if self._end is None:
+            raise InvalidFile(
+                f'the file ends after line {number}, without the line {{"kind":"end", …}}: it was '
+                f"cut off; fetch or export it again"
+            )
 
     def take_in(self, lines: list[Numbered]) -> None:
         """Append what the lines hold."""
@@ -178,10 +183,10 @@ class _Reading:
             InvalidFile: lines are missing, or do not belong together.
         """
         came = End(self.events, self._commands, self._payloads)
-        if self.end != came:
+        if self._end != came:
             raise InvalidFile(
-                f"the last line tells of {self.end}, and the file holds {came}: lines are missing; "
-                f"fetch or export it again"
+                f"the last line counts {self._end}, and the file holds {came}: lines are missing "
+                f"or repeated; fetch or export it again"
             )
         if self.position > log.until:
             raise InvalidFile(

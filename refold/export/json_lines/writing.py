@@ -1,6 +1,5 @@
 """Writing a log as JSON Lines."""
 
-import re
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing
@@ -11,7 +10,7 @@ from tqdm import tqdm
 
 from eventstore.errors import UnreadableEvent
 from eventstore.events.codec import damaged
-from eventstore.parcels import KEYS
+from eventstore.parcels import KEYS, digests_in
 from eventstore.past import PastStore
 from eventstore.rows import command_rows, event_rows, payload_rows
 from eventstore.store import EventStore
@@ -123,12 +122,7 @@ class _Named:
 
     def take_in(self, data: Iterable[str]) -> None:
         """Note what can be a digest in the data of events, whatever their types."""
-        digests = (
-            (digits[start : start + 64],)
-            for text in data
-            for digits in _DIGITS.findall(text)
-            for start in range(len(digits) - 63)
-        )
+        digests = ((digest,) for text in data for digest in digests_in(text))
         self._db.executemany("INSERT OR IGNORE INTO named VALUES (?)", digests)
 
     def payloads(self, store: EventStore) -> Iterator[tuple[str, bytes]]:
@@ -140,9 +134,6 @@ class _Named:
     def close(self) -> None:
         """Remove them."""
         self._db.close()
-
-
-_DIGITS = re.compile("[0-9a-f]{64,}")
 
 
 def _bar(until: int, progress: bool | None) -> "tqdm[Any]":
