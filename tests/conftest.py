@@ -1,6 +1,7 @@
 """Stores to test on: every behavioural test runs on every engine through these fixtures."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +16,9 @@ from refold import RFDatabase, RfDb
 pytest.register_assert_rewrite("given", "face_methods")
 
 ENGINES = ["sqlite", "postgres"]
+
+# A shell has what it starts in the background ignore Ctrl-C, and so would all our children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # In CI the same examples each time: what it refuses must be the change, not the dice. `make test`
 # by hand and `make soak` look for new ones.

@@ -768,8 +768,6 @@ def test_a_subscription_goes_on_after_an_error(
 
 def interrupted(parent: Parent, place: str) -> list[str]:
     """Wait for what others hold, be interrupted there, and go on."""
-    # Whoever starts the tests in the background of a shell has them ignore it.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     done: list[str] = []
     with RfDb(place) as db, db.subscribe(after=None) as events:
         waits: list[Callable[[], object]] = [
