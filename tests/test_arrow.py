@@ -133,7 +133,7 @@ def test_events_of_unknown_types_and_odd_times_are_there_too(db: RfDb, place: st
 # --- views of one's own ----------------------------------------------------------------------
 
 
-class Weighed(Event, frozen=True):
+class Measured(Event, frozen=True):
     name: str
     weight: float
     heavy: bool
@@ -166,7 +166,7 @@ FROM weights GROUP BY heavy;
 """,
 )
 weights.put_by(
-    Weighed,
+    Measured,
     lambda row, e: Weight(e.name, e.weight, e.heavy, b"\0", 1 if row is None else row.count + 1),
     key=lambda e: e.name,
 )
@@ -175,7 +175,7 @@ weights.put_by(
 def test_a_view_of_ones_own_with_an_sql_view(place: str) -> None:
     with RfDb(place, projections=[weights]) as db:
         for name, weight in (("a", 1.5), ("b", 3.0), ("a", 2.0)):
-            db.append(Weighed(name, weight, weight > 1))
+            db.append(Measured(name, weight, weight > 1))
         for at in (None, 3):
             table = db.to_arrow("weights", at=at)
             assert [field.type for field in table.schema][:5] == [

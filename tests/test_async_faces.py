@@ -187,7 +187,7 @@ def test_every_public_method_of_the_sync_face_is_awaited(async_face, sync_face):
         derived = getattr(async_face, name)
         assert inspect.iscoroutinefunction(derived), name
         assert inspect.signature(derived).parameters == inspect.signature(method).parameters, name
-        if name != "close":
+        if name not in vars(AsyncFace):
             assert derived.__doc__ == method.__doc__
 
 

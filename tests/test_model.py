@@ -466,15 +466,22 @@ class BothFaces(RuleBasedStateMachine):
 
 NOT_MODELLED = {
     "append",
+    "as_of",
     "batch",
+    "changes_by",
     "close",
     "create_tables",
+    "diff",
     "get_payload",
+    "history",
+    "position_at",
     "put_payload",
     "rebuild",
     "send",
     "subscribe",
+    "to_arrow",
     "verify",
+    "why",
 }
 
 
