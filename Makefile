@@ -12,7 +12,7 @@ help:
 	@echo "make test    all tests, with coverage"
 	@echo "make lint    ruff, types, import rules"
 	@echo "make soak    the long randomised tests"
-	@echo "make bench   what the store costs on PostgreSQL, as ratios (URL=postgresql://… for a given server)"
+	@echo "make bench   what the store costs on PostgreSQL (URL=postgresql://… for a given one), and to look back"
 	@echo "make wheel   build the wheel and run the quick start from it, in a clean environment"
 
 # By way of the environment, so that no command line shows a password.
@@ -30,6 +30,7 @@ soak: $(VENV)/test
 bench: export REFOLD_STORE = $(value URL)
 bench: $(VENV)/test
 	$(BIN)/python -m benchmarks.postgres
+	REFOLD_STORE= $(BIN)/python -m benchmarks.past
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

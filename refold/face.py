@@ -168,10 +168,10 @@ class Face:
     def as_of(self, moment: Moment) -> Self:
         """Return this face as it was at a moment: every read, nothing else.
 
-        The first read of a view folds its whole log into a temporary file of about the log's size;
+        The first read of a view folds its log into a temporary file, up to twice the log in size;
         from then on reads at any moment are quick. What a batch of this thread has not committed is
-        not there. `db.execute` takes SQLite's SQL, whatever engine the store has. An event that
-        cannot be decoded hides no moment before it.
+        not there. `db.execute` takes SQLite's SQL, whatever engine the store has; it has the views,
+        and `store.read()` the log. An event that cannot be decoded hides no moment before it.
 
         Args:
             moment: a position, whose event is the last that is seen; or a time with its zone.

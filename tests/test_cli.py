@@ -292,12 +292,14 @@ def test_following_shows_what_happens_until_ctrl_c(recorded: str) -> None:
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        assert "ActorTaskScheduled" in process.stdout.readline()
+        before = process.stdout.readline()
         with RfDb(recorded) as db:
             db.request_stop(1, actor="grace")
             db.request_stop(4, actor="ada")
-        assert re.search(r"ada +StopRequested +run_id 4$", process.stdout.readline())
+        news = process.stdout.readline()
         process.send_signal(signal.SIGINT)
+        assert "ActorTaskScheduled" in before
+        assert re.search(r"ada +StopRequested +run_id 4$", news)
         assert process.stdout.read() == ""
         assert process.stderr.read() == ""
         assert process.wait(60) == 130

@@ -44,7 +44,7 @@ class Change(msgspec.Struct, frozen=True):
             for name, (before, after) in self.columns.items()
             for value in (before if after is None else after,)
         )
-        return f"{self.view} {self.key} {self.kind}: {told}"
+        return f"{self.view} {self.key} {self.kind}: {told or 'only when it was changed last'}"
 
 
 def change(

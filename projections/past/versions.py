@@ -30,7 +30,7 @@ class Versions:
     A version is a row and the position of the event that ended it. So the views as of a
     position are a condition away, and what an event changed is the versions before and after. Each
     view is folded from the log when it is first asked for, and goes on with the log later. The file
-    lies in the system's folder for temporary files and takes about as much room as the log.
+    lies in the system's folder for temporary files and takes up to twice the room of the log.
 
     Args:
         store: whose log it is.
@@ -114,8 +114,9 @@ class Versions:
         self, views: Iterable[View[Any]], position: int
     ) -> Generator[SqliteConnection, None, None]:
         """Lend a connection on which the versions of views are, up to a position and beyond."""
-        self.provide(views, position)
-        connection = connect(self.path(), self.store.engine.name)
+        with self._lock:  # a fold that fails in another thread begins a new file
+            self.provide(views, position)
+            connection = connect(self.path(), self.store.engine.name)
         try:
             yield connection
         finally:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from eventstore.engine import Connection, Values
-from eventstore.errors import StoreClosed
+from eventstore.errors import StoreBusy, StoreClosed
 from eventstore.past import PastStore
 from eventstore.reader import read_facts
 from eventstore.sqlite.connection import SqliteConnection
@@ -133,6 +133,11 @@ class _PastConnection(SqliteConnection):
         missing = self._named_in(sql, set()) - self._provided
         if missing:
             self._versions.provide(missing, self._position)
+            if self._versions.path() != self.path:
+                raise StoreBusy(
+                    f"{self._name}: the temporary file was lost meanwhile (somebody swept it away, "
+                    f"or another thread ran out of room): look again"
+                )
             self._provided |= missing
 
     def _named_in(self, sql: str, known: set[View[Any]]) -> set[View[Any]]:

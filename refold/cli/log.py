@@ -114,7 +114,7 @@ def log(
             events = reversed(deque(islice(events, last)))
         try:
             for recorded in islice(events, limit):
-                _print(recorded, json)
+                _print(recorded, json, at_once=follow)
             if follow:
                 with log.subscribe(end, stream=stream, types=types, unknown=True) as news:
                     for recorded in _by(actor, news):
