@@ -49,7 +49,8 @@ class Child:
         """
         try:
             return self._pipe.recv()
-        except ConnectionResetError:  # it ended before it heard what we told it
+        except (EOFError, ConnectionResetError):  # the latter if it never heard what we told it
+            self._process.join()  # whoever kills it now would cut its traceback off
             raise EOFError from None
 
     def kill(self) -> None:

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from random_logs import OWN, VIEWS, BirdSeen, Step, append_row, log_of, steps
 from raw import raw
 from tables import Tables
+from tries import tries
 
 from eventstore import DamagedEvent, Event
 from eventstore.events import RunProgressed
 from eventstore.reader import PAGE
-from examples import examples
 from projections import Row, View
 from refold import InvalidMoment, InvalidView, NotFound, RfDb
 from refold.arrow import batches
@@ -42,7 +42,7 @@ def as_rows(table: pyarrow.Table) -> list[dict[str, Any]]:
 
 
 def test_every_view_holds_its_rows_then_and_now(engine: str, new_place: Place) -> None:
-    @examples(engine, 8)
+    @tries(engine, 8)
     @given(st.lists(steps, max_size=6), st.data())
     def check(happens: list[Step], data: st.DataObject) -> None:
         with log_of(new_place(), happens) as log:

@@ -40,6 +40,7 @@ from random_logs import (
 from tables import folded, tables
 from test_damaged_events import damage
 from test_forks import ended_well, forked
+from tries import tries
 
 from commands import SetRunStatus
 from eventstore import DamagedEvent, EventStore, Id
@@ -53,7 +54,6 @@ from eventstore.events import (
 )
 from eventstore.recorded import EPOCH, MICROSECOND
 from eventstore.statuses import RunStatus
-from examples import examples
 from projections import Row, View
 from projections.past import recorder, versions
 from refold import (
@@ -112,7 +112,7 @@ def check_random_logs(
 def test_every_position_shows_what_was_seen_then(
     new_place: Place, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    check_random_logs(new_place, examples(engine, 32), monkeypatch, 10)
+    check_random_logs(new_place, tries(engine, 32), monkeypatch, 10)
 
 
 def test_rows_that_are_not_in_memory_are_loaded_again(
@@ -137,7 +137,7 @@ def test_rows_that_are_not_in_memory_are_loaded_again(
 def test_every_position_of_long_logs_shows_what_was_seen_then(
     new_place: Place, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    check_random_logs(new_place, examples(engine, 1_000), monkeypatch, 60)
+    check_random_logs(new_place, tries(engine, 1_000), monkeypatch, 60)
 
 
 def test_a_face_shows_the_same_for_ever(
@@ -145,7 +145,7 @@ def test_a_face_shows_the_same_for_ever(
 ) -> None:
     """Whether it looked before the log went on, or looks only now."""
 
-    @examples(engine, 20)
+    @tries(engine, 20)
     @given(st.lists(st.tuples(steps, st.booleans()), max_size=10), st.integers(0, 4))
     def check(happens: list[tuple[Step, bool]], remembered: int) -> None:
         monkeypatch.setattr(recorder, "ROWS_REMEMBERED", remembered)
@@ -184,7 +184,7 @@ def answers(face: Face) -> dict[str, Any]:
 
 
 def test_the_faces_answer_as_they_did(new_place: Place, engine: str) -> None:
-    @examples(engine, 16)
+    @tries(engine, 16)
     @given(st.lists(steps, max_size=8))
     def check(happens: list[Step]) -> None:
         seen: dict[int, tuple[str, str]] = {}
@@ -551,7 +551,7 @@ START = 1_700_000_000_000_000
 def test_a_time_is_the_last_event_up_to_it(new_place: Place, engine: str) -> None:
     jumps = st.sampled_from([0, 0, 1, 2, 1_000_000, -1, -3_600_000_000, 86_400_000_000])
 
-    @examples(engine, 20)
+    @tries(engine, 20)
     @given(st.lists(st.tuples(jumps, st.integers(1, 3)), min_size=1, max_size=8))
     def check(batches: list[tuple[int, int]]) -> None:
         now = START

@@ -11,8 +11,8 @@ import torch
 from face_methods import METHODS, VALID, Faces, parameters
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tries import tries
 
-from examples import examples
 from refold import DBException, InvalidQuery, RunStatus
 
 oddities = st.sampled_from(
@@ -93,7 +93,7 @@ def faces(db, evals):
 
 @pytest.mark.parametrize(("kind", "name"), METHODS)
 def test_anything_at_all(faces, engine, kind, name):
-    @examples(engine, 25)
+    @tries(engine, 25)
     @given(arguments(kind, name))
     def check(drawn):
         before = faces.kept()

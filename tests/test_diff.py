@@ -22,10 +22,10 @@ from random_logs import (
 )
 from tables import tables
 from test_damaged_events import damage
+from tries import tries
 
 from eventstore import DamagedEvent
 from eventstore.events import RunProgressed, TablesReset
-from examples import examples
 from projections.past import recorder, versions
 from projections.past.change import Change
 from refold import DBException, InvalidMoment, RfDb, UnknownEventType
@@ -37,7 +37,7 @@ Place = Callable[[], str]
 
 
 def test_a_diff_applied_to_one_end_gives_the_other(new_place: Place, engine: str) -> None:
-    @examples(engine, 24)
+    @tries(engine, 24)
     @given(st.lists(steps, max_size=10), st.data())
     def check(happens: list[Step], data: st.DataObject) -> None:
         with log_of(new_place(), happens) as log:
@@ -68,7 +68,7 @@ def in_order(changes: list[Change]) -> bool:
 def test_what_an_event_changed_is_the_diff_to_the_moment_before(
     new_place: Place, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    @examples(engine, 24)
+    @tries(engine, 24)
     @given(st.lists(steps, max_size=10), st.sampled_from([0, 2, 400_000]))
     def check(happens: list[Step], remembered: int) -> None:
         monkeypatch.setattr(recorder, "ROWS_REMEMBERED", remembered)

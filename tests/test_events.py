@@ -10,6 +10,7 @@ from children import call
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import EVENT_TYPES, structs
+from tries import tries
 
 from eventstore import Event, EventStore, Id, InvalidEvent, UnknownEventType, open_store, upcaster
 from eventstore.events import (
@@ -23,7 +24,6 @@ from eventstore.events import (
     RunStarted,
 )
 from eventstore.statuses import ControllerTask, TaskStatus
-from examples import examples
 
 
 def kept(store: EventStore, event: Event) -> Event:
@@ -36,7 +36,7 @@ def kept(store: EventStore, event: Event) -> Event:
 
 @pytest.mark.parametrize("cls", EVENT_TYPES, ids=lambda cls: cls.__name__)
 def test_every_event_comes_back_equal(store: EventStore, cls: type[Event], engine: str) -> None:
-    @examples(engine, 40)
+    @tries(engine, 40)
     @given(st.lists(structs(cls), min_size=1))
     def property_(events: list[Event]) -> None:
         appended = store.append("any", events)
@@ -51,7 +51,7 @@ def test_every_event_comes_back_equal(store: EventStore, cls: type[Event], engin
 def test_every_event_is_json_that_people_can_read(
     store: EventStore, cls: type[Event], engine: str
 ) -> None:
-    @examples(engine, 20)
+    @tries(engine, 20)
     @given(structs(cls))
     def property_(event: Event) -> None:
         store.append("any", [event])

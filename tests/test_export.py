@@ -22,13 +22,13 @@ from random_logs import OWN, VIEWS, Step, append_row, log_of, steps
 from strategies import any_command
 from tables import tables
 from test_damaged_events import DAMAGE, damage
+from tries import tries
 
 from commands import Command, execute
 from eventstore import DamagedEvent, Metadata, NotAStore, UnknownEventType, open_store
 from eventstore.events import ExperimentErrorRecorded, RunProgressed
 from eventstore.parcels import KEYS, PARCEL
 from eventstore.reader import PAGE
-from examples import examples
 from projections import Row, View
 from refold import DBException, NotFound, RfDb
 from refold.export import csv, json_lines, parquet
@@ -122,7 +122,7 @@ def send(db: RfDb, commands: list[Command]) -> dict[str, tuple[Command, Any]]:
 
 
 def test_an_import_gives_an_equal_log(engine: str, new_place: Place, new_target: Place) -> None:
-    @examples(engine, 8)
+    @tries(engine, 8)
     @given(st.lists(steps, max_size=6), st.lists(any_command, max_size=6))
     def check(happens: list[Step], commands: list[Command]) -> None:
         place, target = new_place(), new_target()
@@ -606,7 +606,7 @@ def decoded(table: pyarrow.Table, schema: pyarrow.Schema) -> list[dict[str, Any]
 def test_csv_and_parquet_hold_what_the_views_hold(engine: str, new_place: Place) -> None:
     import pyarrow.parquet  # pyright: ignore
 
-    @examples(engine, 8)
+    @tries(engine, 8)
     @given(st.lists(steps, max_size=6), st.data())
     def check(happens: list[Step], data: st.DataObject) -> None:
         with log_of(new_place(), happens) as log:

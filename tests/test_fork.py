@@ -19,6 +19,7 @@ from postgres import drop_schema, new_schema
 from random_logs import OWN, Step, exactly, log_of, steps
 from raw import raw
 from tables import tables
+from tries import tries
 
 from eventstore import (
     DamagedEvent,
@@ -34,7 +35,6 @@ from eventstore.events import RunKilled, RunProgressed
 from eventstore.parcels import KEYS
 from eventstore.reader import PAGE
 from eventstore.recorded import EPOCH, MICROSECOND
-from examples import examples
 from projections import Views
 from refold import RFDatabase, RfDb, copy_store, fork
 
@@ -119,7 +119,7 @@ def check_forks(
 def test_a_fork_holds_the_log_and_the_views_as_of_a_moment(
     new_place: Place, new_target: Place, engine: str
 ) -> None:
-    @examples(engine, 8)
+    @tries(engine, 8)
     @given(st.lists(steps, max_size=8), st.data())
     def check(happens: list[Step], data: st.DataObject) -> None:
         check_forks(new_place, new_target, happens, data)

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from random_logs import OWN, BirdSeen, BirdsFlown, Step, append_row, exactly, log_of, steps
 from test_damaged_events import damage
+from tries import tries
 
 from eventstore import DamagedEvent, Event, EventStore, open_store
 from eventstore.events import (
@@ -22,7 +23,6 @@ from eventstore.events import (
     RunStopped,
     TablesReset,
 )
-from examples import examples
 from projections.entities import ENTITIES, entity_of, view_of
 from projections.past.change import BOOKKEEPING
 from projections.past.history import Touched
@@ -48,7 +48,7 @@ def positions(touched: list[Touched]) -> list[int]:
 
 
 def test_streams_versions_and_changes_tell_the_same(new_place: Place, engine: str) -> None:
-    @examples(engine, 24)
+    @tries(engine, 24)
     @given(st.lists(steps, max_size=10))
     def check(happens: list[Step]) -> None:
         with log_of(new_place(), happens) as log, RfDb(log.place, projections=OWN) as fresh:

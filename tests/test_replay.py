@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from random_logs import Step, append_row, log_of, steps
 from tables import tables
 from test_damaged_events import damage
+from tries import tries
 
 from eventstore import DamagedEvent, Recorded
 from eventstore.events import ExperimentCreated, RunProgressed
-from examples import examples
 from refold import InvalidCommand, InvalidMoment, RfDb, replay
 
 Place = Callable[[], str]
@@ -40,7 +40,7 @@ def where(step: Any) -> int | None:
 
 
 def test_a_replay_shows_every_event_with_the_state_at_it(new_place: Place, engine: str) -> None:
-    @examples(engine, 16)
+    @tries(engine, 16)
     @given(st.lists(steps, max_size=8))
     def check(happens: list[Step]) -> None:
         with log_of(new_place(), happens) as log:
@@ -72,7 +72,7 @@ def test_a_walk_of_any_steps(
         st.tuples(st.sampled_from(["seek", "seek back"]), st.integers(0, 14)),
     )
 
-    @examples(engine, 60)
+    @tries(engine, 60)
     @given(
         st.integers(0, 12),
         st.integers(1, 4),

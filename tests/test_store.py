@@ -12,6 +12,7 @@ from children import Child, Parent, call
 from hypothesis import given
 from hypothesis import strategies as st
 from ids import told
+from tries import tries
 
 from eventstore import (
     CommandIdReused,
@@ -29,7 +30,6 @@ from eventstore import (
 )
 from eventstore.events import RunCompleted, RunProgressed, RunStarted
 from eventstore.reader import PAGE
-from examples import examples
 
 STREAMS = ["run-1", "run-2", "worker-0", "é"]
 TYPES = [RunStarted, RunProgressed, RunCompleted]
@@ -294,7 +294,7 @@ def test_a_command_id_belongs_to_one_kind_of_command(store: EventStore) -> None:
 
 
 def test_read_gives_what_a_list_would(new_place: Any, engine: str) -> None:
-    @examples(engine, 60)
+    @tries(engine, 60)
     @given(
         batches=st.lists(
             st.tuples(st.sampled_from(STREAMS), st.lists(st.sampled_from(TYPES), max_size=4)),

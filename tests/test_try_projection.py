@@ -12,11 +12,11 @@ from msgspec.structs import replace
 from random_logs import VIEWS, Step, log_of, steps
 from raw import raw
 from tables import tables
+from tries import tries
 
 from eventstore import DamagedEvent, Id, InvalidCommand, InvalidMoment, ProjectionFailed, open_store
 from eventstore.events import RunMetricsRecorded, RunProgressed, TablesReset
 from eventstore.events.run import RunEvent
-from examples import examples
 from projections import Row, View
 from refold import RfDb, try_projection
 
@@ -179,7 +179,7 @@ def check_trials(place: str, happens: list[Step], data: st.DataObject) -> None:
 
 
 def test_what_is_live_is_what_a_trial_makes(new_place: Place, engine: str) -> None:
-    @examples(engine, 12)
+    @tries(engine, 12)
     @given(st.lists(steps, max_size=6), st.data())
     def check(happens: list[Step], data: st.DataObject) -> None:
         check_trials(new_place(), happens, data)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from strategies import any_command, any_event
 from tables import Folding, Tables, folded, tables
+from tries import tries
 
 from commands import Command
 from eventstore import DBException, Event, EventStore, Id, Recorded, StoreTooNew, open_store
@@ -25,7 +26,6 @@ from eventstore.events import (
     WorkerProgressed,
 )
 from eventstore.statuses import TaskStatus, WorkerTask
-from examples import examples
 from projections import ALL, Row, View
 from projections.views import EVENTS_PER_FLUSH
 from refold import NotFound, RFDatabase, RfDb
@@ -47,7 +47,7 @@ def append(store: EventStore, events: list[Event]) -> list[Recorded]:
 
 
 def test_any_sequence_of_events_folds_alike(new_place: Place, engine: str) -> None:
-    @examples(engine, 60)
+    @tries(engine, 60)
     @given(st.lists(st.lists(any_event, min_size=1, max_size=6), max_size=8))
     def check(batches: list[list[Event]]) -> None:
         with RfDb(new_place()) as db:
@@ -64,7 +64,7 @@ def test_any_sequence_of_events_folds_alike(new_place: Place, engine: str) -> No
 
 
 def test_every_prefix_folds_to_what_was_seen_then(new_place: Place, engine: str) -> None:
-    @examples(engine, 40)
+    @tries(engine, 40)
     @given(st.lists(st.tuples(st.sampled_from("abc"), any_event), max_size=25))
     def check(steps: list[tuple[str, Event]]) -> None:
         place = new_place()
@@ -85,7 +85,7 @@ def test_every_prefix_folds_to_what_was_seen_then(new_place: Place, engine: str)
 
 
 def test_any_command_leaves_the_views_equal_to_the_log(new_place: Place, engine: str) -> None:
-    @examples(engine, 60)
+    @tries(engine, 60)
     @given(st.lists(any_command, max_size=25))
     def check(commands: list[Command]) -> None:
         with RfDb(new_place()) as db:
@@ -107,7 +107,7 @@ def test_any_command_leaves_the_views_equal_to_the_log(new_place: Place, engine:
 def test_an_aborted_transaction_leaves_the_views_as_they_were(
     new_place: Place, engine: str
 ) -> None:
-    @examples(engine, 25)
+    @tries(engine, 25)
     @given(st.lists(any_event, max_size=20), st.integers(0, 20))
     def check(events: list[Event], kept: int) -> None:
         with RfDb(new_place()) as db:
@@ -342,7 +342,7 @@ samples_and_resets = st.lists(
 
 
 def test_views_of_a_users_own_fold_like_ours(new_place: Place, engine: str) -> None:
-    @examples(engine, 40)
+    @tries(engine, 40)
     @given(samples_and_resets)
     def check(events: list[Event]) -> None:
         with RfDb(new_place(), projections=[sensors, units]) as db:

@@ -3,6 +3,6 @@
 from hypothesis import settings
 
 
-def examples(engine: str, count: int) -> settings:
+def tries(engine: str, count: int) -> settings:
     """Try so many examples on SQLite, and a quarter of them on PostgreSQL."""
     return settings(max_examples=count if engine == "sqlite" else count // 4)
