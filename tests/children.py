@@ -58,6 +58,10 @@ class Child:
         self._process.kill()
         self._process.join()
 
+    def has_ended(self) -> bool:
+        """Return whether the child has ended, well or not."""
+        return not self._process.is_alive()
+
     def last_words(self) -> list[Any]:
         """Return the messages that nobody has heard yet, once the child has ended."""
         heard: list[Any] = []

@@ -51,7 +51,7 @@ def postgres_url() -> Iterator[str]:
     if url := os.environ.get("REFOLD_TEST_POSTGRES"):
         yield url
         return
-    with PostgresServer() as server:
+    with PostgresServer(settings={"fsync": "off"}) as server:  # the machine is not what is killed
         yield server.url()
 
 

@@ -697,13 +697,12 @@ def test_other_processes_append_meanwhile(db: RfDb, place: str) -> None:
     count = 20
     for _ in range(3):
         db.create_run(1 if db.store.head() else db.create_experiment("digits"))
-    start = db.store.head()
     seen: dict[int, str] = {}
     children = [Child(progress, place, run_id, count) for run_id in (1, 2, 3)]
     try:
         for child in children:
             child.hear()
-        while db.store.head() < start + 3 * count:
+        while not all(child.has_ended() for child in children):
             head = db.store.head()
             seen[head] = exactly(tables(db.as_of(head)))
         for child in children:

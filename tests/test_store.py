@@ -511,12 +511,15 @@ def test_a_reader_never_meets_an_earlier_position_later(
         Child(append_progress, place, "b", count) as other,
     ):
         seen: list[int] = []
-        while len(seen) < 2 * count:
+        written = False
+        while not written:
+            written = one.has_ended() and other.has_ended()  # then this is the last look
             news = positions(store.read(after=seen[-1] if seen else 0))
             assert all(earlier < later for earlier, later in pairwise(seen[-1:] + news))
             seen += news
         one.result()
         other.result()
+    assert len(seen) == 2 * count
     assert seen == positions(store.read())
     if engine == "sqlite":
         assert seen == list(range(1, 2 * count + 1))
