@@ -12,7 +12,8 @@ help:
 	@echo "make test    all tests, with coverage"
 	@echo "make lint    ruff, types, import rules"
 	@echo "make soak    the long randomised tests"
-	@echo "make bench   what the store costs on PostgreSQL (URL=postgresql://… for a given one), and to look back"
+	@echo "make bench   refold beside the bare engines and its peers: benchmark.json, benchmark.html"
+	@echo "             (URL=postgresql://… for a given server)"
 	@echo "make wheel   build the wheel and run the quick start from it, in a clean environment"
 
 # By way of the environment, so that no command line shows a password.
@@ -28,9 +29,8 @@ soak: $(VENV)/test
 	$(BIN)/python -m pytest -m soak --timeout 3600
 
 bench: export REFOLD_STORE = $(value URL)
-bench: $(VENV)/test
-	$(BIN)/python -m benchmarks.postgres
-	REFOLD_STORE= $(BIN)/python -m benchmarks.past
+bench: $(VENV)/bench
+	$(BIN)/python -m benchmarks --json benchmark.json --html benchmark.html
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
@@ -54,6 +54,6 @@ $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "refold needs Python 3.11 or later: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/demo $(VENV)/postgres $(VENV)/test $(VENV)/dev: $(VENV)/%: pyproject.toml | $(BIN)/python
+$(VENV)/demo $(VENV)/postgres $(VENV)/test $(VENV)/bench $(VENV)/dev: $(VENV)/%: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
 	touch $@

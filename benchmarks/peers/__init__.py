@@ -1,0 +1,1 @@
+"""What refold is measured against, each at its own best."""

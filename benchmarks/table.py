@@ -1,0 +1,64 @@
+"""The results on a terminal."""
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.results import Figure, Ratio, Report, Section
+
+console = Console(highlight=False, width=120)
+
+
+def print_section(section: Section) -> None:
+    """Print all that was found about one kind of work."""
+    console.print(f"\n[bold]{section.title}[/]")
+    table = Table(box=None, pad_edge=False)
+    for column in ("work", "contender"):
+        table.add_column(column)
+    for column in ("median", "rounds", "p50", "p99", "p99.9", ""):
+        table.add_column(column, justify="right")
+    for figure in section.figures:
+        shown = [_number(figure.percentiles.get(name)) for name in ("p50", "p99", "p99.9")]
+        spread = _spread(figure)
+        table.add_row(
+            figure.work, figure.contender, _number(figure.median), spread, *shown, figure.unit
+        )
+    console.print(table)
+    _print_ratios(section.ratios)
+    for note in section.notes:
+        console.print(f"  {note}")
+
+
+def print_targets(report: Report) -> None:
+    """Print what was aimed at, and whether it was reached."""
+    console.print("\n[bold]Targets[/]")
+    _print_ratios(
+        [ratio for section in report.sections for ratio in section.ratios if ratio.target]
+    )
+    console.print(f"\nmeasured in {report.seconds:.0f} s")
+
+
+def _print_ratios(ratios: list[Ratio]) -> None:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for ratio in ratios:
+        limit = "" if ratio.limit is None else f"{ratio.better} {ratio.limit:g}"
+        verdict = {None: "", True: "[green]reached[/]", False: "[red]missed[/]"}[ratio.reached]
+        table.add_row(
+            ratio.target or "",
+            ratio.work,
+            ratio.over,
+            f"{ratio.median:.2f} x",
+            _spread(ratio),
+            limit,
+            verdict,
+        )
+    console.print(table)
+
+
+def _spread(found: Figure | Ratio) -> str:
+    return f"{_number(min(found.rounds))} – {_number(max(found.rounds))}"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.3g}"
