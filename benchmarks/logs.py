@@ -1,0 +1,65 @@
+"""A realistic log of any length, made once in a run and lent to whoever only reads it."""
+
+import random
+from functools import cache
+
+from benchmarks.places import Places
+from eventstore import Event, Metadata, open_store
+from eventstore.events import (
+    RunMetricsRecorded,
+    RunProgressed,
+    TaskCompleted,
+    TaskScheduled,
+    TaskStarted,
+)
+from refold import RfDb
+
+RUNS = 1_000
+WORKERS = 8
+
+
+@cache
+def log(places: Places, engine: str, events: int) -> str:
+    """Return the place of a store with so many events, whose views are current.
+
+    All who ask for the same get the same, so nobody may append to it.
+    """
+    place = places.store(engine)
+    fill(place, events)
+    RfDb(place).close()  # folds the views
+    return place
+
+
+def fill(place: str, events: int) -> None:
+    """Append what a controller, 8 workers and 1,000 runs would, or as many runs as there is room.
+
+    The views are left behind, for a face to fold. A store that has a log already is left as it is.
+    """
+    runs = min(RUNS, events // 10)
+    rng = random.Random(1)
+    with RfDb(place, actor="controller") as db:
+        if db.store.head():
+            return
+        with db.batch():
+            experiment = db.create_experiment("benchmark")
+            config = {f"parameter_{n}": n for n in range(50)}
+            for run in range(runs):
+                db.create_run(experiment, config_leaf={**config, "run": run}, num_chunks=64)
+    with open_store(place) as store:
+        task, head = 0, store.head()
+        while head < events:
+            worker = rng.randrange(WORKERS)
+            page: list[Event] = []
+            for _ in range(400):
+                task += 1
+                run, chunk = rng.randint(1, runs), task % 64
+                page += [
+                    TaskScheduled(task, run, worker, chunk, 0),
+                    TaskStarted(task),
+                    RunProgressed(run, chunk, 0),
+                    RunMetricsRecorded(run, {"loss": rng.random(), "step": task}),
+                    TaskCompleted(task),
+                ]
+            page = page[: events - head]
+            appended = store.append(None, page, metadata=Metadata(actor=f"worker-{worker}"))
+            head = appended[-1].position
