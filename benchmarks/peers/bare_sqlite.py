@@ -2,6 +2,15 @@
 
 import sqlite3
 
+SETTINGS = """
+    PRAGMA journal_mode = WAL;
+    PRAGMA synchronous = NORMAL;
+    PRAGMA cache_size = -65536;
+    PRAGMA wal_autocheckpoint = 4000;
+    PRAGMA temp_store = MEMORY;
+"""
+"""What refold sets too: every contender on SQLite has the same."""
+
 
 class BareSqlite:
     """The statements that a run's progress needs at the least, with an event for it."""
@@ -9,9 +18,8 @@ class BareSqlite:
     def __init__(self, path: str) -> None:
         self.connection = sqlite3.connect(path, isolation_level=None)
         self.connection.executescript(
-            """
-            PRAGMA journal_mode = WAL;
-            PRAGMA synchronous = NORMAL;
+            SETTINGS
+            + """
             CREATE TABLE events (
                 position INTEGER PRIMARY KEY, stream TEXT, version INTEGER, type TEXT,
                 schema_version INTEGER, data TEXT, metadata TEXT, recorded_at INTEGER);
