@@ -11,6 +11,7 @@ from eventstore.errors import InvalidCommand, UnknownEventType, UnreadableEvent
 from eventstore.events import Event
 from eventstore.events.codec import damaged, decode, decode_unknown
 from eventstore.events.upcasting import stored_names
+from eventstore.heads import EVENT_COLUMNS
 from eventstore.recorded import Recorded, decode_metadata
 
 Reading = Callable[[], AbstractContextManager[Connection]]
@@ -24,7 +25,10 @@ PAGE = 5_000
 STREAM_PAGE = 500
 """Likewise from a stream: each takes a parameter of the statement."""
 
-COLUMNS = "position, stream, version, type, schema_version, data, metadata, recorded_at"
+READ_COLUMNS = tuple(name for name in EVENT_COLUMNS if name != "previous")
+"""What is read of an event: all but the link of its stream's chain."""
+
+_COLUMNS = ", ".join(READ_COLUMNS)
 
 STREAM_POSITIONS = """
     WITH RECURSIVE chain (position, previous, links) AS (
@@ -158,7 +162,7 @@ def _pages(
     page_size = PAGE if limit is None else max(1, min(limit, PAGE))
     chosen = "" if names is None else f"AND type IN ({_marks(names)})"
     statement = (
-        f"SELECT {COLUMNS} FROM events WHERE position > ? AND position <= ? {chosen} "
+        f"SELECT {_COLUMNS} FROM events WHERE position > ? AND position <= ? {chosen} "
         f"ORDER BY position {_order(backwards)} LIMIT {page_size}"
     )
     first, last = after, read_head(reading) if until is None else until
@@ -199,7 +203,7 @@ def _pages_at(
     for start in range(0, len(positions), STREAM_PAGE):
         part = positions[start : start + STREAM_PAGE]
         statement = (
-            f"SELECT {COLUMNS} FROM events WHERE position IN ({_marks(part)}) "
+            f"SELECT {_COLUMNS} FROM events WHERE position IN ({_marks(part)}) "
             f"ORDER BY position {_order(backwards)}"
         )
         with reading() as connection:

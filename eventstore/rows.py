@@ -5,16 +5,13 @@ from typing import Any
 
 from eventstore.parcels import KEYS
 from eventstore.past import PastStore
-from eventstore.reader import COLUMNS, PAGE
+from eventstore.reader import PAGE, READ_COLUMNS
 from eventstore.store import EventStore
 
 Rows = list[tuple[Any, ...]]
 
-EVENT_COLUMNS = tuple(COLUMNS.split(", "))
-"""What a row of an event holds."""
-
 EVENT_PAGE = f"""
-    SELECT {COLUMNS} FROM events WHERE position > ? AND position <= ?
+    SELECT {", ".join(READ_COLUMNS)} FROM events WHERE position > ? AND position <= ?
     ORDER BY position LIMIT {PAGE}"""
 
 # Of a command that appended nothing it is not known when it was sent.

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from eventstore.errors import DamagedEvent, InvalidView, NotFound
+from eventstore.reader import READ_COLUMNS
 from eventstore.recorded import EPOCH, MICROSECOND
-from eventstore.rows import EVENT_COLUMNS, Rows, event_rows
+from eventstore.rows import Rows, event_rows
 from eventstore.schema import section, statements
 from projections.view import Row, View
 from refold.face import Face
@@ -50,7 +51,7 @@ def columns_of(face: Face, what: str) -> Columns:
     """
     if what == EVENTS:
         types = {"position": int, "version": int, "schema_version": int, "recorded_at": datetime}
-        columns = tuple(Column(name, types.get(name, str)) for name in EVENT_COLUMNS)
+        columns = tuple(Column(name, types.get(name, str)) for name in READ_COLUMNS)
         pages = event_rows(face.store, face.store.head())
         return Columns(columns, (_checked(what, columns, page) for page in pages))
     for view in face.views.views:
