@@ -4,18 +4,16 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from eventstore.engine import Values
 from eventstore.errors import DamagedEvent, InvalidQuery, NotAStore, StoreBusy
 from eventstore.heads import EVENT_COLUMNS
 from eventstore.parcels import KEYS, digests_in, parcels
+from eventstore.progress import progress_bar
 from eventstore.reader import PAGE
 from eventstore.store import EventStore
 from eventstore.transaction import Transaction
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
 
 EVENTS = f"SELECT {', '.join(EVENT_COLUMNS)} FROM events"
 EVENT_PAGE = f"{EVENTS} WHERE position > ? AND position <= ? ORDER BY position LIMIT {PAGE}"
@@ -134,7 +132,7 @@ def _copy_events(
     named: bool,
 ) -> int:
     copied = 0
-    with _bar("events", max(0, end - after), progress) as bar:
+    with progress_bar("copying events", max(0, end - after), progress) as bar:
         while rows := _page(source, after, end):
             if named:
                 _copy_named(source, target, rows)
@@ -195,7 +193,7 @@ def _copy_missing(
     with source.reading() as connection:
         ((total,),) = connection.execute(f"SELECT count(*) FROM {name} WHERE {chosen}")
     last = ""
-    with _bar(name, total, progress) as bar:
+    with progress_bar(f"copying {name}", total, progress, unit=name.removesuffix("s")) as bar:
         while weights := _weights(
             source, table, f"{key} > ? AND {chosen} ORDER BY {key} LIMIT {KEYS}", (last,)
         ):
@@ -246,18 +244,4 @@ def _rows(
 def _insert(transaction: Transaction, table: _Table, rows: Sequence[Values]) -> None:
     transaction.connection.insert(
         table.name, table.columns, rows, f"ON CONFLICT ({table.columns[0]}) DO NOTHING"
-    )
-
-
-def _bar(what: str, total: int, progress: bool | None) -> "tqdm[Any]":
-    from tqdm import tqdm  # takes long to import
-
-    return tqdm(
-        desc=f"copying {what}",
-        total=total,
-        unit=what.removesuffix("s"),
-        unit_scale=True,
-        delay=0.5,
-        leave=False,
-        disable=None if progress is None else not progress,
     )

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 from eventstore.engine import Connection, Definition, Values
 from eventstore.errors import AccessDenied, InvalidView, StoreReadOnly, StoreTooNew, UnreadableEvent
 from eventstore.heads import projections_of
+from eventstore.progress import progress_bar
 from eventstore.reader import read_facts
 from eventstore.schema import section, statements
 from eventstore.store import EventStore
@@ -175,23 +176,13 @@ class Views:
     def _refold(
         self, transaction: Transaction, plan: dict[View[Any], int], progress: bool | None
     ) -> int:
-        from tqdm import tqdm  # only a rebuild needs it, and it takes long to import
-
         transaction.flush()
         if isinstance(transaction.fold, UnitOfWork):
             transaction.fold.forget()
         connection = transaction.connection
         anew = [Definition(view.objects, view.schema) for view in plan if plan[view] == 0]
         start = first = min(plan.values())
-        bar = tqdm(
-            desc="folding events into views",
-            total=transaction.head - start,
-            unit="event",
-            unit_scale=True,
-            delay=0.5,
-            leave=False,
-            disable=None if progress is None else not progress,
-        )
+        bar = progress_bar("folding events into views", transaction.head - start, progress)
         with bar, connection.renewed(anew):
             # Views that are behind by different amounts take turns: from the one that is furthest
             # behind, the others join where they stand.

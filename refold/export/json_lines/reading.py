@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
 import msgspec
-from tqdm import tqdm
 
 from eventstore import Transaction, open_store
 from eventstore.errors import NotAStore, UnreadableEvent
 from eventstore.heads import STREAMS_PER_SELECT
 from eventstore.parcels import KEYS, PARCEL
+from eventstore.progress import progress_bar
 from eventstore.reader import PAGE
 from projections import View, Views
 from refold.export.json_lines.line import (
@@ -63,7 +63,7 @@ def read(
     with open_store(place) as store, store.transaction() as transaction:
         _refuse_unless_empty(transaction, store.engine.name)
         reading = _Reading(transaction)
-        with _bar(log, progress) as bar:
+        with progress_bar("importing events", log.until, progress) as bar:
             for lines in _parcels(reading.lines(file)):
                 reading.take_in(lines)
                 bar.update(reading.position - bar.n)
@@ -301,15 +301,3 @@ def _texts(line: EventLine) -> tuple[str, str]:
     data, metadata = bytes(line.data).decode(), bytes(line.metadata).decode()
     refuse_unreadable(line.position, line.type, line.schema_version, data, metadata)
     return data, metadata
-
-
-def _bar(log: Log, progress: bool | None) -> "tqdm[Any]":
-    return tqdm(
-        desc="importing events",
-        total=log.until,
-        unit="event",
-        unit_scale=True,
-        delay=0.5,
-        leave=False,
-        disable=None if progress is None else not progress,
-    )

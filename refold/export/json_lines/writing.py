@@ -6,12 +6,12 @@ from contextlib import closing
 from typing import Any, BinaryIO
 
 import msgspec
-from tqdm import tqdm
 
 from eventstore.errors import UnreadableEvent
 from eventstore.events.codec import damaged
 from eventstore.parcels import KEYS, digests_in
 from eventstore.past import PastStore
+from eventstore.progress import progress_bar
 from eventstore.rows import command_rows, event_rows, payload_rows
 from eventstore.store import EventStore
 from refold.export.json_lines.line import (
@@ -69,7 +69,8 @@ def write(
     strays = set(store.strays())
     put([Log(FORMAT, until, payloads)])
     told = [0, 0, 0]
-    with closing(_Named()) as named, _bar(until, progress) as bar:
+    bar = progress_bar("exporting events", until, progress)
+    with closing(_Named()) as named, bar:
         for page in event_rows(store, until):
             told[0] += put(_event(row, row[0] in strays) for row in page)
             if payloads and isinstance(store, PastStore):
@@ -134,15 +135,3 @@ class _Named:
     def close(self) -> None:
         """Remove them."""
         self._db.close()
-
-
-def _bar(until: int, progress: bool | None) -> "tqdm[Any]":
-    return tqdm(
-        desc="exporting events",
-        total=until,
-        unit="event",
-        unit_scale=True,
-        delay=0.5,
-        leave=False,
-        disable=None if progress is None else not progress,
-    )
