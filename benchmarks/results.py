@@ -23,6 +23,13 @@ class Figure(Struct, frozen=True):
     def median(self) -> float:
         return statistics.median(self.rounds)
 
+    @property
+    def per_second(self) -> "Figure":
+        """A time as a rate: how many there are in a second, one after the other."""
+        second = {"us": 1e6, "ms": 1e3, "s": 1}[self.unit]
+        rounds = tuple(second / each for each in self.rounds)
+        return Figure(self.contender, self.work, "/s", rounds)
+
 
 class Ratio(Struct, frozen=True):
     """One contender's figure over another's, round by round, and what it should be."""
@@ -84,6 +91,12 @@ def at_most(limit: float, ours: Figure, base: Figure, target: str) -> Ratio:
 def at_least(limit: float, ours: Figure, base: Figure, target: str) -> Ratio:
     """Return the ratio of two rates, which should not be below a limit."""
     return _ratio(ours, base, target, "at least", limit)
+
+
+def within(limit: float, ours: Figure, target: str) -> Ratio:
+    """Return the ratio of a time or size to what it should not exceed, in its own unit."""
+    fixed = Figure(f"{limit:g} {ours.unit}", ours.work, ours.unit, (limit,) * len(ours.rounds))
+    return _ratio(ours, fixed, target, "at most", 1)
 
 
 def ratio(ours: Figure, base: Figure) -> Ratio:

@@ -1,6 +1,14 @@
 """The bare engine: the same bytes through sqlite3, with no layer at all."""
 
 import sqlite3
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from eventstore import Event
+from eventstore.schema import section, statements
 
 SETTINGS = """
     PRAGMA journal_mode = WAL;
@@ -11,51 +19,91 @@ SETTINGS = """
 """
 """What refold sets too: every contender on SQLite has the same."""
 
+WHEN = "2026-01-01 00:00:00.000000"
+RUN = (1, 1, "run_1", None, "NEW", "USER", None, None, 0, None, None, 16, 0, 0, "{}", WHEN, WHEN, 0)
+
+SELECT_EVENTS = """
+    SELECT position, stream, version, type, schema_version, data, metadata, recorded_at
+    FROM events ORDER BY position"""
+"""All that refold's `read` gives."""
+
+INSERT_EVENT = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+UPSERT_STREAM = """
+    INSERT INTO streams VALUES (?, ?, ?)
+    ON CONFLICT (stream) DO UPDATE SET version = excluded.version, position = excluded.position"""
+
+UPSERT_RUN = """
+    INSERT INTO runs_folded VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (run_id) DO UPDATE SET
+        current_chunk = excluded.current_chunk, current_epoch = excluded.current_epoch,
+        updated_at = excluded.updated_at, position = excluded.position"""
+
+Row = tuple[Any, ...]
+
 
 class BareSqlite:
-    """The statements that a run's progress needs at the least, with an event for it."""
+    """The tables of `tables.sql`, without the triggers that guard the log."""
 
     def __init__(self, path: str) -> None:
         self.connection = sqlite3.connect(path, isolation_level=None)
-        self.connection.executescript(
-            SETTINGS
-            + """
-            CREATE TABLE events (
-                position INTEGER PRIMARY KEY, stream TEXT, version INTEGER, type TEXT,
-                schema_version INTEGER, data TEXT, metadata TEXT, recorded_at INTEGER);
-            CREATE TABLE runs (
-                run_id INTEGER PRIMARY KEY, experiment_id INTEGER, status TEXT,
-                current_chunk INTEGER, current_epoch INTEGER, position INTEGER);
-            INSERT INTO runs VALUES (1, 1, 'NEW', 0, 0, 0);
-            """
-        )
+        self.connection.executescript(SETTINGS)
+        for statement in statements(section("log") + section("runs")):
+            if statement.startswith("CREATE TABLE"):
+                self.connection.execute(statement)
+        self.connection.execute(f"INSERT INTO runs_folded VALUES ({', '.join('?' * 18)})", RUN)
 
-    def set_run_progress(self, run_id: int, chunk: int, epoch: int) -> None:
-        """Begin, select, insert, upsert, commit."""
+    def set_run_progress(self, number: int, *, with_stream: bool = False) -> None:
+        """Begin, select, insert, upsert, commit: what the progress of run 1 needs at the least.
+
+        Args:
+            number: of the event, from 1.
+            with_stream: upsert the last event of the run's stream too, as refold does.
+        """
         execute = self.connection.execute
         execute("BEGIN IMMEDIATE")
-        row = execute("SELECT * FROM runs WHERE run_id = ?", (run_id,)).fetchone()
-        event = (
-            f"run-{run_id}",
-            chunk,
-            "RunProgressed",
-            1,
-            f'{{"run_id":{run_id},"current_chunk":{chunk},"current_epoch":{epoch}}}',
-            "{}",
-            1_700_000_000_000_000 + chunk,
-        )
-        position = execute(
-            "INSERT INTO events (stream, version, type, schema_version, data, metadata, "
-            "recorded_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            event,
-        ).lastrowid
+        row = execute("SELECT * FROM runs_folded WHERE run_id = 1").fetchone()
+        data = f'{{"run_id":1,"current_chunk":{number},"current_epoch":0}}'
+        now = time.time_ns() // 1_000
         execute(
-            "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (run_id) DO UPDATE SET "
-            "current_chunk = excluded.current_chunk, current_epoch = excluded.current_epoch, "
-            "position = excluded.position",
-            (*row[:3], chunk, epoch, position),
+            INSERT_EVENT,
+            (number, "run-1", number, number - 1 or None, "RunProgressed", 1, data, "{}", now),
         )
+        if with_stream:
+            execute(UPSERT_STREAM, ("run-1", number, number))
+        execute(UPSERT_RUN, (*row[:12], number, 0, *row[14:16], WHEN, number))
         execute("COMMIT")
+
+    def append(self, events: Sequence[Row], streams: Sequence[Row] = ()) -> None:
+        """Insert rows of events, and upsert those of their streams, in one transaction."""
+        self.connection.execute("BEGIN IMMEDIATE")
+        self.connection.executemany(INSERT_EVENT, events)
+        self.connection.executemany(UPSERT_STREAM, streams)
+        self.connection.execute("COMMIT")
 
     def close(self) -> None:
         self.connection.close()
+
+
+class Rows:
+    """Numbers events, and makes the rows that refold would."""
+
+    def __init__(self) -> None:
+        self._position = 0
+        self._streams: dict[str, tuple[int, int | None]] = {}
+
+    def of(self, events: Iterable[Event]) -> tuple[list[Row], list[Row]]:
+        """Return the rows of events, and those of their streams."""
+        now = time.time_ns() // 1_000
+        rows: list[Row] = []
+        changed: dict[str, Row] = {}
+        for event in events:
+            stream, data = event.stream, msgspec.json.encode(event).decode()
+            version, previous = self._streams.get(stream, (0, None))
+            version, self._position = version + 1, self._position + 1
+            self._streams[stream] = (version, self._position)
+            changed[stream] = (stream, version, self._position)
+            name = type(event).__name__
+            row = (self._position, stream, version, previous, name, 1, data, "{}", now)
+            rows.append(row)
+        return rows, list(changed.values())

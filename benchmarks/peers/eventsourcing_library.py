@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 import msgspec
-from eventsourcing.persistence import StoredEvent
+from eventsourcing.persistence import Notification, StoredEvent
 from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastore
 from eventsourcing.sqlite import (
     SQLiteApplicationRecorder,
@@ -67,12 +67,11 @@ class EventsourcingLibrary:
         self._versions[stream] = version = self._versions[stream] + 1
         return StoredEvent(stream, version, type(event).__name__, msgspec.json.encode(event))
 
-    def read(self) -> Iterator[bytes]:
-        """Iterate over the states of all events, which nobody has decoded."""
+    def read(self) -> Iterator[Notification]:
+        """Iterate over all events, whose states nobody has decoded."""
         after = 0
         while page := self.recorder.select_notifications(after, PAGE, inclusive_of_start=False):
-            for notification in page:
-                yield notification.state
+            yield from page
             after = page[-1].id
 
     def close(self) -> None:
