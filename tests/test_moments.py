@@ -1,0 +1,128 @@
+"""What a moment is: a position that was committed, or a time with its zone."""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from random_logs import append_row
+from tables import tables
+from tries import tries
+
+from eventstore.events import RunProgressed
+from eventstore.recorded import EPOCH, MICROSECOND
+from refold import InvalidMoment, RfDb
+
+Place = Callable[[], str]
+
+
+# --- what is no moment -------------------------------------------------------------------------
+
+ABROAD = timezone(timedelta(hours=-11, minutes=-30))
+
+
+NO_MOMENTS: list[tuple[Any, str]] = [
+    (3, r"no position 3: the last that was committed is 2"),
+    (2**63, r"no position 9223372036854775808"),
+    (2**200, r"no position"),
+    (-1, r"-1"),
+    (True, r"True is no moment: pass a position, or a time with its zone"),
+    (1.0, r"1\.0 is no moment"),
+    (float("nan"), r"nan is no moment"),
+    ("1", r"'1' is no moment"),
+    ("2026-01-31T12:00:00Z", r"is no moment"),
+    (None, r"None is no moment"),
+    ([1], r"\[1\] is no moment"),
+    (date(2026, 1, 31), r"is no moment"),
+    (timedelta(1), r"is no moment"),
+    (datetime(2026, 1, 31, 12), r"2026-01-31 12:00:00 has no zone: pass it with one"),
+    (datetime.max, r"has no zone"),
+    (datetime.max.replace(tzinfo=UTC), r"lies in the future"),
+    (datetime.max.replace(tzinfo=ABROAD), r"lies in the future"),
+    (EPOCH, r"no event had happened by 1970-01-01 00:00:00\+00:00: the first is of"),
+    (datetime.min.replace(tzinfo=UTC), r"no event had happened by 0001-01-01"),
+    (datetime.min.replace(tzinfo=timezone(timedelta(hours=14))), r"no event had happened by"),
+]
+
+
+@pytest.mark.parametrize("look", ["as_of", "position_at", "diff from", "diff to"])
+def test_what_is_no_moment(db: RfDb, look: str) -> None:
+    db.create_run(db.create_experiment("digits"))
+    looks: dict[str, Callable[[Any], object]] = {
+        "as_of": db.as_of,
+        "position_at": db.position_at,
+        "diff from": lambda a: db.diff(a, 2),
+        "diff to": lambda b: db.diff(2, b),
+    }
+    for moment, message in NO_MOMENTS:
+        with pytest.raises(InvalidMoment, match=message):
+            looks[look](moment)
+
+
+def test_moments_of_an_empty_store(db: RfDb) -> None:
+    assert db.position_at(0) == 0
+    with pytest.raises(InvalidMoment, match=r"no position 1: .*0"):
+        db.as_of(1)
+    with pytest.raises(InvalidMoment, match="none has yet"):
+        db.as_of(datetime.now(UTC))
+
+
+# --- times -------------------------------------------------------------------------------------
+
+START = 1_700_000_000_000_000
+
+
+def test_a_time_is_the_last_event_up_to_it(new_place: Place, engine: str) -> None:
+    jumps = st.sampled_from([0, 0, 1, 2, 1_000_000, -1, -3_600_000_000, 86_400_000_000])
+
+    @tries(engine, 20)
+    @given(st.lists(st.tuples(jumps, st.integers(1, 3)), min_size=1, max_size=8))
+    def check(batches: list[tuple[int, int]]) -> None:
+        now = START
+        with RfDb(new_place(), clock=lambda: now) as db:
+            for jump, count in batches:
+                now += jump
+                db.append(*[RunProgressed(1, n, 0) for n in range(count)])
+            times = {e.position: e.recorded_at for e in db.store.read()}
+            for recorded_at in set(times.values()):
+                for microseconds in (recorded_at - 1, recorded_at, recorded_at + 1):
+                    moment = EPOCH + microseconds * MICROSECOND
+                    by_then = [p for p, at in times.items() if at <= microseconds]
+                    for zone in (UTC, ABROAD):
+                        if by_then:
+                            assert db.position_at(moment.astimezone(zone)) == max(by_then)
+                        else:
+                            with pytest.raises(InvalidMoment, match="the first is of"):
+                                db.position_at(moment.astimezone(zone))
+                by_then = [p for p, at in times.items() if at <= recorded_at]
+                face = db.as_of(EPOCH + recorded_at * MICROSECOND)
+                assert tables(face) == tables(db.as_of(max(by_then)))
+
+    check()
+
+
+def test_the_time_of_an_event_is_no_future(place: str) -> None:
+    """The clock of the machine that recorded it may be ahead of this one."""
+    ahead = time.time_ns() // 1_000 + 3_600_000_000
+    with RfDb(place, clock=lambda: ahead) as db:
+        db.create_experiment("digits")
+        [recorded] = db.store.read()
+        assert db.position_at(recorded.time) == 1
+        assert db.as_of(recorded.time).get_experiment(1)["experiment_name"] == "digits"
+        with pytest.raises(InvalidMoment, match="lies in the future"):
+            db.as_of(recorded.time + MICROSECOND)
+
+
+def test_times_of_a_log_whose_events_cannot_be_decoded(place: str) -> None:
+    append_row(place, "patient-1", "DoseForgotten", {})
+    with RfDb(place) as db:
+        db.create_experiment("digits")
+        append_row(place, "patient-1", "DoseForgotten", {})
+        first, second, _ = db.store.read(unknown=True)
+        assert db.position_at(first.time) == 1
+        assert db.position_at(second.time - MICROSECOND) == 1
+        assert db.as_of(datetime.now(UTC)).get_experiment(1)["experiment_name"] == "digits"
+        assert db.as_of(3).store.version("patient-1") == 2
