@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
-from functools import cached_property
+from datetime import datetime, timedelta
+from functools import cached_property, lru_cache
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
@@ -234,8 +234,9 @@ class View(Generic[R]):
 
     def dump(self, row: R) -> tuple[Any, ...]:
         """Return a row as the values of its columns."""
-        *values, created_at, updated_at, position = msgspec.structs.astuple(row)
-        return (*values, _text(created_at), _text(updated_at), position)
+        values = [*msgspec.structs.astuple(row)]
+        values[-3:-1] = _text(row.created_at), _text(row.updated_at)
+        return tuple(values)
 
     def row_of(self, values: Sequence[Any]) -> R:
         """Return the row whose fields have these values, times in microseconds."""
@@ -261,7 +262,13 @@ _EPOCH = EPOCH.replace(tzinfo=None)
 
 
 def _text(microseconds: int) -> str:
-    return (_EPOCH + microseconds * MICROSECOND).isoformat(" ", "microseconds")
+    seconds, rest = divmod(microseconds, 1_000_000)
+    return f"{_whole_seconds(seconds)}.{rest:06d}"
+
+
+@lru_cache(maxsize=256)
+def _whole_seconds(seconds: int) -> str:
+    return (_EPOCH + timedelta(seconds=seconds)).isoformat(" ")
 
 
 def _microseconds(text: str) -> int:

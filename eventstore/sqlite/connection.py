@@ -62,19 +62,18 @@ class SqliteConnection:
         """Whether it may be used again, rather than closed after its use."""
         self._name = name
 
-    def _check_begun(self) -> None:
+    def _fail(self) -> NoReturn:
         # On a full disk, for one, SQLite ends a transaction by itself; what came after it would
         # be committed statement by statement.
-        if self.begun and not self.raw.in_transaction:
-            raise errors.TransactionFailed(
-                f"{self._name}: the transaction failed and was rolled back: leave its block and "
-                f"begin anew"
-            )
+        raise errors.TransactionFailed(
+            f"{self._name}: the transaction failed and was rolled back: leave its block and "
+            f"begin anew"
+        )
 
     def execute(self, sql: str, parameters: Values = (), /) -> list[tuple[Any, ...]]:
         """Run one statement and return all its rows."""
-        if self.begun:
-            self._check_begun()
+        if self.begun and not self.raw.in_transaction:
+            self._fail()
         try:
             return self.raw.execute(sql, parameters).fetchall()
         except FAILURES as error:
@@ -82,8 +81,8 @@ class SqliteConnection:
 
     def select(self, sql: str, parameters: Values = (), /) -> list[dict[str, Any]]:
         """Run one statement and return its rows as dicts."""
-        if self.begun:
-            self._check_begun()
+        if self.begun and not self.raw.in_transaction:
+            self._fail()
         try:
             cursor = self.raw.execute(sql, parameters)
             names = [column[0] for column in cursor.description or ()]
@@ -93,8 +92,8 @@ class SqliteConnection:
 
     def run(self, sql: str, parameters: Values = (), /) -> None:
         """Run one statement that returns no rows."""
-        if self.begun:
-            self._check_begun()
+        if self.begun and not self.raw.in_transaction:
+            self._fail()
         try:
             self.raw.execute(sql, parameters)
         except FAILURES as error:
@@ -102,8 +101,8 @@ class SqliteConnection:
 
     def executemany(self, sql: str, rows: Sequence[Values], /) -> None:
         """Run one statement for each row of parameters."""
-        if self.begun:
-            self._check_begun()
+        if self.begun and not self.raw.in_transaction:
+            self._fail()
         try:
             self.raw.executemany(sql, rows)
         except FAILURES as error:
