@@ -354,6 +354,8 @@ class RFDatabase(Face):
 
         def claimed(_: Transaction) -> dict[str, Any] | None:
             task_id = self.send(ClaimNextActorTask(actor_id), **about)
+            if task_id is None:
+                return None
             # A claim that is sent again may be of a task that a recovery has failed meanwhile.
             found = self._select(
                 "SELECT * FROM actor_tasks WHERE status = 'in_progress' AND task_id = ?", task_id

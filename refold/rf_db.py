@@ -315,6 +315,8 @@ class RfDb(Face):
 
         def claimed(_: Transaction) -> dict[str, Any] | None:
             task_id = self.send(ClaimNextWorkerTask(worker_id), **about)
+            if task_id is None:
+                return None
             # A claim that is sent again may be of a task that a recovery has failed meanwhile.
             found = self._select(
                 "SELECT * FROM worker_task WHERE status = 'IN_PROGRESS' AND task_id = ?", task_id

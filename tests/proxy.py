@@ -75,6 +75,8 @@ class Proxy:
         self._lines: list[_Line] = []
         self._statements: list[Held] = []
         self._answers: list[Held] = []
+        self.statements: list[str] = []
+        """All that clients have sent to be carried out."""
         self._accepting = threading.Thread(target=self._accept, daemon=True)
         self._accepting.start()
 
@@ -146,6 +148,7 @@ class Proxy:
             line.start()
 
     def _statement_passes(self, line: "_Line", text: str) -> bool:
+        self.statements.append(text)
         return self._passes(line, text, self._statements)
 
     def _answer_passes(self, line: "_Line", tag: str) -> bool:
