@@ -4,8 +4,9 @@ import random
 from functools import cache
 
 from benchmarks.places import Places
-from eventstore import Event, Metadata, open_store
+from eventstore import Event, EventStore, Metadata, open_store
 from eventstore.events import (
+    RunCreated,
     RunMetricsRecorded,
     RunProgressed,
     TaskCompleted,
@@ -33,20 +34,15 @@ def log(places: Places, engine: str, events: int) -> str:
 def fill(place: str, events: int) -> None:
     """Append what a controller, 8 workers and 1,000 runs would, or as many runs as there is room.
 
-    The views are left behind, for a face to fold. A store that has a log already is left as it is.
+    The views are left behind, for a face to fold. A log that is there already goes on.
     """
-    runs = min(RUNS, events // 10)
-    rng = random.Random(1)
-    with RfDb(place, actor="controller") as db:
-        if db.store.head():
-            return
-        with db.batch():
-            experiment = db.create_experiment("benchmark")
-            config = {f"parameter_{n}": n for n in range(50)}
-            for run in range(runs):
-                db.create_run(experiment, config_leaf={**config, "run": run}, num_chunks=64)
     with open_store(place) as store:
-        task, head = 0, store.head()
+        if not store.head():
+            _create_runs(place, min(RUNS, events // 10))
+        head = store.head()
+        runs = sum(1 for _ in store.read(types=[RunCreated], limit=RUNS))
+        task = _last_task(store)
+        rng = random.Random(head)
         while head < events:
             worker = rng.randrange(WORKERS)
             page: list[Event] = []
@@ -63,3 +59,18 @@ def fill(place: str, events: int) -> None:
             page = page[: events - head]
             appended = store.append(None, page, metadata=Metadata(actor=f"worker-{worker}"))
             head = appended[-1].position
+
+
+def _create_runs(place: str, runs: int) -> None:
+    with RfDb(place, actor="controller") as db, db.batch():
+        experiment = db.create_experiment("benchmark")
+        config = {f"parameter_{n}": n for n in range(50)}
+        for run in range(runs):
+            db.create_run(experiment, config_leaf={**config, "run": run}, num_chunks=64)
+
+
+def _last_task(store: EventStore) -> int:
+    for recorded in store.read(types=[TaskScheduled], limit=1, backwards=True):
+        assert isinstance(recorded.event, TaskScheduled)
+        return recorded.event.task_id
+    return 0
