@@ -95,12 +95,17 @@ def measure(places: Places) -> list[Section]:
 
 def _one_by_one(places: Places) -> Section:
     with closing(Contenders(places)) as contenders:
+        calls, rounds = 1_000, 9
+        rows = [
+            contenders.rows.of([RunProgressed(1, number, 0)])
+            for number in range((rounds + 1) * calls + 1)
+        ]
 
         def refold(number: int) -> None:
             contenders.store.append(None, [RunProgressed(1, number, 0)])
 
         def bare(number: int) -> None:
-            contenders.bare.append(*contenders.rows.of([RunProgressed(1, number, 0)]))
+            contenders.bare.append(*rows[number])
 
         def library(number: int) -> None:
             contenders.library.append([RunProgressed(1, number, 0)])
@@ -108,7 +113,8 @@ def _one_by_one(places: Places) -> Section:
         found = latencies(
             "append one event",
             {"refold": refold, "bare engine": bare, "eventsourcing": library},
-            calls=1_000,
+            rounds=rounds,
+            calls=calls,
         )
     ours, engine, other = (figure.per_second for figure in found.values())
     return Section(
