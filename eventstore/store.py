@@ -142,9 +142,14 @@ class EventStore:
             Conflict, ConnectionLost: it was undone again and again; nothing of it is kept.
             OutcomeUnknown: the connection broke in the commit, and the server does not answer.
         """
-        if self._local.transaction is not None:
-            with self.transaction() as transaction:
-                return work(transaction)
+        joined = self._local.transaction
+        if joined is not None:
+            before = joined.head
+            try:
+                return work(joined)
+            except BaseException:
+                joined.doom(before)
+                raise
         alone = False
         deadline = 0.0
         while True:
@@ -171,12 +176,17 @@ class EventStore:
             Conflict, ConnectionLost: nothing of it is kept: do it again.
             OutcomeUnknown: the connection broke in the commit, and the server does not answer.
         """
-        current = self._local.transaction
-        if current is not None:
-            yield from self._join(current)
+        joined = self._local.transaction
+        if joined is None:
+            with self._begin(alone=True) as transaction:
+                yield transaction
             return
-        with self._begin(alone=True) as transaction:
-            yield transaction
+        before = joined.head
+        try:
+            yield joined
+        except BaseException:
+            joined.doom(before)
+            raise
 
     @contextmanager
     def _begin(self, *, alone: bool) -> Generator[Transaction, None, None]:
@@ -193,16 +203,6 @@ class EventStore:
                 transaction.flush()
             finally:
                 self._local.transaction = None
-
-    @staticmethod
-    def _join(transaction: Transaction) -> Generator[Transaction, None, None]:
-        before = transaction.head
-        try:
-            yield transaction
-        except BaseException:
-            if transaction.head != before:
-                transaction.doom()  # half of the inner block must not be committed with the outer
-            raise
 
     def _leave_behind(self, transaction: Transaction) -> None:
         # Views that this process does not fold fall behind with what it appends; whoever reads

@@ -228,9 +228,12 @@ class Transaction:
             (command_id, command, first, last, to_json(result)),
         )
 
-    def doom(self) -> None:
-        """Have the transaction fail at its end, whatever its block does."""
-        self._broken = True
+    def doom(self, before: int) -> None:
+        """Have the transaction fail at its end if its head is not where it was before.
+
+        Half of what an inner block does must not be committed with the outer one.
+        """
+        self._broken = self._broken or self.head != before
 
     def flush(self) -> None:
         """Write out what was appended, so that statements on `connection` see it."""
