@@ -3,6 +3,7 @@
 import sqlite3
 import time
 from collections.abc import Iterable, Sequence
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -74,11 +75,37 @@ class BareSqlite:
         execute(UPSERT_RUN, (*row[:12], number, 0, *row[14:16], WHEN, number))
         execute("COMMIT")
 
-    def append(self, events: Sequence[Row], streams: Sequence[Row] = ()) -> None:
-        """Insert rows of events, and upsert those of their streams, in one transaction."""
+    def create_run(self, number: int, content: bytes) -> None:
+        """Insert the payload of a configuration, the event, its stream and the run.
+
+        Args:
+            number: of the run, from 2.
+            content: the configuration, encoded.
+        """
+        execute = self.connection.execute
+        execute("BEGIN IMMEDIATE")
+        digest = sha256(content).hexdigest()
+        execute("INSERT INTO payloads VALUES (?, ?)", (digest, content))
+        stream, now = f"run-{number}", time.time_ns() // 1_000
+        data = (
+            f'{{"run_id":{number},"experiment_id":1,"run_name":"run_{number}","status":"NEW",'
+            f'"source":"USER","mlflow_run_id":null,"parent_run_id":null,"warm_start":false,'
+            f'"config":"{digest}","seed":null,"num_chunks":16}}'
+        )
+        execute(INSERT_EVENT, (number, stream, 1, None, "RunCreated", 1, data, "{}", now))
+        execute(UPSERT_STREAM, (stream, 1, number))
+        row = (number, 1, f"run_{number}", *RUN[3:9], digest, *RUN[10:17], number)
+        execute(UPSERT_RUN, row)
+        execute("COMMIT")
+
+    def append(
+        self, events: Sequence[Row], streams: Sequence[Row] = (), runs: Sequence[Row] = ()
+    ) -> None:
+        """Insert rows of events, upsert those of their streams and of runs, in one transaction."""
         self.connection.execute("BEGIN IMMEDIATE")
         self.connection.executemany(INSERT_EVENT, events)
         self.connection.executemany(UPSERT_STREAM, streams)
+        self.connection.executemany(UPSERT_RUN, runs)
         self.connection.execute("COMMIT")
 
     def close(self) -> None:

@@ -121,7 +121,7 @@ def _one_by_one(places: Places) -> Section:
         "One append on SQLite",
         "One event in a transaction of its own.",
         [*found.values()],
-        [at_least(5, ours, other, "2"), ratio(ours, engine)],
+        [at_least(5, ours, other, "2"), ratio(ours, engine), ratio(engine, other)],
         notes=[_EVENTSOURCING],
     )
 
@@ -160,6 +160,7 @@ def _in_batches(places: Places) -> Section:
             at_least(0.7, ours, engine, "3"),
             ratio(ours, events_alone),
             at_least(6, ours, other, "3"),
+            ratio(engine, other),
             *(ratio(zipf["refold"], figure) for figure in [*zipf.values()][1:]),
         ],
         notes=[

@@ -72,6 +72,7 @@ def measure(places: Places) -> list[Section]:
                 at_least(0.85, ours, engine, "5"),
                 at_least(5, ours, other, "5"),
                 ratio(ours, other_decoded),
+                ratio(engine, other),
             ],
             notes=[
                 "The bare engine: SELECT of the same columns, a msgspec decoder for each type.",
