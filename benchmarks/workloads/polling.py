@@ -107,20 +107,18 @@ def _section(places: Places, engine: str) -> Section:
             bare.execute("ANALYZE")
             open_[length] = faces, bare
         for poll in POLLS:
-            _measure(section, poll, open_, calls=500 if engine == "sqlite" else 100)
+            _measure(section, poll, open_)
     return section
 
 
-def _measure(
-    section: Section, poll: Poll, open_: dict[int, tuple[Faces, BareConnection]], calls: int
-) -> None:
+def _measure(section: Section, poll: Poll, open_: dict[int, tuple[Faces, BareConnection]]) -> None:
     contenders: dict[str, Callable[[int], object]] = {}
     for length, (faces, bare) in open_.items():
         contenders[f"refold, of {length:,}"] = lambda _, faces=faces: poll.ask(faces)
         contenders[f"bare engine, of {length:,}"] = lambda _, bare=bare: poll.ask_bare(bare)
         asked, expected = poll.ask(faces), poll.ask_bare(bare)
         assert asked == (expected if isinstance(asked, list) else expected[0])
-    found = [*latencies(poll.work, contenders, calls=calls).values()]
+    found = [*latencies(poll.work, contenders, calls=100).values()]
     ours, bare_engine = found[::2], found[1::2]
     section.figures.extend(found)
     section.ratios.extend(

@@ -1,5 +1,6 @@
 """All views folded anew, beside a bare SELECT of the same log whose events are only decoded."""
 
+import resource
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -118,6 +119,10 @@ def _memory(place: str) -> Figure:
 def _peak_of_a_rebuild(place: str) -> float:
     with RfDb(place) as db:
         db.rebuild(progress=False)
-    # Not ru_maxrss: that counts what the parent had when it forked.
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    try:
+        told = Path("/proc/self/status").read_text()
+    except OSError:  # macOS, in bytes
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    # On Linux ru_maxrss also counts what the parent had when it forked.
+    status = dict(line.split(":", 1) for line in told.splitlines())
     return int(status["VmHWM"].split()[0]) * 1024 / 1e6
