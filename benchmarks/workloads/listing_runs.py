@@ -57,6 +57,7 @@ def measure(places: Places) -> list[Section]:
             f"runs of {RUNS:,}, each with 50 parameters",
             "/s",
             {name: _rate(get_all_runs) for name, get_all_runs in contenders.items()},
+            rounds=15,
         )
     ours, engine, layer = found.values()
     return [
