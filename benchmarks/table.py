@@ -3,7 +3,8 @@
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.results import Figure, Ratio, Report, Section
+from benchmarks.numbers import number, spread
+from benchmarks.results import Ratio, Report, Section
 
 console = Console(highlight=False, width=120)
 
@@ -17,10 +18,14 @@ def print_section(section: Section) -> None:
     for column in ("median", "rounds", "p50", "p99", "p99.9", ""):
         table.add_column(column, justify="right")
     for figure in section.figures:
-        shown = [_number(figure.percentiles.get(name)) for name in ("p50", "p99", "p99.9")]
-        spread = _spread(figure)
+        percentiles = [number(value) for value in figure.percentiles.values()] or [""] * 3
         table.add_row(
-            figure.work, figure.contender, _number(figure.median), spread, *shown, figure.unit
+            figure.work,
+            figure.contender,
+            number(figure.median),
+            spread(figure.rounds),
+            *percentiles,
+            figure.unit,
         )
     console.print(table)
     _print_ratios(section.ratios)
@@ -46,19 +51,9 @@ def _print_ratios(ratios: list[Ratio]) -> None:
             ratio.target or "",
             ratio.work,
             ratio.over,
-            f"{ratio.median:.2f} x",
-            _spread(ratio),
+            f"{number(ratio.median)} x",
+            spread(ratio.rounds),
             limit,
             verdict,
         )
     console.print(table)
-
-
-def _spread(found: Figure | Ratio) -> str:
-    return f"{_number(min(found.rounds))} – {_number(max(found.rounds))}"
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.3g}"
