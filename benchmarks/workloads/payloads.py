@@ -255,7 +255,7 @@ def _sizes(places: Places) -> Section:
                 f"keep {size:,} bytes",
                 {"refold": refold, "bare engine": bare_engine, "dill + base64": crud_layer},
                 rounds=5,
-                calls=max(10, 100_000 // size),
+                calls=max(5, 100_000 // size),
             )
             found += each.values()
             ratios += [ratio(each["refold"], each[base]) for base in list(each)[1:]]
