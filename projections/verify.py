@@ -1,11 +1,12 @@
 """Where a view's table differs from what the log makes of it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
 
 from eventstore.engine import Connection
+from eventstore.reader import Fact
 from projections.unit_of_work import UnitOfWork
 from projections.view import Key, View
 
@@ -32,8 +33,18 @@ class Difference(msgspec.Struct, frozen=True):
         return f"{self.view} {self.key}: the log has no such row"
 
 
-def differences(view: View[Any], truth: UnitOfWork, connection: Connection) -> Iterator[Difference]:
-    """Compare a view's table with the rows that were folded in memory."""
+def differences(
+    views: Iterable[View[Any]], pages: Iterable[Iterable[Fact]], connection: Connection
+) -> list[Difference]:
+    """Fold events in memory, and return where the tables of views differ from that."""
+    truth = UnitOfWork(views)
+    for page in pages:
+        for fact in page:
+            truth.take_in(*fact)
+    return [found for view in truth.views for found in _of_view(view, truth, connection)]
+
+
+def _of_view(view: View[Any], truth: UnitOfWork, connection: Connection) -> Iterator[Difference]:
     expected = {getattr(row, view.key): view.dump(row) for row in truth.rows(view)}
     for actual in connection.execute(f"{view.select} ORDER BY {view.key}"):
         key = actual[0]

@@ -151,7 +151,8 @@ class Views:
         """Every version that a row ever had."""
         from projections.past.versions import Versions  # only those who look back need it
 
-        return Versions(self.store, self.views)
+        # Two threads that look back at the same moment may both come here, and both get one.
+        return self.__dict__.setdefault("versions", Versions(self.store, self.views))
 
     def query(self, sql: str, parameters: Values) -> list[dict[str, Any]]:
         """Answer a statement of a user's own as dicts; refuse one that would write."""
@@ -213,18 +214,11 @@ class Views:
             with self.store.snapshot(), self.store.reading() as connection:
                 if self._unsettled(projections_of(connection)):
                     continue  # somebody who does not fold them appended in between
-                unit = UnitOfWork(self.views)
                 ((end,),) = connection.execute("SELECT coalesce(max(position), 0) FROM events")
-                for page in read_facts(
+                pages = read_facts(
                     self.store.reading, 0, end, types_of(self.views), EVENTS_PER_FLUSH
-                ):
-                    for fact in page:
-                        unit.take_in(*fact)
-                return [
-                    difference
-                    for view in self.views
-                    for difference in differences(view, unit, connection)
-                ]
+                )
+                return differences(self.views, pages, connection)
 
     def close(self) -> None:
         """Close the store; closing twice does nothing."""

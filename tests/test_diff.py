@@ -26,7 +26,7 @@ from tries import tries
 
 from eventstore import DamagedEvent
 from eventstore.events import RunProgressed, TablesReset
-from projections.past import recorder, versions
+from projections.past import version_writer, versions
 from projections.past.change import Change
 from refold import DBException, InvalidMoment, RfDb, UnknownEventType
 
@@ -71,7 +71,7 @@ def test_what_an_event_changed_is_the_diff_to_the_moment_before(
     @tries(engine, 24)
     @given(st.lists(steps, max_size=10), st.sampled_from([0, 2, 400_000]))
     def check(happens: list[Step], remembered: int) -> None:
-        monkeypatch.setattr(recorder, "ROWS_REMEMBERED", remembered)
+        monkeypatch.setattr(version_writer, "ROWS_REMEMBERED", remembered)
         monkeypatch.setattr(versions, "EVENTS_PER_FLUSH", 3)
         with log_of(new_place(), happens) as log, RfDb(log.place, projections=OWN) as fresh:
             rows = tables(fresh.as_of(0))

@@ -1,10 +1,10 @@
 """What becomes of a row between two moments."""
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
 
+from eventstore.engine import Values
 from projections.view import Key, Row, View
 
 BOOKKEEPING = frozenset(Row.__struct_fields__)
@@ -47,12 +47,10 @@ class Change(msgspec.Struct, frozen=True):
         return f"{self.view} {self.key} {self.kind}: {told or 'only when it was changed last'}"
 
 
-def change(
-    view: View[Any], key: Key, before: Sequence[Any] | None, after: Sequence[Any] | None
-) -> Change:
+def change(view: View[Any], key: Key, before: Values | None, after: Values | None) -> Change:
     """Return the change between two rows, given as the values of their columns."""
     return Change(view.name, key, _named(view, before), _named(view, after))
 
 
-def _named(view: View[Any], values: Sequence[Any] | None) -> dict[str, Any] | None:
+def _named(view: View[Any], values: Values | None) -> dict[str, Any] | None:
     return None if values is None else dict(zip(view.columns, view.typed(values), strict=True))

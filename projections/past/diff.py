@@ -3,14 +3,12 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from eventstore.engine import Connection
+from eventstore.engine import Connection, Values
 from eventstore.recorded import Recorded
 from projections.past.change import Change, change
-from projections.past.recorder import UNTIL, columns_of
+from projections.past.layout import UNTIL, columns_of
 from projections.past.versions import Versions
 from projections.view import Key, View
-
-Values = tuple[Any, ...]
 
 
 def diff(versions: Versions, a: int, b: int) -> list[Change]:

@@ -7,16 +7,15 @@ from typing import Any
 
 import msgspec
 
+from eventstore.engine import Values
 from eventstore.errors import NotFound
 from eventstore.recorded import Recorded
 from projections.entities import check_key
 from projections.past.change import Change, change
-from projections.past.recorder import UNTIL, columns_of
+from projections.past.layout import UNTIL, columns_of
 from projections.unit_of_work import UnitOfWork
 from projections.view import Key, View, types_of
 from projections.views import Views
-
-Values = tuple[Any, ...]
 
 
 class Touched(msgspec.Struct, frozen=True):

@@ -15,13 +15,13 @@ from eventstore.forks import FORK_PATIENCE, watch_forks
 from eventstore.reader import read_facts, read_head
 from eventstore.sqlite.connection import SqliteConnection
 from eventstore.store import EventStore
-from projections.past.recorder import Recorder, connect
+from projections.past.layout import connect
+from projections.past.version_writer import VersionWriter
 from projections.view import View, types_of
-
-EVENTS_PER_FLUSH = 20_000
+from projections.views import EVENTS_PER_FLUSH
 
 # What a process inherited from the one that it was forked from: to close it would disturb that one.
-_inherited: list[Recorder | None] = []
+_inherited: list[VersionWriter | None] = []
 
 
 class Versions:
@@ -53,7 +53,7 @@ class Versions:
     def _let_go(self) -> None:
         self._delete()
         self._path: Path | None = None
-        self._recorder: Recorder | None = None
+        self._writer: VersionWriter | None = None
         self._reached = dict.fromkeys(self.views, -1)
         self._obstacles: dict[View[Any], UnreadableEvent] = {}
 
@@ -64,7 +64,7 @@ class Versions:
     def after_fork(self, *, child: bool) -> None:
         """Go on; the child makes a file of its own."""
         if child:
-            _inherited.append(self._recorder)
+            _inherited.append(self._writer)
             self._begin_afresh()
         elif self._held:
             self._lock.release()
@@ -86,8 +86,8 @@ class Versions:
             DamagedEvent, UnknownEventType: an event up to there cannot be folded.
         """
         with self._lock:
-            _, recorder = self._made()
-            recorder.fetch(self.store)
+            _, writer = self._made()
+            writer.fetch(self.store)
             behind: dict[int, list[View[Any]]] = {}
             for view in views:
                 if not self.has(view, position):
@@ -125,14 +125,14 @@ class Versions:
     def _extend(self, views: Sequence[View[Any]], after: int) -> None:
         # What a transaction of this thread has not committed has not happened yet.
         committed = self.store.engine.read
-        _, recorder = self._made()
+        _, writer = self._made()
         end = read_head(committed)
         pages = read_facts(committed, after, end, types_of(views), EVENTS_PER_FLUSH)
         try:
-            with recorder.recording(views, self.store):
+            with writer.writing(views, self.store):
                 try:
                     for page in pages:
-                        recorder.record(page)
+                        writer.fold_page(page)
                 except UnreadableEvent as error:
                     self._obstacles.update(dict.fromkeys(views, error))
                     end = error.position - 1
@@ -141,19 +141,17 @@ class Versions:
             raise
         self._reached.update(dict.fromkeys(views, end))
 
-    def _made(self) -> tuple[Path, Recorder]:
+    def _made(self) -> tuple[Path, VersionWriter]:
         if self._closed:
             raise StoreClosed(f"{self.store.engine.name} was closed: open it again")
         if self._path is not None and not self._path.exists():  # swept away with old files
             self._let_go()
-        if self._path is None or self._recorder is None:
+        if self._path is None or self._writer is None:
             folder = self._folder()
             self._path = folder / "versions.db"
-            self._recorder = Recorder(self.views, self._path)
-            self._delete = weakref.finalize(
-                self, _remove, folder, self._recorder.close, os.getpid()
-            )
-        return self._path, self._recorder
+            self._writer = VersionWriter(self.views, self._path)
+            self._delete = weakref.finalize(self, _remove, folder, self._writer.close, os.getpid())
+        return self._path, self._writer
 
     def _folder(self) -> Path:
         try:

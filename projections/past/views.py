@@ -13,9 +13,8 @@ from eventstore.past import PastStore
 from eventstore.reader import read_facts
 from eventstore.sqlite.connection import SqliteConnection
 from eventstore.sqlite.guard import only_reads
-from projections.past.recorder import UNTIL, columns_of, connect
+from projections.past.layout import UNTIL, columns_of, connect
 from projections.past.versions import Versions
-from projections.unit_of_work import UnitOfWork
 from projections.verify import Difference, differences
 from projections.view import View, types_of
 from projections.views import EVENTS_PER_FLUSH, Views
@@ -83,19 +82,11 @@ class PastViews(Views):
 
     def verify(self) -> list[Difference]:
         """Fold the log up to the moment and return where the views differ; empty: nowhere."""
-        unit = UnitOfWork(self.views)
-        present = self.versions.store
-        for page in read_facts(
-            present.reading, 0, self.position, types_of(self.views), EVENTS_PER_FLUSH
-        ):
-            for fact in page:
-                unit.take_in(*fact)
+        pages = read_facts(
+            self.versions.store.reading, 0, self.position, types_of(self.views), EVENTS_PER_FLUSH
+        )
         with self.reading() as connection:
-            return [
-                difference
-                for view in self.views
-                for difference in differences(view, unit, connection)
-            ]
+            return differences(self.views, pages, connection)
 
 
 _WORD = re.compile(r"\w+")

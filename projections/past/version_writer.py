@@ -1,8 +1,7 @@
-"""A unit of work that keeps what it overwrites."""
+"""A unit of work that keeps what it overwrites: every version of every row, in a file."""
 
-import sqlite3
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,65 +9,53 @@ from msgspec.structs import astuple
 
 from eventstore.events import Event
 from eventstore.reader import Fact
-from eventstore.sqlite.connection import SqliteConnection, fail
 from eventstore.store import EventStore
+from projections.past.layout import NEVER, UNTIL, connect, index_of, table_of
 from projections.unit_of_work import KEYS_PER_SELECT, UnitOfWork
 from projections.view import Key, R, View
 
 ROWS_REMEMBERED = 400_000
 """Bounds the memory of a build; rows beyond it are loaded again when an event changes them."""
 
-UNTIL = '"holds until"'
-"""The column that a version has beyond its row's: no row can have one of that name."""
 
-NEVER = 2**63 - 1
-"""What it holds of a version that is still true."""
+class _Unwritten:
+    """What the file does not hold yet of a view."""
 
-# Nobody but its own store relies on the file, so nothing of it needs to survive.
-_SETTINGS = ("synchronous = OFF", "temp_store = MEMORY")
-
-TIMES = ("created_at", "updated_at")
-"""Columns that are kept as microseconds here."""
-
-
-class _Book:
-    """What is to be written of a view."""
-
-    def __init__(self, view: View[Any]) -> None:
-        self.digests = [name for name in view.columns if name.endswith("_digest")]
-        """Columns that name payloads."""
+    def __init__(self) -> None:
         self.ended: list[tuple[Any, ...]] = []
-        """Versions with their ends, to be inserted."""
+        """Versions that have ended, with their ends."""
         self.ends: list[tuple[Any, ...]] = []
-        """Ends of versions that are in the file."""
-        self.unwritten: set[Key] = set()
-        """Keys of the rows in memory whose present version is not in the file."""
+        """Ends of versions that the file holds as true."""
+        self.present: set[Key] = set()
+        """Keys of the rows whose version is still true."""
 
 
-class Recorder(UnitOfWork):
+class VersionWriter(UnitOfWork):
     """Folds events and writes each version of each row, with the position that ended it."""
 
     def __init__(self, views: Iterable[View[Any]], path: Path) -> None:
         super().__init__(views)
         self._db = connect(path, str(path))
         self._db.execute("PRAGMA cache_size = -65536")  # KiB
-        self._db.execute("PRAGMA journal_mode = WAL")  # readers and the recorder never wait
+        self._db.execute("PRAGMA journal_mode = WAL")  # neither readers nor the writer ever wait
         for view in self.views:
-            self._db.execute(_table_of(view))
+            self._db.execute(table_of(view))
         self._db.execute("CREATE TABLE payloads (digest TEXT PRIMARY KEY, content BLOB NOT NULL)")
         self._position = 0
         self._all_remembered = True
-        self._books = {view: _Book(view) for view in self.views}
+        self._unwritten = {view: _Unwritten() for view in self.views}
         self._digests: set[str] = set()
+        """Of payloads that rows name, and that are not in the file."""
+        self._digest_columns = {
+            view: [name for name in view.columns if name.endswith("_digest")] for view in self.views
+        }
 
     def close(self) -> None:
         """Close the file."""
         self._db.raw.close()
 
     @contextmanager
-    def recording(
-        self, views: Sequence[View[Any]], store: EventStore
-    ) -> Generator[None, None, None]:
+    def writing(self, views: Sequence[View[Any]], store: EventStore) -> Generator[None, None, None]:
         """Have the block fold events into some of the views, and write all of it or nothing."""
         self.views = tuple(views)
         self._concerned.clear()
@@ -86,12 +73,12 @@ class Recorder(UnitOfWork):
                 self._db.execute("INSERT OR IGNORE INTO payloads VALUES (?, ?)", (digest, content))
                 self._digests.discard(digest)
 
-    def record(self, page: Iterable[Fact]) -> None:
+    def fold_page(self, page: Iterable[Fact]) -> None:
         """Fold events and write the versions that they end."""
         for fact in page:
             self.take_in(*fact)
         self._write_ended()
-        if len(self) > ROWS_REMEMBERED:
+        if sum(map(len, self._rows.values())) > ROWS_REMEMBERED:
             self._write_present()
             self._index()
             self.forget()
@@ -114,18 +101,18 @@ class Recorder(UnitOfWork):
     def put(self, view: View[R], key: Key, row: R | None) -> None:
         """Set the row with a key, or delete it with None; the version before has ended."""
         before = self.get(view, key)
-        book = self._books[view]
+        unwritten = self._unwritten[view]
         if before is not None:
-            if key not in book.unwritten:
-                book.ends.append((self._position, key, before.position))
+            if key not in unwritten.present:
+                unwritten.ends.append((self._position, key, before.position))
             elif before.position != self._position:
-                book.ended.append((*astuple(before), self._position))
+                unwritten.ended.append((*astuple(before), self._position))
         self._rows[view][key] = row
         if row is None:
-            book.unwritten.discard(key)
+            unwritten.present.discard(key)
             return
-        book.unwritten.add(key)
-        for name in book.digests:
+        unwritten.present.add(key)
+        for name in self._digest_columns[view]:
             digest = getattr(row, name)
             if digest is not None and (before is None or getattr(before, name) != digest):
                 self._digests.add(digest)
@@ -138,7 +125,7 @@ class Recorder(UnitOfWork):
             present = [
                 key
                 for (key,) in self._db.execute(
-                    f"SELECT {view.key} FROM {view.table} WHERE {UNTIL} = ?", (NEVER,)
+                    f"SELECT {view.key} FROM {view.table} WHERE {UNTIL} = {NEVER}"
                 )
             ]
             self._load(view, present)
@@ -160,64 +147,26 @@ class Recorder(UnitOfWork):
 
     def _write_ended(self) -> None:
         for view in self.views:
-            book = self._books[view]
-            self._insert(view, book.ended)
+            unwritten = self._unwritten[view]
+            self._insert(view, unwritten.ended)
             self._db.executemany(
                 f"UPDATE {view.table} SET {UNTIL} = ? WHERE {view.key} = ? AND position = ?",
-                book.ends,
+                unwritten.ends,
             )
-            book.ended.clear()
-            book.ends.clear()
+            unwritten.ended.clear()
+            unwritten.ends.clear()
 
     def _write_present(self) -> None:
         self._write_ended()
         for view in self.views:
-            rows, keys = self._rows[view], self._books[view].unwritten
+            rows, keys = self._rows[view], self._unwritten[view].present
             self._insert(view, [(*astuple(rows[key]), NEVER) for key in sorted(keys)])
             keys.clear()
 
     def _index(self) -> None:
         # Not before the rows are there: that would cost several times as much.
         for view in self.views:
-            self._db.execute(
-                f"CREATE INDEX IF NOT EXISTS {view.table}_by_key "
-                f"ON {view.table} ({view.key}, position, {UNTIL})"
-            )
+            self._db.execute(index_of(view))
 
     def _insert(self, view: View[Any], versions: Sequence[tuple[Any, ...]]) -> None:
         self._db.insert(view.table, (*view.columns, UNTIL), versions)
-
-
-def connect(path: Path, name: str) -> SqliteConnection:
-    """Open the file of a recorder."""
-    try:
-        raw = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    except sqlite3.Error as error:
-        fail(str(path), error)
-    connection = SqliteConnection(raw, name)
-    for setting in _SETTINGS:
-        connection.execute(f"PRAGMA {setting}")
-    return connection
-
-
-def _table_of(view: View[Any]) -> str:
-    # With the types that the view's own table has: SQLite makes 1 of 1.0 where they say INTEGER.
-    with closing(sqlite3.connect(":memory:")) as scratch:
-        for statement in view.schema:
-            scratch.execute(statement)
-        told = scratch.execute(f"PRAGMA table_info({view.table})").fetchall()
-    types = {name: sql for _, name, sql, *_ in told}
-    columns = [f"{name} {'INTEGER' if name in TIMES else types[name]}" for name in view.columns]
-    return f"CREATE TABLE {view.table} ({', '.join(columns)}, {UNTIL} INTEGER)"
-
-
-def columns_of(view: View[Any]) -> str:
-    """Return the columns of a view's versions for a SELECT, as its own table has them."""
-    return ", ".join(_as_text(name) if name in TIMES else name for name in view.columns)
-
-
-def _as_text(time: str) -> str:
-    return (
-        f"strftime('%Y-%m-%d %H:%M:%S.', {time} / 1000000, 'unixepoch') || "
-        f"printf('%06d', {time} % 1000000) AS {time}"
-    )
