@@ -3,6 +3,7 @@
 import resource
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, closing
 from multiprocessing import get_context
 from pathlib import Path
@@ -111,8 +112,8 @@ def _decode(bare: BareConnection) -> None:
 
 
 def _memory(place: str) -> Figure:
-    with get_context("spawn").Pool(1) as process:
-        peak = process.apply(_peak_of_a_rebuild, (place,))
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        peak = process.submit(_peak_of_a_rebuild, place).result()
     return Figure("refold", f"peak memory, {LONG:,} events, a process of its own", "MB", (peak,))
 
 
