@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -65,7 +66,7 @@ def read_events(
         pages = _pages(reading, after, until, names, limit, backwards)
     else:
         pages = _stream_pages(reading, stream, after, until, names, limit, backwards)
-    return _decoded(pages, limit, unknown)
+    return islice(_decoded(pages, unknown), limit)
 
 
 def read_facts(
@@ -117,7 +118,7 @@ def read_at(
     known = sorted({position for position in wanted if 0 < position < 2**63})
     names = None if types is None else sorted(stored_names(types))
     pages = _pages_at(reading, known, names, backwards=False)
-    return _decoded(pages, None, unknown)
+    return _decoded(pages, unknown)
 
 
 def read_head(reading: Reading) -> int:
@@ -126,29 +127,20 @@ def read_head(reading: Reading) -> int:
         return connection.head()
 
 
-def _decoded(pages: Iterator[Page], limit: int | None, unknown: bool) -> Iterator[Recorded]:
-    left = -1 if limit is None else limit
+def _decoded(pages: Iterator[Page], unknown: bool) -> Iterator[Recorded]:
     for page in pages:
-        for row in page:
-            if not left:
-                return
-            left -= 1
-            yield _recorded(row, unknown)
-
-
-def _recorded(row: tuple[Any, ...], unknown: bool) -> Recorded:
-    position, stream, version, type_name, schema_version, data, metadata, recorded_at = row
-    try:
-        event = decode(type_name, schema_version, data, position)
-    except UnknownEventType:
-        if not unknown:
-            raise
-        event = decode_unknown(type_name, schema_version, data, position)
-    try:
-        about = decode_metadata(metadata)
-    except msgspec.DecodeError as error:
-        raise damaged(type_name, schema_version, position, error) from error
-    return Recorded(position, stream, version, event, about, recorded_at)
+        for position, stream, version, type_name, schema_version, data, metadata, time in page:
+            try:
+                event = decode(type_name, schema_version, data, position)
+            except UnknownEventType:
+                if not unknown:
+                    raise
+                event = decode_unknown(type_name, schema_version, data, position)
+            try:
+                about = decode_metadata(metadata)
+            except msgspec.DecodeError as error:
+                raise damaged(type_name, schema_version, position, error) from error
+            yield Recorded(position, stream, version, event, about, time)
 
 
 def _pages(

@@ -76,6 +76,7 @@ def _encoded(metadata: Metadata) -> str:
     return text
 
 
+@lru_cache(maxsize=1024)
 def decode_metadata(text: str) -> Metadata:
     """Return the metadata that a JSON text of the log holds."""
-    return NO_METADATA if text == "{}" else _decoder.decode(text)
+    return _decoder.decode(text)

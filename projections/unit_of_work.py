@@ -66,10 +66,12 @@ class UnitOfWork:
         self._dirty: defaultdict[View[Any], set[Key]] = defaultdict(set)
         self._cleared: set[View[Any]] = set()
         self._concerned: dict[str, list[Concern]] = {}
-        self.taken = 0
-        """How many rows have been taken into memory, or none found; bounds those that are there."""
         self.before_query: Callable[[], None] = self.flush
         """Called before a query on the tables: a transaction has more to write than the rows."""
+
+    def __len__(self) -> int:
+        """Return how many rows are in memory."""
+        return sum(map(len, self._rows.values()))
 
     # --- rows -----------------------------------------------------------------------------
 
@@ -93,7 +95,6 @@ class UnitOfWork:
         assert self._connection is not None
         rows = self._rows[view]
         rows.update(dict.fromkeys(keys))
-        self.taken += len(keys)
         for start in range(0, len(keys), KEYS_PER_SELECT):
             part = keys[start : start + KEYS_PER_SELECT]
             condition = "= ?" if len(part) == 1 else f"IN ({', '.join('?' * len(part))})"
@@ -144,15 +145,11 @@ class UnitOfWork:
         ]
         for row in loaded:
             rows[getattr(row, view.key)] = row
-        self.taken += len(loaded)
         return loaded
 
     def put(self, view: View[R], key: Key, row: R | None) -> None:
         """Set the row with a key, or delete it with None."""
-        rows = self._rows[view]
-        if key not in rows:
-            self.taken += 1
-        rows[key] = row
+        self._rows[view][key] = row
         self._dirty[view].add(key)
 
     def clear(self, view: View[R]) -> None:

@@ -90,7 +90,7 @@ class Views:
         # As long as nobody else writes, the rows in memory stay true from one transaction to the
         # next.
         unit = self._unit
-        if transaction.fresh or unit is None or unit.taken > ROWS_REMEMBERED:
+        if transaction.fresh or unit is None or len(unit) > ROWS_REMEMBERED:
             self._settle(transaction)
             be_alone = None if transaction.alone else transaction.be_alone
             self._unit = unit = UnitOfWork(self.views, transaction.connection, be_alone)
