@@ -13,7 +13,6 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.environment import environment
-from benchmarks.html import html
 from benchmarks.places import Places
 from benchmarks.results import Report, Section
 from benchmarks.table import print_section, print_targets
@@ -64,6 +63,8 @@ def main() -> None:
     if asked.json:
         asked.json.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1))
     if asked.html:
+        from benchmarks.html import html  # no measured process should load matplotlib
+
         asked.html.write_text(html(report))
 
 

@@ -10,6 +10,7 @@ from io import StringIO
 from itertools import cycle
 from math import ceil, floor, log10
 from typing import Any, cast
+from xml.sax.saxutils import escape
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -136,6 +137,8 @@ def lines(curve: Curve) -> str:
         if curve.logarithmic:
             axes.set_xscale("log")
             axes.set_yscale("log")
+            heights = [y for points in curve.lines.values() for _, y in points]
+            axes.set_ylim(min(heights) / 2, max(heights) * 2)  # what hardly changes looks flat
             _plain(axes.xaxis)
             _plain(axes.yaxis)
         else:
@@ -147,13 +150,14 @@ def lines(curve: Curve) -> str:
         return _svg(canvas)
 
 
-def standing_alone(svg: str) -> str:
+def standing_alone(svg: str, title: str) -> str:
     """Return a plot as a file of its own, whose colours follow the reader's."""
-    style = (
+    head = (
+        f"<title>{escape(title)}</title>"
         f"<style>svg {{ {variables(LIGHT)} font-family: system-ui, sans-serif }} "
         f"@media (prefers-color-scheme: dark) {{ svg {{ {variables(DARK)} }} }}</style>"
     )
-    return re.sub(r"(<svg[^>]*>)", lambda found: found[1] + style, svg, count=1) + "\n"
+    return re.sub(r"(<svg[^>]*>)", lambda found: found[1] + head, svg, count=1) + "\n"
 
 
 def variables(colours: dict[str, str]) -> str:

@@ -12,7 +12,7 @@ from benchmarks.logs import RUNS, log
 from benchmarks.measure import figures, latencies, seconds
 from benchmarks.peers.bare_sqlite import SELECT_EVENTS, SETTINGS
 from benchmarks.places import Places
-from benchmarks.results import Figure, Ratio, Section, at_most, ratio
+from benchmarks.results import Figure, Ratio, Section, ratio, within
 from refold import RfDb, replay
 from refold.replay import Step
 
@@ -53,7 +53,7 @@ def _first(place: str) -> Section:
         f"The first look back in a log of {EVENTS:,} events",
         "The first `as_of` folds the whole log into a temporary file, for all later ones.",
         [ours, engine, memory, file],
-        [_within(5, ours, "past a"), _within(1024, memory, "past f"), ratio(ours, engine)],
+        [within(5, ours, "past a"), within(1024, memory, "past f"), ratio(ours, engine)],
         notes=[
             "The bare engine reads all events and decodes their JSON, once.",
             "Memory is that of a process of its own.",
@@ -102,11 +102,11 @@ def _later(place: str) -> Section:
         "Each question is asked at moments all over the log.",
         [*moments, *steps, *histories, difference],
         [
-            *(_within(250, figure, "past b") for figure in moments),
+            *(within(250, figure, "past b") for figure in moments),
             *(_tail_within(250, figure, "past c") for figure in moments),
-            *(_within(5, figure, "past d") for figure in steps),
+            *(within(5, figure, "past d") for figure in steps),
             *(_tail_within(5, figure, "past d") for figure in steps),
-            *(_within(100, figure, "past e") for figure in histories),
+            *(within(100, figure, "past e") for figure in histories),
             *(_tail_within(100, figure, "past e") for figure in histories),
         ],
     )
@@ -125,15 +125,8 @@ def _changes(step: Step[RfDb] | None) -> None:
     assert step.changes
 
 
-def _within(limit: float, figure: Figure, target: str) -> Ratio:
-    constant = Figure(
-        f"{limit:g} {figure.unit}", figure.work, figure.unit, (limit,) * len(figure.rounds)
-    )
-    return at_most(1, figure, constant, target)
-
-
 def _tail_within(limit: float, figure: Figure, target: str) -> Ratio:
     tail = Figure(
         figure.contender, f"{figure.work}: p99", figure.unit, (figure.percentiles["p99"],)
     )
-    return _within(limit, tail, target)
+    return within(limit, tail, target)
