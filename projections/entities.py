@@ -51,6 +51,19 @@ def check_key(view: View[Any], key: Any) -> None:
         raise InvalidCommand(f"{view.name}: {key} is no {view.key}: it has more than 64 bits")
 
 
+def check_column(view: View[Any], column: str) -> None:
+    """Refuse a column whose history is not known: that a row does not hold, as folded from events.
+
+    Raises:
+        NotFound: it is none, or is joined in by an SQL view, as `config_leaf` is.
+    """
+    if column not in view.columns:
+        raise NotFound(
+            f"the rows of {view.name}, as they are folded, have no column {column!r}: take one of "
+            f"{', '.join(view.columns)}"
+        )
+
+
 def view_of(entity: str, views: Iterable[View[Any]]) -> View[Any]:
     """Return the view whose rows are about an entity; the name of a view is taken too.
 

@@ -245,7 +245,7 @@ def test_one_column_at_most(recorded: str, capsys: pytest.CaptureFixture[str]) -
     for command in (history, why):
         with pytest.raises(typer.BadParameter):
             command(["run", "2", "status", "metrics"], store=recorded)
-        with pytest.raises(NotFound, match="has no column 'colour'"):
+        with pytest.raises(NotFound, match="have no column 'colour'"):
             command(["run", "2", "colour"], store=recorded)
     with pytest.raises(typer.BadParameter):
         show(["run", "2", "status"], store=recorded)

@@ -394,8 +394,11 @@ def test_there_is_no_why_of_what_is_not_there(db: RfDb) -> None:
     run_id = db.create_run(db.create_experiment("digits"))
     with pytest.raises(NotFound, match="no event up to 2 touches run_id 9"):
         db.why("run", 9, "status")
-    with pytest.raises(NotFound, match=r"runs has no column 'stat': take one of run_id, .*status"):
-        db.why("run", run_id, "stat")
+    # config_leaf is joined in by the SQL view.
+    for column in ("stat", "config_leaf"):
+        told = rf"runs, .* have no column '{column}': take one of run_id, .*status, .*config_digest"
+        with pytest.raises(NotFound, match=told):
+            db.why("run", run_id, column)
     db.reset_all_tables(actor="user")
     with pytest.raises(
         NotFound, match=r"no run_id 1 any more, since event 3, TablesReset in store by user at 20"

@@ -13,7 +13,7 @@ from eventstore.events import (
 )
 from eventstore.recorded import Recorded
 from eventstore.store import EventStore
-from projections.entities import entity_of
+from projections.entities import check_column, entity_of
 from projections.past.history import history
 from projections.view import Key, View
 from projections.views import Views
@@ -63,10 +63,7 @@ def why(views: Views, view: View[Any], key: Key, column: str) -> Why:
     Raises:
         NotFound: there is no such row, or no such column.
     """
-    if column not in view.columns:
-        raise NotFound(
-            f"{view.name} has no column {column!r}: take one of {', '.join(view.columns)}"
-        )
+    check_column(view, column)
     *_, last = touched = history(views, view, key)
     if last.change.after is None:
         raise NotFound(

@@ -38,6 +38,21 @@ class Entity(NamedTuple):
         return self.word if self.word == "controller" else f"{self.word} {self.key}"
 
 
+def entity_and_column(
+    words: Sequence[str], views: Iterable[View[Any]]
+) -> tuple[Entity, str | None]:
+    """Return the entity that words begin with, and the column behind it, if there is one.
+
+    Raises:
+        NotFound: there is no such entity.
+        typer.BadParameter: its id is missing or wrong, or more words follow.
+    """
+    found, columns = entity(words, views)
+    if len(columns) > 1:
+        raise typer.BadParameter(f"one column at most, not {' '.join(columns)}")
+    return found, next(iter(columns), None)
+
+
 def entity(words: Sequence[str], views: Iterable[View[Any]]) -> tuple[Entity, list[str]]:
     """Return the entity that words begin with, and the words behind it.
 

@@ -1,10 +1,8 @@
 """`refold history`: the events that touched one row."""
 
-import typer
-
-from eventstore.errors import NotFound
+from projections.entities import check_column
 from refold.cli.changes import change_as_json, columns_in_words
-from refold.cli.entity import Words, entity
+from refold.cli.entity import Words, entity_and_column
 from refold.cli.events import event_as_json, event_line
 from refold.cli.open_face import open_face
 from refold.cli.options import DEFAULT_STORE, At, Imports, Json, Store
@@ -26,19 +24,13 @@ def history(
         refold history controller --at 2026-01-31T12:00Z
     """
     with open_face(store, at=at, imports=imports) as db:
-        found, columns = entity(words, db.views.views)
-        if len(columns) > 1:
-            raise typer.BadParameter(f"one column at most, not {' '.join(columns)}")
-        for column in columns:
-            if column not in found.view.columns:
-                raise NotFound(
-                    f"{found.view.name} has no column {column!r}: take one of "
-                    f"{', '.join(found.view.columns)}"
-                )
+        found, column = entity_and_column(words, db.views.views)
+        if column is not None:
+            check_column(found.view, column)
         touched = [
             one
             for one in db.history(found.view.name, found.key)
-            if not columns or columns[0] in one.change.columns
+            if column is None or column in one.change.columns
         ]
     if json:
         print_json(

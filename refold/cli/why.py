@@ -1,8 +1,6 @@
 """`refold why`: the chain of causes of what a column holds."""
 
-import typer
-
-from refold.cli.entity import Words, entity
+from refold.cli.entity import Words, entity_and_column
 from refold.cli.events import event_as_json
 from refold.cli.open_face import open_face
 from refold.cli.options import DEFAULT_STORE, At, Imports, Json, Store
@@ -26,10 +24,8 @@ def why(
         refold why request 3 --at 120
     """
     with open_face(store, at=at, imports=imports) as db:
-        found, columns = entity(words, db.views.views)
-        if len(columns) > 1:
-            raise typer.BadParameter(f"one column at most, not {' '.join(columns)}")
-        reason = db.why(found.view.name, found.key, *(columns or ["status"]))
+        found, column = entity_and_column(words, db.views.views)
+        reason = db.why(found.view.name, found.key, column or "status")
     if not json:
         print(printable(str(reason)))
         return
