@@ -125,6 +125,14 @@ class Counter(NamedTuple):
     values: dict[str, float]
 
 
+class _Task(NamedTuple):
+    """A slice that has not begun."""
+
+    lanes: tuple[tuple[Lane, str], ...]
+    """Where it will be shown, and under which name."""
+    args: Args
+
+
 class _Open(NamedTuple):
     """A slice that has not ended."""
 
@@ -143,8 +151,7 @@ class Timeline:
         self.counters: list[Counter] = []
         self.actors: set[Lane] = set()
         """The lanes of all who acted."""
-        self._scheduled: dict[int, TaskScheduled] = {}
-        self._actor_scheduled: dict[int, ActorTaskScheduled] = {}
+        self._scheduled: dict[tuple[str, int], _Task] = {}
         self._open: dict[tuple[str, int], _Open] = {}
         self.start = self._now = 0
         """When the first event happened."""
@@ -175,17 +182,17 @@ class Timeline:
             case ExperimentFailed():
                 self._end("experiment", event.experiment_id, "FAILED")
             case TaskScheduled():
-                self._scheduled[event.task_id] = event
+                self._scheduled["task", event.task_id] = _task(event)
             case TaskStarted():
-                self._begin_task(event)
+                self._begin_task(("task", event.task_id))
             case TaskCompleted():
                 self._end("task", event.task_id, "COMPLETED")
             case TaskFailed():
                 self._fail_task(recorded, event)
             case ActorTaskScheduled():
-                self._actor_scheduled[event.task_id] = event
+                self._scheduled["actor_task", event.task_id] = _actor_task(event)
             case ActorTaskStarted():
-                self._begin_actor_task(event)
+                self._begin_task(("actor_task", event.task_id))
             case ActorTaskCompleted():
                 self._end("actor_task", event.task_id, "completed")
             case ActorTaskFailed():
@@ -209,7 +216,6 @@ class Timeline:
             case TablesReset():
                 self._end_all()
                 self._scheduled.clear()
-                self._actor_scheduled.clear()
                 self._mark(recorded, STORE, "tables reset", by=recorded.metadata.actor)
             case _ if kind in RUN_STATUSES:
                 self._now_is(recorded, "runs", event.stream, RUN_STATUSES[kind])
@@ -226,34 +232,10 @@ class Timeline:
             known = {**args, "since": self._last.position}
             self._open[key] = _Open(lanes, self._now, known)
 
-    def _begin_task(self, event: TaskStarted) -> None:
-        task = self._scheduled.get(event.task_id)
-        if task is None:
-            return
-        self._begin(
-            ("task", task.task_id),
-            (Lane("workers", f"worker-{task.worker_id}"), f"run {task.run_id}"),
-            (Lane("runs", f"run-{task.run_id}"), f"chunk {task.chunk_id}, epoch {task.epoch}"),
-            task=task.task_id,
-            run=task.run_id,
-            worker=task.worker_id,
-            epoch=task.epoch,
-            chunk=task.chunk_id,
-        )
-
-    def _begin_actor_task(self, event: ActorTaskStarted) -> None:
-        task = self._actor_scheduled.get(event.task_id)
-        if task is None:
-            return
-        self._begin(
-            ("actor_task", task.task_id),
-            (Lane("actors", f"actor-{task.actor_id}"), f"pipeline {task.pipeline_id}"),
-            (Lane("pipelines", f"pipeline-{task.pipeline_id}"), f"shard {task.shard_id}"),
-            task=task.task_id,
-            pipeline=task.pipeline_id,
-            actor=task.actor_id,
-            shard=task.shard_id,
-        )
+    def _begin_task(self, key: tuple[str, int]) -> None:
+        task = self._scheduled.get(key)
+        if task is not None:
+            self._begin(key, *task.lanes, **task.args)
 
     def _turn_to(self, event: ControllerTaskSet) -> None:
         """End what the controller was at, and begin what it is at."""
@@ -296,9 +278,9 @@ class Timeline:
         self.instants.append(Instant(lane, name, self._now, told))
 
     def _fail_task(self, recorded: Recorded, event: TaskFailed) -> None:
-        task = self._scheduled.get(event.task_id)
+        task = self._scheduled.get(("task", event.task_id))
         if task is not None:
-            lane = Lane("workers", f"worker-{task.worker_id}")
+            (lane, _), *_ = task.lanes
             self._mark(recorded, lane, f"task {event.task_id} failed", error=event.error)
         self._end("task", event.task_id, "FAILED", error=event.error)
 
@@ -319,6 +301,37 @@ class Timeline:
             self._now_is(recorded, "runs", f"run-{run_id}", "FAILED")
         for pipeline_id in event.pipelines:
             self._now_is(recorded, "pipelines", f"pipeline-{pipeline_id}", "failed")
+
+
+def _task(event: TaskScheduled) -> _Task:
+    return _Task(
+        (
+            (Lane("workers", f"worker-{event.worker_id}"), f"run {event.run_id}"),
+            (Lane("runs", f"run-{event.run_id}"), f"chunk {event.chunk_id}, epoch {event.epoch}"),
+        ),
+        {
+            "task": event.task_id,
+            "run": event.run_id,
+            "worker": event.worker_id,
+            "epoch": event.epoch,
+            "chunk": event.chunk_id,
+        },
+    )
+
+
+def _actor_task(event: ActorTaskScheduled) -> _Task:
+    return _Task(
+        (
+            (Lane("actors", f"actor-{event.actor_id}"), f"pipeline {event.pipeline_id}"),
+            (Lane("pipelines", f"pipeline-{event.pipeline_id}"), f"shard {event.shard_id}"),
+        ),
+        {
+            "task": event.task_id,
+            "pipeline": event.pipeline_id,
+            "actor": event.actor_id,
+            "shard": event.shard_id,
+        },
+    )
 
 
 def _lane_of(actor: str) -> Lane:
