@@ -1,17 +1,13 @@
 """What became of rows, in words and in JSON."""
 
-from contextlib import suppress
 from typing import Any
-
-from msgspec import DecodeError
-from msgspec.json import decode
 
 from projections.entities import entity_of
 from projections.past.change import Change
 from projections.view import View
-from refold.cli.output import COLOURS, paint, shortened, shown
+from refold.cli.output import COLOURS, paint, parsed, shortened, shown
 
-_COLOURS = {"added": "green", "changed": "yellow", "removed": "red"}
+COLOURS_OF_CHANGES = {"added": "green", "changed": "yellow", "removed": "red"}
 _SIGNS = {"added": "+", "changed": "~", "removed": "-"}
 
 
@@ -27,7 +23,7 @@ def change_as_json(change: Change) -> dict[str, Any]:
 
 def change_line(change: Change, view: View[Any]) -> str:
     """Return the line that shows a change."""
-    colour = _COLOURS[change.kind]
+    colour = COLOURS_OF_CHANGES[change.kind]
     entity = f"{entity_of(view)} {shown(change.key)}"
     return (
         f"{paint(f'{_SIGNS[change.kind]} {entity}', colour, bold=True)}  {columns_in_words(change)}"
@@ -50,8 +46,6 @@ def columns_in_words(change: Change) -> str:
 def _value(value: Any) -> str:
     if value is None:
         return "null"
-    if isinstance(value, str) and value.startswith("{"):
-        with suppress(DecodeError):  # it only looked like JSON
-            value = f"{{{shown(decode(value))}}}"
-    text = shortened(value)
+    value = parsed(value)
+    text = shortened(f"{{{shown(value)}}}" if isinstance(value, dict) else value)
     return paint(text, COLOURS.get(text.lower()))

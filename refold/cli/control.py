@@ -12,7 +12,7 @@ from eventstore.errors import InvalidPayload, NotFound
 from refold.cli.ask import ask
 from refold.cli.interrupted import tell_if_interrupted
 from refold.cli.open_face import actor_name, open_face
-from refold.cli.options import DEFAULT_STORE, Actor, Json, Store, Yes
+from refold.cli.options import DEFAULT_STORE, Actor, AllowDill, Json, Store, Yes
 from refold.cli.output import note, print_json, shown
 from refold.cli.rows import Row, select
 from refold.rf_db import RfDb
@@ -92,14 +92,7 @@ def clone(
     warm_start: Annotated[
         bool, typer.Option("--warm-start", help="Begin with the weights of the run.")
     ] = False,
-    allow_dill: Annotated[
-        bool,
-        typer.Option(
-            "--allow-dill",
-            help="Decode a configuration that only dill can carry. That runs code that whoever "
-            "wrote it has chosen.",
-        ),
-    ] = False,
+    allow_dill: AllowDill = False,
     yes: Yes = False,
     json: Json = False,
     store: Store = DEFAULT_STORE,

@@ -15,6 +15,7 @@ from eventstore.statuses import (
     RunStatus,
     TaskStatus,
 )
+from projections.entities import ENTITIES
 from refold.cli.open_face import open_face
 from refold.cli.options import DEFAULT_STORE, At, Json, Store
 from refold.cli.rows import Row, select
@@ -64,7 +65,7 @@ def experiments(
         "STATUS": "status",
         "ERROR": "error",
     }
-    _list("experiments", "experiment_id", columns, {"status": status}, limit, at, json, store)
+    _list("experiment", "experiments", columns, {"status": status}, limit, at, json, store)
 
 
 def runs(
@@ -94,7 +95,7 @@ def runs(
         "CLONE OF": lambda row: row["parent_run_id"],
     }
     wanted = {"status": status, "experiment_id": experiment}
-    _list("runs", "run_id", columns, wanted, limit, at, json, store)
+    _list("run", "runs", columns, wanted, limit, at, json, store)
 
 
 def tasks(
@@ -124,7 +125,7 @@ def tasks(
         "ERROR": "error",
     }
     wanted = {"status": status, "run_id": run, "worker_id": worker}
-    _list("worker_task", "task_id", columns, wanted, limit, at, json, store, "tasks")
+    _list("task", "tasks", columns, wanted, limit, at, json, store)
 
 
 def workers(at: At = None, json: Json = False, store: Store = DEFAULT_STORE) -> None:
@@ -135,7 +136,7 @@ def workers(at: At = None, json: Json = False, store: Store = DEFAULT_STORE) -> 
         refold workers --at 5m
     """
     columns: Columns = {"WORKER": "worker_id", "DOES": "task", "STATUS": "status"}
-    _list("worker_progress", "worker_id", columns, {}, None, at, json, store, "workers")
+    _list("worker", "workers", columns, {}, None, at, json, store)
 
 
 def requests(
@@ -170,7 +171,7 @@ def requests(
         "MADE": lambda row: datetime.fromisoformat(row["created_at"]),
     }
     wanted = {"status": status, "operation": operation, "run_id": run}
-    _list("interactive_control", "ic_id", columns, wanted, limit, at, json, store, "requests")
+    _list("request", "requests", columns, wanted, limit, at, json, store)
 
 
 def contexts(
@@ -192,7 +193,7 @@ def contexts(
         "SECONDS": "duration_seconds",
         "ERROR": "error",
     }
-    _list("contexts", "context_id", columns, {"status": status}, limit, at, json, store)
+    _list("context", "contexts", columns, {"status": status}, limit, at, json, store)
 
 
 def pipelines(
@@ -221,7 +222,7 @@ def pipelines(
         "ERROR": "error",
     }
     wanted = {"status": status, "experiment_id": experiment}
-    _list("pipelines", "pipeline_id", columns, wanted, limit, at, json, store)
+    _list("pipeline", "pipelines", columns, wanted, limit, at, json, store)
 
 
 def actor_tasks(
@@ -257,24 +258,24 @@ def actor_tasks(
         "pipeline_id": pipeline,
         "actor_id": actor,
     }
-    _list("actor_tasks", "task_id", columns, wanted, limit, at, json, store, "tasks of actors")
+    _list("actor_task", "tasks of actors", columns, wanted, limit, at, json, store)
 
 
 def _list(
-    view: str,
-    key: str,
+    entity: str,
+    plural: str,
     columns: Columns,
     wanted: dict[str, Any],
     limit: int | None,
     at: str | None,
     json: bool,
     store: str,
-    name: str | None = None,
 ) -> None:
+    view = ENTITIES[entity]
     with open_face(store, at=at) as db:
-        rows: list[Row] = select(db, view, key, wanted, limit=limit)
+        rows: list[Row] = select(db, view.name, view.key, wanted, limit=limit)
     asked = " like that" if any(value not in (None, []) for value in wanted.values()) else ""
-    show_rows(rows, {**columns, **CHANGED}, json=json, none=f"there are no {name or view}{asked}")
+    show_rows(rows, {**columns, **CHANGED}, json=json, none=f"there are no {plural}{asked}")
 
 
 def _of(done: int, all_: int | None) -> str:

@@ -44,6 +44,15 @@ Imports = Annotated[
     ),
 ]
 
+AllowDill = Annotated[
+    bool,
+    typer.Option(
+        "--allow-dill",
+        help="Decode a configuration that only dill can carry. That runs code that whoever wrote "
+        "it has chosen.",
+    ),
+]
+
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 Actor = Annotated[

@@ -1,20 +1,17 @@
 """`refold show`: everything about one entity."""
 
 from collections.abc import Mapping
-from contextlib import suppress
-from typing import Annotated, Any, cast
+from typing import Any, cast
 
 import typer
-from msgspec import DecodeError
-from msgspec.json import decode
 
 from eventstore.errors import NotFound
 from eventstore.recorded import Recorded
 from refold.cli.entity import Entity, Words, entity
 from refold.cli.events import event_as_json, event_line
 from refold.cli.open_face import open_face
-from refold.cli.options import DEFAULT_STORE, At, Imports, Json, Store
-from refold.cli.output import COLOURS, paint, print_json, printable, shown
+from refold.cli.options import DEFAULT_STORE, AllowDill, At, Imports, Json, Store
+from refold.cli.output import COLOURS, paint, parsed, print_json, printable, shown
 from refold.cli.rows import Row, select
 from refold.rf_db import RfDb
 
@@ -40,14 +37,7 @@ IDS = {"requests": "ic_id", "clones": "run_id", "pipelines": "pipeline_id"}
 
 def show(
     words: Words,
-    allow_dill: Annotated[
-        bool,
-        typer.Option(
-            "--allow-dill",
-            help="Decode a configuration that only dill can carry. That runs code that whoever "
-            "wrote it has chosen.",
-        ),
-    ] = False,
+    allow_dill: AllowDill = False,
     at: At = None,
     json: Json = False,
     store: Store = DEFAULT_STORE,
@@ -134,9 +124,7 @@ def _print_fields(title: str, fields: Mapping[str, Any]) -> None:
 
 
 def _lines(value: Any) -> list[str]:
-    if isinstance(value, str) and value.startswith("{"):
-        with suppress(DecodeError):  # it only looked like JSON
-            value = decode(value)
+    value = parsed(value)
     if isinstance(value, Mapping) and value:
         fields = cast("Mapping[Any, Any]", value)
         width = max(len(str(key)) for key in fields)

@@ -79,9 +79,9 @@ def _who(db: RfDb) -> list[Row]:
     controller = select(db, "controller_progress", "controller_id", {})
     workers = select(db, "worker_progress", "worker_id", {})
     return [
-        *(_one("controller", row, []) for row in controller),
+        *(_doing("controller", row, []) for row in controller),
         *(
-            _one(
+            _doing(
                 f"worker-{row['worker_id']}",
                 row,
                 [
@@ -107,7 +107,7 @@ def _who(db: RfDb) -> list[Row]:
     ]
 
 
-def _one(who: str, row: Row, tasks: list[str]) -> Row:
+def _doing(who: str, row: Row, tasks: list[str]) -> Row:
     return {
         "who": who,
         "does": row["task"],
@@ -130,78 +130,71 @@ def _print(told: dict[str, Any], last: Recorded | None, now: datetime) -> None:
     if last is None:
         _print_line("last event", "nothing has happened yet")
         return
-    by = f" by {last.metadata.actor}" if last.metadata.actor else ""
-    silence = (now - last.time) // MICROSECOND
-    ago = f", {span(silence)} ago" if silence else ""  # as of a moment, there is none
-    happened = f"{last.type} in {last.stream}{by}{ago} ({time_of(last.time)})"
-    _print_line("last event", printable(happened))
+    _print_last(last, now)
     if told["behind"]:
         views = ", ".join(f"{name} by {by}" for name, by in told["behind"].items())
         _print_line("views", f"were behind, and have been caught up: {views}")
     for word, counts in told["counts"].items():
         if counts:
             _print_line(word.replace("_", " "), ", ".join(_counted(counts)))
-
-    def since(row: Row) -> str:
-        begun = datetime.fromisoformat(row["since"])
-        return f"{seconds_of(row['since'])} ({span((now - begun) // MICROSECOND)})"
-
-    sections: list[tuple[str, Columns]] = [
-        (
-            "experiments",
-            {
-                "EXPERIMENT": "experiment_id",
-                "NAME": "experiment_name",
-                "KIND": "kind",
-                "STATUS": "status",
-                "SINCE": since,
-            },
-        ),
-        (
-            "runs",
-            {
-                "RUN": "run_id",
-                "NAME": "run_name",
-                "STATUS": "status",
-                "EPOCH": "current_epoch",
-                "CHUNK": "current_chunk",
-                "OF": "num_chunks",
-                "METRICS": "metrics",
-                "SINCE": since,
-            },
-        ),
-        (
-            "pipelines",
-            {
-                "PIPELINE": "pipeline_id",
-                "NAME": "pipeline_name",
-                "STATUS": "status",
-                "SHARDS": "shards_completed",
-                "SAMPLES": "total_samples_processed",
-                "SINCE": since,
-            },
-        ),
-        (
-            "who",
-            {"WHO": "who", "DOES": "does", "STATUS": "status", "ON": "on", "SINCE": since},
-        ),
-        (
-            "pending",
-            {
-                "REQUEST": "ic_id",
-                "OPERATION": "operation",
-                "RUN": "run_id",
-                "STATUS": "status",
-                "MADE": lambda row: since({"since": row["created_at"]}),
-            },
-        ),
-    ]
-    for name, columns in sections:
+    for name, columns in _sections(now).items():
         if told[name]:
             print()
             print_table(told[name], columns)
-    if not any(told[name] for name in ("experiments", "runs", "pipelines")):
+    if not any(told[name] for name in BEGUN):
         print("\nnothing is running")
+
+
+def _print_last(last: Recorded, now: datetime) -> None:
+    by = f" by {last.metadata.actor}" if last.metadata.actor else ""
+    silence = (now - last.time) // MICROSECOND
+    ago = f", {span(silence)} ago" if silence else ""  # as of a moment, there is none
+    happened = f"{last.type} in {last.stream}{by}{ago} ({time_of(last.time)})"
+    _print_line("last event", printable(happened))
+
+
+def _sections(now: datetime) -> dict[str, Columns]:
+    """Return the columns of each table that is shown."""
+
+    def since(text: str) -> str:
+        return f"{seconds_of(text)} ({span((now - datetime.fromisoformat(text)) // MICROSECOND)})"
+
+    last: Columns = {"SINCE": lambda row: since(row["since"])}
+    return {
+        "experiments": {
+            "EXPERIMENT": "experiment_id",
+            "NAME": "experiment_name",
+            "KIND": "kind",
+            "STATUS": "status",
+            **last,
+        },
+        "runs": {
+            "RUN": "run_id",
+            "NAME": "run_name",
+            "STATUS": "status",
+            "EPOCH": "current_epoch",
+            "CHUNK": "current_chunk",
+            "OF": "num_chunks",
+            "METRICS": "metrics",
+            **last,
+        },
+        "pipelines": {
+            "PIPELINE": "pipeline_id",
+            "NAME": "pipeline_name",
+            "STATUS": "status",
+            "SHARDS": "shards_completed",
+            "SAMPLES": "total_samples_processed",
+            **last,
+        },
+        "who": {"WHO": "who", "DOES": "does", "STATUS": "status", "ON": "on", **last},
+        "pending": {
+            "REQUEST": "ic_id",
+            "OPERATION": "operation",
+            "RUN": "run_id",
+            "STATUS": "status",
+            "MADE": lambda row: since(row["created_at"]),
+        },
+    }
 
 
 def _print_line(name: str, text: str) -> None:

@@ -7,6 +7,9 @@ import msgspec
 
 from eventstore.errors import DBException
 
+FEW = 10
+"""Of things of one kind, so many are named."""
+
 
 class Finding(msgspec.Struct, frozen=True):
     """One thing about a store."""

@@ -8,11 +8,8 @@ from eventstore import EventStore
 from eventstore.engine import Connection
 from eventstore.errors import DamagedEvent
 from eventstore.events import UnknownEvent
-from refold.cli.checkup.finding import Finding, Findings
+from refold.cli.checkup.finding import FEW, Finding, Findings
 from refold.cli.output import printable, size, time_of
-
-FEW = 10
-"""Of things of one kind, so many are named."""
 
 # Each stream is counted 1, 2, 3 … and each event knows the one before it.
 BROKEN_CHAINS = f"""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from eventstore.engine import Connection
-from refold.cli.checkup.finding import Finding, Findings
+from refold.cli.checkup.finding import FEW, Finding, Findings
 from refold.cli.output import size
 
 FAR = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "afs", "lustre"})
@@ -82,7 +82,7 @@ def check_integrity(connection: Connection, *, thorough: bool) -> Findings:
     if said == ["ok"]:
         yield Finding("ok", "integrity", f"the file is sound ({pragma})")
         return
-    for text in said[:10]:
+    for text in said[:FEW]:
         yield Finding(
             "problem",
             "integrity",

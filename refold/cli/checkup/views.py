@@ -6,11 +6,9 @@ from typing import Any
 from eventstore import EventStore
 from eventstore.heads import projections_of
 from projections import ALL, View, Views
-from refold.cli.checkup.finding import Finding, Findings
+from refold.cli.checkup.finding import FEW, Finding, Findings
 from refold.cli.lag import lag
 from refold.cli.output import printable
-
-FEW = 10
 
 
 def check_views(store: EventStore, more: Sequence[View[Any]]) -> Findings:

@@ -9,6 +9,7 @@ from rich.text import Text
 from eventstore.errors import DBException
 from eventstore.recorded import Recorded
 from projections.past.change import BOOKKEEPING, Change
+from refold.cli.changes import COLOURS_OF_CHANGES
 from refold.cli.events import colour_of, told
 from refold.cli.output import COLOURS, printable, shortened, time_of
 from refold.cli.stepper.place import Place
@@ -33,8 +34,6 @@ g                to a position or a time: 120, 2026-01-31T12:00Z, 5m for five mi
 w                why the changed rows are as they are
 ?                this page
 q                the end"""
-
-COLOURS_OF_CHANGES = {"added": "green", "changed": "yellow", "removed": "red"}
 
 
 def picture(walk: Walk, page: str | None, typed: str | None, width: int, height: int) -> Text:
