@@ -2,20 +2,18 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
-from postgres import PostgresServer, drop_schema, new_schema
+from places import ENGINES, OTHER, Place, new_places
+from postgres import PostgresServer
 
 from eventstore import EventStore, open_store
 from refold import RFDatabase, RfDb
 
 pytest.register_assert_rewrite("given", "face_methods")
-
-ENGINES = ["sqlite", "postgres"]
 
 # A shell has what it starts in the background ignore Ctrl-C, and so would all our children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -56,30 +54,29 @@ def postgres_url() -> Iterator[str]:
 
 
 @pytest.fixture
-def new_place(
-    engine: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> Iterator[Callable[[], str]]:
+def new_place(engine: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     """Yield a function that names a place where no store is yet, anew at each call."""
-    made = 0
-
-    def path() -> str:
-        nonlocal made
-        made += 1
-        return str(tmp_path / f"store-{made}.db")
-
-    def url() -> str:
-        url = new_schema(request.getfixturevalue("postgres_url"))
-        afterwards.callback(drop_schema, url)
-        return url
-
-    with ExitStack() as afterwards:
-        yield url if engine == "postgres" else path
+    with new_places(engine, request, tmp_path / "store") as new_place:
+        yield new_place
 
 
 @pytest.fixture
-def place(new_place: Callable[[], str]) -> str:
+def place(new_place: Place) -> str:
     """The path or URL of a store that is not there yet."""
     return new_place()
+
+
+@pytest.fixture
+def new_target(engine: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    """Likewise, on the other engine: for what goes from one store to another."""
+    with new_places(OTHER[engine], request, tmp_path / "target") as new_target:
+        yield new_target
+
+
+@pytest.fixture
+def target(new_target: Place) -> str:
+    """The path or URL of one on the other engine."""
+    return new_target()
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import sys
 import time
 import tracemalloc
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from itertools import count, pairwise
@@ -19,6 +19,8 @@ import pytest
 from children import Child, Parent, call
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from logs import LOG, Rows, heads, log
+from places import ENGINES, OTHER, Place, new_places
 from postgres import drop_schema, new_schema
 from raw_sqlite import raw
 from strategies import any_command, any_event
@@ -44,53 +46,17 @@ from eventstore.statuses import TaskStatus, WorkerTask
 from projections import Row, View
 from refold import DBException, RfDb, copy_store
 
-Place = Callable[[], str]
-Rows = list[tuple[Any, ...]]
-
-ENGINES = ["sqlite", "postgres"]
-OTHER = dict(zip(ENGINES, reversed(ENGINES), strict=True))
-
-LOG = {
-    "events": "SELECT position, stream, version, previous, type, schema_version, data, metadata, "
-    "recorded_at FROM events ORDER BY position",
-    # A server keeps a line for a stream that somebody only looked at.
-    "streams": "SELECT stream, version, position FROM streams WHERE version > 0 ORDER BY stream",
-    "payloads": "SELECT digest, content FROM payloads ORDER BY digest",
-    "commands": "SELECT command_id, command, first, last, result FROM commands ORDER BY command_id",
-}
-
 
 @pytest.fixture(params=ENGINES, ids="to_{}".format)
 def new_target(request: pytest.FixtureRequest, engine: str, tmp_path: Path) -> Iterator[Place]:
     """Yield a function that names a place where no store is yet, on the engine to copy to."""
     to = OTHER[engine] if request.param == "other" else request.param
-    numbers = count()
-
-    def path() -> str:
-        return str(tmp_path / f"target-{next(numbers)}.db")
-
-    def url() -> str:
-        url = new_schema(request.getfixturevalue("postgres_url"))
-        afterwards.callback(drop_schema, url)
-        return url
-
-    with ExitStack() as afterwards:
-        yield url if to == "postgres" else path
+    with new_places(to, request, tmp_path / "target") as new_target:
+        yield new_target
 
 
 # For what takes its time: from each engine to the other.
 across = pytest.mark.parametrize("new_target", ["other"], ids=["across"], indirect=True)
-
-
-@pytest.fixture
-def target(new_target: Place) -> str:
-    return new_target()
-
-
-def log(place: str) -> dict[str, Rows]:
-    """Return the whole log, as the tables hold it."""
-    with open_store(place) as store, store.reading() as connection:
-        return {name: connection.execute(query) for name, query in LOG.items()}
 
 
 def views(place: str) -> str:
@@ -368,11 +334,6 @@ def test_a_copy_that_is_killed_goes_on(place: str, new_target: Place) -> None:
         assert copy_store(place, target) == len(whole["events"]) - len(there)
         assert log(target) == whole
         assert views(target) == views(place)
-
-
-def heads(events: Rows) -> Rows:
-    """Return what the table `streams` should hold."""
-    return sorted({stream: (stream, n, position) for position, stream, n, *_ in events}.values())
 
 
 def test_an_end_that_is_not_settled_is_waited_for(postgres_url: str, tmp_path: Path) -> None:

@@ -6,9 +6,7 @@ import io
 import json
 import re
 import tracemalloc
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from itertools import count
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,7 +15,8 @@ import pytest
 from children import Child, Parent
 from hypothesis import given
 from hypothesis import strategies as st
-from postgres import drop_schema, new_schema
+from logs import LOG, Rows, log
+from places import Place
 from random_logs import OWN, VIEWS, Step, append_row, log_of, steps
 from strategies import any_command
 from tables import tables
@@ -33,48 +32,6 @@ from projections import Row, View
 from refold import DBException, NotFound, RfDb
 from refold.export import csv, json_lines, parquet
 from refold.export.json_lines import InvalidFile
-
-Place = Callable[[], str]
-Rows = list[tuple[Any, ...]]
-
-LOG = {
-    "events": "SELECT position, stream, version, previous, type, schema_version, data, metadata, "
-    "recorded_at FROM events ORDER BY position",
-    # A server keeps a line for a stream that somebody only looked at.
-    "streams": "SELECT stream, version, position FROM streams WHERE version > 0 ORDER BY stream",
-    "payloads": "SELECT digest, content FROM payloads ORDER BY digest",
-    "commands": "SELECT command_id, command, first, last, result FROM commands ORDER BY command_id",
-    "strays": "SELECT position FROM strays ORDER BY position",
-}
-
-
-@pytest.fixture
-def new_target(request: pytest.FixtureRequest, engine: str, tmp_path: Path) -> Iterator[Place]:
-    """Yield a function that names a place on the other engine where no store is yet."""
-    numbers = count()
-
-    def path() -> str:
-        return str(tmp_path / f"target-{next(numbers)}.db")
-
-    def url() -> str:
-        url = new_schema(request.getfixturevalue("postgres_url"))
-        afterwards.callback(drop_schema, url)
-        return url
-
-    with ExitStack() as afterwards:
-        yield url if engine == "sqlite" else path
-
-
-@pytest.fixture
-def target(new_target: Place) -> str:
-    return new_target()
-
-
-def log(place: str) -> dict[str, Rows]:
-    """Return the whole log, as the tables hold it."""
-    with open_store(place) as store, store.reading() as connection:
-        return {name: connection.execute(query) for name, query in LOG.items()}
-
 
 NOTHING: dict[str, Rows] = {name: [] for name in LOG}
 

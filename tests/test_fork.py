@@ -4,10 +4,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,8 @@ import pytest
 from children import Child, Parent
 from hypothesis import given
 from hypothesis import strategies as st
-from postgres import drop_schema, new_schema
+from logs import LOG, Rows, heads, log
+from places import Place
 from random_logs import OWN, Step, exactly, log_of, steps
 from raw import raw
 from tables import tables
@@ -37,49 +35,6 @@ from eventstore.reader import PAGE
 from eventstore.recorded import EPOCH, MICROSECOND
 from projections import Views
 from refold import RFDatabase, RfDb, copy_store, fork
-
-Place = Callable[[], str]
-Rows = list[tuple[Any, ...]]
-
-LOG = {
-    "events": "SELECT position, stream, version, previous, type, schema_version, data, metadata, "
-    "recorded_at FROM events ORDER BY position",
-    # A server keeps a line for a stream that somebody only looked at.
-    "streams": "SELECT stream, version, position FROM streams WHERE version > 0 ORDER BY stream",
-    "payloads": "SELECT digest, content FROM payloads ORDER BY digest",
-    "commands": "SELECT command_id, command, first, last, result FROM commands ORDER BY command_id",
-}
-
-ENGINES = ["sqlite", "postgres"]
-OTHER = dict(zip(ENGINES, reversed(ENGINES), strict=True))
-
-
-@pytest.fixture
-def new_target(request: pytest.FixtureRequest, engine: str, tmp_path: Path) -> Iterator[Place]:
-    """Yield a function that names a place on the other engine where no store is yet."""
-    numbers = count()
-
-    def path() -> str:
-        return str(tmp_path / f"fork-{next(numbers)}.db")
-
-    def url() -> str:
-        url = new_schema(request.getfixturevalue("postgres_url"))
-        afterwards.callback(drop_schema, url)
-        return url
-
-    with ExitStack() as afterwards:
-        yield url if OTHER[engine] == "postgres" else path
-
-
-def log(place: str) -> dict[str, Rows]:
-    """Return the whole log, as the tables hold it."""
-    with open_store(place) as store, store.reading() as connection:
-        return {name: connection.execute(query) for name, query in LOG.items()}
-
-
-def heads(events: Rows) -> Rows:
-    """Return what the table `streams` should hold."""
-    return sorted({stream: (stream, n, position) for position, stream, n, *_ in events}.values())
 
 
 def append_of_others(place: str, event_type: str, data: object, schema_version: int = 1) -> None:
