@@ -6,10 +6,11 @@ from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple, cast
 
+from eventstore.digests import digests_in
 from eventstore.engine import Values
 from eventstore.errors import DamagedEvent, InvalidQuery, NotAStore, StoreBusy
 from eventstore.heads import EVENT_COLUMNS
-from eventstore.parcels import KEYS, digests_in, parcels
+from eventstore.parcels import KEYS, parcels
 from eventstore.progress import progress_bar
 from eventstore.reader import PAGE
 from eventstore.store import EventStore

@@ -1,6 +1,5 @@
 """Payloads by the parcel, so that few of them are in memory at a time."""
 
-import re
 from collections.abc import Iterable, Iterator
 
 KEYS = 500
@@ -22,13 +21,3 @@ def parcels(weights: Iterable[tuple[str, int]]) -> Iterator[list[str]]:
         weight += more
     if parcel:
         yield parcel
-
-
-def digests_in(text: str) -> Iterator[str]:
-    """Iterate over what can be a digest in the data of an event, whatever its type."""
-    for digits in _DIGITS.findall(text):
-        for start in range(len(digits) - 63):
-            yield digits[start : start + 64]
-
-
-_DIGITS = re.compile("[0-9a-f]{64,}")

@@ -7,9 +7,10 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from eventstore.digests import digests_in
 from eventstore.errors import UnreadableEvent
 from eventstore.events.codec import damaged
-from eventstore.parcels import KEYS, digests_in
+from eventstore.parcels import KEYS
 from eventstore.past import PastStore
 from eventstore.progress import progress_bar
 from eventstore.rows import command_rows, event_rows, payload_rows
