@@ -95,7 +95,9 @@ CREATE TABLE IF NOT EXISTS projections (
 -- ═════════════════════════════════ the line ═════════════════════════════════
 -- In every view, position is that of the last event that changed the row.
 -- Only what is polled is indexed: each page that a commit touches costs it about as much as the
--- insertion of the event itself.
+-- insertion of the event itself. A partial index is used by SQLite only if its condition holds the
+-- query's own term, so conditions are written with = and OR, never with IN:
+-- https://www.sqlite.org/partialindex.html#queries_using_partial_indexes
 
 
 -- section: experiments
@@ -166,7 +168,7 @@ CREATE TABLE worker_task (
 
 -- Only open tasks are polled for, so only they are indexed: the index stays small for ever.
 CREATE INDEX worker_task_open ON worker_task (status, worker_id, task_id)
-WHERE status IN ('SCHEDULED', 'IN_PROGRESS');
+WHERE status = 'SCHEDULED' OR status = 'IN_PROGRESS';
 
 
 -- section: controller_progress
@@ -276,7 +278,7 @@ CREATE TABLE actor_tasks (
 );
 
 CREATE INDEX actor_tasks_open ON actor_tasks (status, actor_id, task_id)
-WHERE status IN ('scheduled', 'in_progress');
+WHERE status = 'scheduled' OR status = 'in_progress';
 
 
 -- section: ids

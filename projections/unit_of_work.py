@@ -131,7 +131,8 @@ class UnitOfWork:
             return []
         self.before_query()
         conditions = [
-            f"{name} IN ({', '.join(map(_operand, values))})" for name, values in wanted.items()
+            f"({' OR '.join(f'{name} = {_operand(value)}' for value in values)})"
+            for name, values in wanted.items()
         ]
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         sql = f"{view.select}{where} ORDER BY {view.key}"
@@ -251,5 +252,6 @@ def _name(view: View[Any], key: Key) -> str:
 
 
 def _operand(value: Any) -> str:
-    # Our own words are constants: as literals they let the engine use a partial index.
+    # Our own words are constants: as literals they let the engine use a partial index, whose
+    # condition is written in the same way.
     return f"'{value}'" if isinstance(value, Word) else "?"

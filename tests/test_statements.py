@@ -1,14 +1,11 @@
 """How much each method asks of the database: a regression shows here without a clock."""
 
-import sqlite3
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from functools import partial
-from typing import Any
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import pytest
 from proxy import Proxy
+from raw_sqlite import noting
 
 from eventstore.events import RunProgressed
 from refold import RFDatabase, RfDb
@@ -71,24 +68,6 @@ WORK: dict[str, tuple[Work, dict[str, int]]] = {
 }
 
 
-@contextmanager
-def noting_sqlite(monkeypatch: pytest.MonkeyPatch) -> Generator[list[str], None, None]:
-    noted: list[str] = []
-
-    class Noting(sqlite3.Connection):
-        def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
-            noted.append(sql)
-            return super().execute(sql, *parameters)
-
-        def executemany(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
-            noted.append(sql)
-            return super().executemany(sql, *parameters)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Noting))
-        yield noted
-
-
 @pytest.mark.parametrize("work", WORK)
 def test_statements(
     place: str,
@@ -114,7 +93,7 @@ def test_statements(
             assert len(told) == expected[engine], "\n".join(told)
 
     if engine == "sqlite":
-        with noting_sqlite(monkeypatch) as noted:
+        with noting(monkeypatch) as noted:
             count(place, noted)
         return
     url: str = request.getfixturevalue("postgres_url")
