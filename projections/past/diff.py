@@ -40,10 +40,18 @@ def changes_by(versions: Versions, recorded: Recorded) -> list[Change]:
             keys = view.handlers[name].touched(event) if name in view.handlers else ()
             if name in view.clearing and view.clearing[name](event):
                 keys = None  # all rows
-            befores = _rows(connection, view, f"{UNTIL} = {position}", keys)
+            ended = f"{UNTIL} = {position}"
+            if keys is not None:  # a row may have as many versions as the log has events
+                ended += f" AND position = ({_last_before(view, position)})"
+            befores = _rows(connection, view, ended, keys)
             afters = _rows(connection, view, f"position = {position}", keys)
             found += _changes(view, befores, afters)
     return found
+
+
+def _last_before(view: View[Any], position: int) -> str:
+    same = f"same.{view.key} = {view.table}.{view.key}"
+    return f"SELECT max(position) FROM {view.table} same WHERE {same} AND position < {position}"
 
 
 def _rows(
