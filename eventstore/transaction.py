@@ -1,7 +1,7 @@
 """One write transaction on the log: what is appended in it commits together or not at all."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import compress
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from eventstore.recorded import NO_METADATA, Metadata, Recorded, encode_metadata
 class Fold(Protocol):
     """Keeps something equal to the log while a transaction appends to it, such as the views."""
 
-    def expect(self, events: Sequence[Event]) -> None:
+    def expect(self, events: Iterable[Event]) -> None:
         """Prepare for these events, before they are allotted their places.
 
         If other transactions write beside this one, lock whatever the events will change: so what

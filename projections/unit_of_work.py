@@ -165,10 +165,10 @@ class UnitOfWork:
 
     # --- events ---------------------------------------------------------------------------
 
-    def expect(self, events: Sequence[Event]) -> None:
+    def expect(self, events: Iterable[Event]) -> None:
         """Load the rows that events will change, all at once; see `Fold.expect`."""
         connection = self._connection
-        if connection is None:
+        if connection is None or len(self._cleared) == len(self.views):
             return
         touched: dict[View[Any], set[Key]] = {}
         for event in events:

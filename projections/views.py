@@ -43,8 +43,11 @@ ALL: tuple[View[Any], ...] = (
     ids,
 )
 
-EVENTS_PER_FLUSH = 20_000
-"""Bounds the memory of a rebuild: no more rows than so many events touch are held."""
+EVENTS_PER_PAGE = 2_000
+"""How many events are read at a time to be folded."""
+
+ROWS_PER_FLUSH = 50_000
+"""Bounds the memory of a rebuild: with so many rows in memory, they are written and forgotten."""
 
 ROWS_REMEMBERED = 20_000
 """Likewise for the rows that are kept from one transaction to the next."""
@@ -191,15 +194,20 @@ class Views:
             for end in ends:
                 views = [view for view, after in plan.items() if after < end]
                 unit = UnitOfWork(views, connection)
+                for view in views:
+                    if start == 0:
+                        unit.clear(view)  # its table is empty: there is nothing to be loaded
                 for page in read_facts(
-                    self.store.reading, start, end, types_of(views), EVENTS_PER_FLUSH
+                    self.store.reading, start, end, types_of(views), EVENTS_PER_PAGE
                 ):
-                    unit.expect([event for _, event, _ in page])
+                    unit.expect(event for _, event, _ in page)
                     for fact in page:
                         unit.take_in(*fact)
-                    unit.flush()
-                    unit.forget()
+                    if len(unit) > ROWS_PER_FLUSH:
+                        unit.flush()
+                        unit.forget()
                     bar.update(page[-1][0] - first - bar.n if page else 0)
+                unit.flush()
                 bar.update(end - first - bar.n)
                 start = end
         for view in plan:
@@ -216,7 +224,7 @@ class Views:
                     continue  # somebody who does not fold them appended in between
                 ((end,),) = connection.execute("SELECT coalesce(max(position), 0) FROM events")
                 pages = read_facts(
-                    self.store.reading, 0, end, types_of(self.views), EVENTS_PER_FLUSH
+                    self.store.reading, 0, end, types_of(self.views), EVENTS_PER_PAGE
                 )
                 return differences(self.views, pages, connection)
 

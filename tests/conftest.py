@@ -49,7 +49,7 @@ def postgres_url() -> Iterator[str]:
     if url := os.environ.get("REFOLD_TEST_POSTGRES"):
         yield url
         return
-    with PostgresServer(settings={"fsync": "off"}) as server:  # the machine is not what is killed
+    with PostgresServer() as server:
         yield server.url()
 
 

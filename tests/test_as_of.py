@@ -83,7 +83,7 @@ def check_random_logs(
     )
     def check(happens: list[Step], remembered: int, per_flush: int) -> None:
         monkeypatch.setattr(version_writer, "ROWS_REMEMBERED", remembered)
-        monkeypatch.setattr(versions, "EVENTS_PER_FLUSH", per_flush)
+        monkeypatch.setattr(versions, "EVENTS_PER_PAGE", per_flush)
         with log_of(new_place(), happens) as log:
             check_every_position(log)
 
@@ -100,7 +100,7 @@ def test_rows_that_are_not_in_memory_are_loaded_again(
     new_place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(version_writer, "ROWS_REMEMBERED", 0)
-    monkeypatch.setattr(versions, "EVENTS_PER_FLUSH", 1)
+    monkeypatch.setattr(versions, "EVENTS_PER_PAGE", 1)
     runs: list[Event] = [RunCreated(n, 1, f"run_{n}", num_chunks=n) for n in range(1, 4)]
     happens: list[Step] = [
         ("append", [ExperimentCreated(1, "fit", "digits", "NEW"), *runs]),
@@ -130,7 +130,7 @@ def test_a_face_shows_the_same_for_ever(
     @given(st.lists(st.tuples(steps, st.booleans()), max_size=10), st.integers(0, 4))
     def check(happens: list[tuple[Step, bool]], remembered: int) -> None:
         monkeypatch.setattr(version_writer, "ROWS_REMEMBERED", remembered)
-        monkeypatch.setattr(versions, "EVENTS_PER_FLUSH", 2)
+        monkeypatch.setattr(versions, "EVENTS_PER_PAGE", 2)
         with log_of(new_place(), []) as log:
             faces: list[tuple[RfDb, str]] = []
             for step, looks in happens:

@@ -268,7 +268,7 @@ class Feed(Row, frozen=True, kw_only=False):
 
 def fork_beside_threads_that_fold(_: Parent, places: list[str]) -> None:
     signal.alarm(50)
-    versions.EVENTS_PER_FLUSH = 1  # so that folding reads again and again
+    versions.EVENTS_PER_PAGE = 1  # so that folding reads again and again
     versions.FORK_PATIENCE = 1_000  # nobody waits in vain
     everybody = threading.Barrier(len(places) + 1)
     forks = threading.Event()

@@ -72,7 +72,7 @@ def test_what_an_event_changed_is_the_diff_to_the_moment_before(
     @given(st.lists(steps, max_size=10), st.sampled_from([0, 2, 400_000]))
     def check(happens: list[Step], remembered: int) -> None:
         monkeypatch.setattr(version_writer, "ROWS_REMEMBERED", remembered)
-        monkeypatch.setattr(versions, "EVENTS_PER_FLUSH", 3)
+        monkeypatch.setattr(versions, "EVENTS_PER_PAGE", 3)
         with log_of(new_place(), happens) as log, RfDb(log.place, projections=OWN) as fresh:
             rows = tables(fresh.as_of(0))
             for recorded in log.events:

@@ -27,7 +27,7 @@ from eventstore.events import (
 )
 from eventstore.statuses import TaskStatus, WorkerTask
 from projections import ALL, Row, View
-from projections.views import EVENTS_PER_FLUSH
+from projections.views import EVENTS_PER_PAGE
 from refold import NotFound, RFDatabase, RfDb
 
 Place = Callable[[], str]
@@ -166,12 +166,16 @@ def test_a_reset_and_what_follows_it_in_the_same_transaction(db: RfDb) -> None:
     assert tables(db) == folded(db.store.read())
 
 
-def test_a_long_log_is_folded_flush_by_flush(db: RfDb) -> None:
+@pytest.mark.parametrize("rows", [50, 1_000])
+def test_a_long_log_is_folded_flush_by_flush(
+    db: RfDb, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("projections.views.ROWS_PER_FLUSH", rows)
     runs = [RunCreated(n, 1, f"run_{n}") for n in range(1, 101)]
     progress: list[Event] = [
-        RunProgressed(n % 100 + 1, n, 0) for n in range(2 * EVENTS_PER_FLUSH + 1)
+        RunProgressed(n % 100 + 1, n, 0) for n in range(3 * EVENTS_PER_PAGE + 1)
     ]
-    append(db.store, [*runs, *progress[:30_000], TablesReset(True), *runs, *progress[30_000:]])
+    append(db.store, [*runs, *progress[:4_500], TablesReset(True), *runs, *progress[4_500:]])
     before = exactly(tables(db))
     assert db.verify() == []
     assert db.rebuild() == db.store.head()

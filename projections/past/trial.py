@@ -20,7 +20,7 @@ from projections.past.change import BOOKKEEPING, Change
 from projections.past.views import PastViews
 from projections.unit_of_work import UnitOfWork
 from projections.view import Handler, Key, R, View, types_of
-from projections.views import EVENTS_PER_FLUSH, Views
+from projections.views import EVENTS_PER_PAGE, Views
 
 SHOWN = 5
 """Rows that a trial prints."""
@@ -143,7 +143,7 @@ def trial(views: Views, view: View[Any]) -> Trial:
             scratch.execute(statement)
         count = 0
         events = views.store.read(until=live.position, types=types_of((view,)))
-        while page := list(islice(events, EVENTS_PER_FLUSH)):
+        while page := list(islice(events, EVENTS_PER_PAGE)):
             _fold(view, scratch, page)
             count += len(page)
         rows = _rows(view, scratch)

@@ -78,7 +78,7 @@ class VersionWriter(UnitOfWork):
         for fact in page:
             self.take_in(*fact)
         self._write_ended()
-        if sum(map(len, self._rows.values())) > ROWS_REMEMBERED:
+        if len(self) > ROWS_REMEMBERED:
             self._write_present()
             self._index()
             self.forget()

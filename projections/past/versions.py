@@ -18,7 +18,7 @@ from eventstore.store import EventStore
 from projections.past.layout import connect
 from projections.past.version_writer import VersionWriter
 from projections.view import View, types_of
-from projections.views import EVENTS_PER_FLUSH
+from projections.views import EVENTS_PER_PAGE
 
 # What a process inherited from the one that it was forked from: to close it would disturb that one.
 _inherited: list[VersionWriter | None] = []
@@ -127,7 +127,7 @@ class Versions:
         committed = self.store.engine.read
         _, writer = self._made()
         end = read_head(committed)
-        pages = read_facts(committed, after, end, types_of(views), EVENTS_PER_FLUSH)
+        pages = read_facts(committed, after, end, types_of(views), EVENTS_PER_PAGE)
         try:
             with writer.writing(views, self.store):
                 try:

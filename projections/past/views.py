@@ -17,7 +17,7 @@ from projections.past.layout import UNTIL, columns_of, connect
 from projections.past.versions import Versions
 from projections.verify import Difference, differences
 from projections.view import View, types_of
-from projections.views import EVENTS_PER_FLUSH, Views
+from projections.views import EVENTS_PER_PAGE, Views
 
 
 class PastViews(Views):
@@ -83,7 +83,7 @@ class PastViews(Views):
     def verify(self) -> list[Difference]:
         """Fold the log up to the moment and return where the views differ; empty: nowhere."""
         pages = read_facts(
-            self.versions.store.reading, 0, self.position, types_of(self.views), EVENTS_PER_FLUSH
+            self.versions.store.reading, 0, self.position, types_of(self.views), EVENTS_PER_PAGE
         )
         with self.reading() as connection:
             return differences(self.views, pages, connection)
