@@ -1,12 +1,12 @@
 """The single values that MessagePack has no type for, each as an extension of its own."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -75,22 +75,21 @@ def _from_zone(zone: tzinfo | None) -> Any:
         offset, name = zone.utcoffset(None), zone.tzname(None)
         microseconds = offset // _MICROSECOND
         return microseconds if name == timezone(offset).tzname(None) else [microseconds, name]
-    if type(zone) is ZoneInfo and zone.key and _is_by_key(zone):
-        return zone.key
+    from zoneinfo import ZoneInfo  # seldom needed, and slow to import
+
+    if type(zone) is ZoneInfo and zone.key:
+        with suppress(LookupError, ValueError, OSError):
+            if ZoneInfo(zone.key) is zone:
+                return zone.key
     raise NotPlain
-
-
-def _is_by_key(zone: ZoneInfo) -> bool:
-    try:
-        return ZoneInfo(zone.key) is zone
-    except (LookupError, ValueError, OSError):
-        return False
 
 
 def _to_zone(zone: Any) -> tzinfo | None:
     if zone is None:
         return None
     if isinstance(zone, str):
+        from zoneinfo import ZoneInfo
+
         return ZoneInfo(zone)
     if isinstance(zone, int):
         return timezone(zone * _MICROSECOND)
