@@ -17,43 +17,43 @@ Work = Callable[[RfDb, RFDatabase, int], object]
 WORK: dict[str, tuple[Work, dict[str, int]]] = {
     "set_run_progress": (
         lambda db, _, n: db.set_run_progress(1, n, 0),
-        {"sqlite": 6, "postgres": 4},
+        {"sqlite": 6, "postgres": 3},
     ),
     "set_run_progress to where it is": (
         lambda db, _, n: db.set_run_progress(2, 7, 7),
-        {"sqlite": 3, "postgres": 3},
+        {"sqlite": 3, "postgres": 2},
     ),
     "update_run_metrics": (
         lambda db, _, n: db.update_run_metrics(1, {"loss": n}),
-        {"sqlite": 6, "postgres": 4},
+        {"sqlite": 6, "postgres": 3},
     ),
     "create_run": (
         lambda db, _, n: db.create_run(1, config_leaf={"lr": n}),
-        {"sqlite": 9, "postgres": 6},
+        {"sqlite": 9, "postgres": 5},
     ),
     "create_worker_task": (
         lambda db, _, n: db.create_worker_task(1, 9, n),
-        {"sqlite": 8, "postgres": 6},
+        {"sqlite": 8, "postgres": 5},
     ),
     "claim_next_worker_task": (
         lambda db, _, n: db.claim_next_worker_task(n),
-        {"sqlite": 9, "postgres": 6},
+        {"sqlite": 9, "postgres": 5},
     ),
     "claim_next_worker_task, none": (
         lambda db, _, n: db.claim_next_worker_task(50),
-        {"sqlite": 4, "postgres": 3},
+        {"sqlite": 4, "postgres": 2},
     ),
     "request_stop": (
         lambda db, _, n: db.request_stop(n),
-        {"sqlite": 9, "postgres": 6},
+        {"sqlite": 9, "postgres": 5},
     ),
     "append": (
         lambda db, _, n: db.append(RunProgressed(1, n, 1)),
-        {"sqlite": 6, "postgres": 4},
+        {"sqlite": 6, "postgres": 3},
     ),
     "set_pipeline_progress": (
         lambda _, evals, n: evals.set_pipeline_progress(1, n, n, n),
-        {"sqlite": 6, "postgres": 4},
+        {"sqlite": 6, "postgres": 3},
     ),
     "get_run": (lambda db, _, n: db.get_run(n), {"sqlite": 2, "postgres": 2}),
     "get_all_runs": (lambda db, _, n: db.get_all_runs(), {"sqlite": 2, "postgres": 2}),

@@ -21,6 +21,7 @@ from eventstore.postgres.place import Place
 from eventstore.postgres.settled import Settled
 
 T = TypeVar("T")
+Rows = list[tuple[Any, ...]]
 Cursor = psycopg.Cursor[tuple[Any, ...]]
 
 NAMES = 1024
@@ -157,6 +158,7 @@ class WriteConnection(PostgresConnection):
         self._pid = os.getpid()
         self._binder = psycopg.ClientCursor(raw)
         self._pending: list[bytes] = []
+        self._awaited: list[tuple[int, Callable[[Rows], None]]] = []
 
     def _do(self, work: Callable[[], T], sql: str) -> T:
         if self._pid != os.getpid():
@@ -186,13 +188,16 @@ class WriteConnection(PostgresConnection):
         self._send()
         super().executemany(sql, rows)
 
-    def together(self, *statements: tuple[str, Values]) -> list[list[tuple[Any, ...]]]:
+    def together(self, *statements: tuple[str, Values]) -> list[Rows]:
         """Run statements in one round trip and return the rows of each."""
         for sql, parameters in statements:
             self.run(sql, parameters)
+        return self._send(statements[-1][0])[-len(statements) :]
 
-        found = self._do(lambda: _sets(self._sent()), statements[-1][0])
-        return found[-len(statements) :]
+    def later(self, sql: str, hear: Callable[[Rows], None]) -> None:
+        """Run one statement together with the next, and then have its rows heard."""
+        self._awaited.append((len(self._pending), hear))
+        self.run(sql)
 
     def _bound(self, sql: str, parameters: Values) -> bytes:
         if not parameters:
@@ -200,14 +205,17 @@ class WriteConnection(PostgresConnection):
         text = dialect.query(sql)
         return self._do(lambda: self._binder.mogrify(text, parameters).encode(), sql)
 
-    def _sent(self) -> Cursor:
-        text = b";\n".join(self._pending)
-        self._pending.clear()
-        return self.raw.execute(text, prepare=False)  # several at once cannot be prepared
-
-    def _send(self) -> None:
-        if self._pending:
-            self._do(self._sent, self._pending[0].decode())
+    def _send(self, sql: str = "") -> list[Rows]:
+        if not self._pending:
+            return []
+        text, awaited = b";\n".join(self._pending), self._awaited
+        sql = sql or self._pending[0].decode()
+        self._pending, self._awaited = [], []
+        # Several statements at once cannot be prepared by psycopg.
+        found = self._do(lambda: _sets(self.raw.execute(text, prepare=False)), sql)
+        for place, hear in awaited:
+            hear(found[place])
+        return found
 
     def query(self, sql: str, parameters: Values) -> list[dict[str, Any]]:
         """Answer a statement of a user's own within the transaction."""
@@ -325,6 +333,8 @@ class WriteConnection(PostgresConnection):
                 f"{self._name}: a statement of this transaction failed, so all of it is rolled "
                 f"back: leave its block and begin anew"
             )
+        if self._awaited:
+            self._send()  # what is heard may yet be in the way
         # Not within the transaction: PostgreSQL lets only one that announces commit at a time.
         self.run("COMMIT")
         if channel is not None:
@@ -334,6 +344,7 @@ class WriteConnection(PostgresConnection):
     def roll_back(self, channel: str | None) -> None:
         """Roll back, whatever happened, and announce it if a channel is given."""
         self._pending.clear()
+        self._awaited.clear()
         if self._pid != os.getpid():
             return
         with suppress(psycopg.Error):  # the error that brought us here is the one to tell

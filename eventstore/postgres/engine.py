@@ -14,7 +14,15 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from eventstore import errors
-from eventstore.engine import Connection, Durability, Values, Writing, busy, check_options
+from eventstore.engine import (
+    Connection,
+    Durability,
+    Projections,
+    Values,
+    Writing,
+    busy,
+    check_options,
+)
 from eventstore.heads import EVENT_COLUMNS
 from eventstore.pool import Pool
 from eventstore.postgres.connect import Raw, connect
@@ -81,6 +89,7 @@ class PostgresEngine:
         self._pid = os.getpid()
         self._usable = True
         self._local = _Local()
+        self._projections: Projections | None = None  # as far as the last writer knew
         self._watches: weakref.WeakSet[PostgresWatch] = weakref.WeakSet()
         self._pool = Pool[Raw](self._connect, _close, _is_usable)
         self._finalizer = weakref.finalize(self, self._pool.close)
@@ -125,10 +134,8 @@ class PostgresEngine:
             self._pool.give_back(raw)
 
     def _replace(self, raw: Raw, deadline: float) -> Raw:
-        # The server has been restarted, perhaps: then the idle connections are gone as well.
         raw.close()
-        self._pool.empty()
-        self._settled.forget()  # it may be another server now, to which less had come
+        self._distrust()
         if time.monotonic() >= deadline:
             raise errors.ConnectionLost(
                 f"{self.name}: connections have been breaking for {self.timeout:g} s: check the "
@@ -137,6 +144,12 @@ class PostgresEngine:
         fresh = self._take(deadline)
         self._give_back(raw, self._pid)
         return fresh
+
+    def _distrust(self) -> None:
+        # The server has been restarted, perhaps: then the idle connections are gone as well, and it
+        # may be another one now, to which less had come.
+        self._pool.empty()
+        self._settled.forget()
 
     # --- using ----------------------------------------------------------------------------
 
@@ -153,7 +166,11 @@ class PostgresEngine:
         try:
             while True:
                 connection = WriteConnection(raw, self._place)
-                heads = (AloneHeads if alone else BesideHeads)(connection, self._clock)
+                heads: ServerHeads
+                if alone:
+                    heads = AloneHeads(connection, self._clock)
+                else:
+                    heads = BesideHeads(connection, self._clock, self._projections)
                 try:
                     self._open(connection, heads)
                     break
@@ -162,8 +179,12 @@ class PostgresEngine:
             try:
                 yield Writing(connection, heads)
                 self._commit(connection, heads)
-            except BaseException:
+                self._projections = heads.projections
+            except BaseException as error:
+                self._projections = None
                 connection.roll_back(self._place.channel if heads.drawn else None)
+                if isinstance(error, errors.ConnectionLost):
+                    self._distrust()
                 raise
         finally:
             self._local.writing = False

@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from eventstore.engine import Connection, Place, Values
+from eventstore.engine import Connection, Place, Projections, Values
 from eventstore.heads import LoneHeads
 from eventstore.postgres.connection import WriteConnection
+from eventstore.transaction import NotAlone
 
 PROJECTIONS = "SELECT name, version, position FROM projections"
 
@@ -71,9 +72,6 @@ class ServerHeads(LoneHeads):
         self._recorded_at = max(self._recorded_at, recorded_at or 0)
         return last or 0
 
-    def _keep(self, projections: list[tuple[str, int, int | None]]) -> None:
-        self.projections = {name: (version, position) for name, version, position in projections}
-
     def write(self, events: Sequence[Values]) -> None:
         """Insert events, and the new heads of their streams."""
         super().write(events)
@@ -89,7 +87,7 @@ class AloneHeads(ServerHeads):
     def look(self, connection: Connection) -> None:
         """Look at the end of the log, behind the lock on the store."""
         projections, now = self._server.together((PROJECTIONS, ()), (NOW, ()))
-        self._keep(projections)
+        self.projections = _by_name(projections)
         self.position = self._note(*now[0])
 
     def seal(self) -> None:
@@ -103,9 +101,27 @@ class BesideHeads(ServerHeads):
 
     alone = False
 
+    def __init__(
+        self,
+        connection: WriteConnection,
+        clock: Callable[[], int] | None,
+        projections: Projections | None,
+    ) -> None:
+        super().__init__(connection, clock)
+        self._expected = projections
+
     def look(self, connection: Connection) -> None:
         """Look at what must be known before anything is decided."""
-        self._keep(self._server.execute(PROJECTIONS))
+        if self._expected is None:
+            self.projections = _by_name(self._server.execute(PROJECTIONS))
+            return
+        self.projections = dict(self._expected)
+        self._server.later(PROJECTIONS, self._confirm)
+
+    def _confirm(self, rows: list[tuple[str, int, int | None]]) -> None:
+        # The look goes with the first load: one message less, and hardly ever is anything new.
+        if _by_name(rows) != self._expected:
+            raise NotAlone
 
     def allot(self, streams: Sequence[str]) -> list[Place]:
         """Return a place for a next event of each of these streams, in this order."""
@@ -133,3 +149,7 @@ class BesideHeads(ServerHeads):
         # A subtransaction has an id of its own, later than the positions: see HEAD.
         self._server.run("SAVEPOINT drawn")
         super().write(events)
+
+
+def _by_name(rows: list[tuple[str, int, int | None]]) -> Projections:
+    return {name: (version, position) for name, version, position in rows}
