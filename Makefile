@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint soak bench wheel clean
+.PHONY: help demo test lint soak bench growth wheel clean
 
 help:
 	@echo "make demo    train and evaluate for a minute: real processes, real kills (STORE=path or"
@@ -14,6 +14,7 @@ help:
 	@echo "make soak    the long randomised tests"
 	@echo "make bench   refold beside the bare engines and its peers: benchmark.json, benchmark.html"
 	@echo "             (URL=postgresql://… for a given server)"
+	@echo "make growth  refold on a log that grows to 10,000,000 events: growth.json, docs/images"
 	@echo "make wheel   build the wheel and run the quick start from it, in a clean environment"
 
 # By way of the environment, so that no command line shows a password.
@@ -31,6 +32,9 @@ soak: $(VENV)/test
 bench: export REFOLD_STORE = $(value URL)
 bench: $(VENV)/bench
 	$(BIN)/python -m benchmarks --json benchmark.json --html benchmark.html
+
+growth: $(VENV)/bench
+	$(BIN)/python -m benchmarks.growth
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

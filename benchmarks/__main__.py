@@ -1,6 +1,6 @@
 """Measure refold beside the bare engines and its peers.
 
-    python -m benchmarks [WORKLOAD …] [--json FILE] [--html FILE]
+    python -m benchmarks [WORKLOAD …] [--json FILE] [--html FILE] [--markdown FILE]
 
 Without names all workloads are measured, which takes less than a quarter of an hour.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.environment import environment
+from benchmarks.markdown import markdown
 from benchmarks.places import Places
 from benchmarks.results import Report, Section
 from benchmarks.table import print_section, print_targets
@@ -43,6 +44,7 @@ def main() -> None:
     parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=", ".join(WORKLOADS))
     parser.add_argument("--json", type=Path, help="write the results to a file")
     parser.add_argument("--html", type=Path, help="write a report with plots to a file")
+    parser.add_argument("--markdown", type=Path, help="write the targets to a file, as a table")
     asked = parser.parse_args()
     names: list[str] = asked.workloads or WORKLOADS
     if unknown := [name for name in names if name not in WORKLOADS]:
@@ -62,6 +64,8 @@ def main() -> None:
     print_targets(report)
     if asked.json:
         asked.json.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1))
+    if asked.markdown:
+        asked.markdown.write_text(markdown(report))
     if asked.html:
         from benchmarks.html import html  # no measured process should load matplotlib
 

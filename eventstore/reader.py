@@ -20,7 +20,7 @@ Page = list[tuple[Any, ...]]
 Fact = tuple[int, Event, int]
 """An event with its position before it, and after it when it was recorded."""
 
-PAGE = 5_000
+PAGE = 2_000
 """Events that are read at a time."""
 
 STREAM_PAGE = 500

@@ -179,7 +179,8 @@ class UnitOfWork:
                 if handler is not None and not (handler.regardless and self._be_alone is None):
                     touched.setdefault(view, set()).update(handler.touched(event))
         for view, keys in touched.items():
-            unknown = sorted(keys - self._rows[view].keys())
+            rows = self._rows[view]
+            unknown = sorted(key for key in keys if key not in rows)
             if unknown and view not in self._cleared:
                 connection.lock(_name(view, key) for key in unknown)
                 self._load(view, unknown)

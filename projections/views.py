@@ -43,10 +43,10 @@ ALL: tuple[View[Any], ...] = (
     ids,
 )
 
-EVENTS_PER_PAGE = 2_000
+EVENTS_PER_PAGE = 500
 """How many events are read at a time to be folded."""
 
-ROWS_PER_FLUSH = 50_000
+ROWS_PER_FLUSH = 200_000
 """Bounds the memory of a rebuild: with so many rows in memory, they are written and forgotten."""
 
 ROWS_REMEMBERED = 20_000
