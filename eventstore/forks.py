@@ -1,7 +1,11 @@
 """What a fork must not catch in the middle of things."""
 
 import os
+import threading
 import weakref
+from collections import Counter
+from collections.abc import Generator
+from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from typing import Protocol
@@ -20,6 +24,48 @@ class Forkable(Protocol):
     def after_fork(self, *, child: bool) -> None:
         """Go on."""
         ...
+
+
+class Gate:
+    """Threads work within it side by side; a fork shuts it, once they are out.
+
+    A library such as SQLite has locks of its own. A child that is forked while a thread holds one
+    waits for it for ever, since that thread is not there.
+    """
+
+    def __init__(self) -> None:
+        self._turn = threading.Condition()
+        self._within: Counter[int] = Counter()
+        self._shut = False
+
+    @contextmanager
+    def open(self) -> Generator[None, None, None]:
+        """Have the block done while no fork is under way; a thread within may enter again."""
+        thread = threading.get_ident()
+        with self._turn:
+            self._turn.wait_for(lambda: not self._shut or thread in self._within)
+            self._within[thread] += 1
+        try:
+            yield
+        finally:
+            with self._turn:
+                self._within[thread] -= 1
+                if not self._within[thread]:
+                    del self._within[thread]
+                    self._turn.notify_all()
+
+    def shut(self, timeout: float) -> None:
+        """Let nobody in, and wait until the other threads are out."""
+        thread = threading.get_ident()
+        with self._turn:
+            self._shut = True
+            self._turn.wait_for(lambda: not self._within.keys() - {thread}, timeout)
+
+    def reopen(self) -> None:
+        """Let everybody in again."""
+        with self._turn:
+            self._shut = False
+            self._turn.notify_all()
 
 
 _forkables: weakref.WeakValueDictionary[int, Forkable] = weakref.WeakValueDictionary()

@@ -136,15 +136,16 @@ def test_the_copy_equals_its_source(
 
 def test_a_long_log_is_copied(place: str, target: str) -> None:
     events = [RunProgressed(n % 700, n, 0) for n in range(4 * PAGE + 1)]
+    count = len(events[::700])
     with RfDb(place) as db:
         db.append(*events)
     assert copy_store(place, target) == len(events)
     assert log(target) == log(place)
     assert views(target) == views(place)
     with open_store(target) as store:
-        [last] = store.append("run-0", [RunProgressed(0, 0, 1)], expected_version=29)
+        [last] = store.append("run-0", [RunProgressed(0, 0, 1)], expected_version=count)
         assert last.position == len(events) + 1
-        assert len(list(store.read(stream="run-0"))) == 30
+        assert len(list(store.read(stream="run-0"))) == count + 1
 
 
 def test_many_payloads_and_commands_are_copied(place: str, target: str) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import traceback
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,8 @@ def forked(work: Callable[[], object]) -> int:
     try:
         work()
         status = 0
+    except BaseException:  # noqa: BLE001
+        traceback.print_exc()  # nobody else would hear of it
     finally:
         os._exit(status)
 

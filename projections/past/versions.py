@@ -11,7 +11,7 @@ from shutil import rmtree
 from typing import Any
 
 from eventstore.errors import InvalidMoment, StoreClosed, StoreFailed, UnreadableEvent
-from eventstore.forks import FORK_PATIENCE, watch_forks
+from eventstore.forks import FORK_PATIENCE, Gate, watch_forks
 from eventstore.reader import read_facts, read_head
 from eventstore.sqlite.connection import SqliteConnection
 from eventstore.store import EventStore
@@ -45,6 +45,8 @@ class Versions:
         watch_forks(self)
 
     def _begin_afresh(self) -> None:
+        self.gate = Gate()
+        """Whoever uses a connection to the file does so within it."""
         self._lock = threading.RLock()
         self._held = False
         self._delete: Callable[[], object] = lambda: None
@@ -58,7 +60,8 @@ class Versions:
         self._obstacles: dict[View[Any], UnreadableEvent] = {}
 
     def before_fork(self) -> None:
-        """Wait until no thread is building."""
+        """Wait until no thread is folding or looking."""
+        self.gate.shut(FORK_PATIENCE)
         self._held = self._lock.acquire(timeout=FORK_PATIENCE)
 
     def after_fork(self, *, child: bool) -> None:
@@ -66,12 +69,14 @@ class Versions:
         if child:
             _inherited.append(self._writer)
             self._begin_afresh()
-        elif self._held:
+            return
+        if self._held:
             self._lock.release()
+        self.gate.reopen()
 
     def close(self) -> None:
         """Delete the file; closing twice does nothing."""
-        with self._lock:
+        with self.gate.open(), self._lock:
             self._closed = True
             self._let_go()
 
@@ -85,7 +90,7 @@ class Versions:
         Raises:
             DamagedEvent, UnknownEventType: an event up to there cannot be folded.
         """
-        with self._lock:
+        with self.gate.open(), self._lock:
             _, writer = self._made()
             writer.fetch(self.store)
             behind: dict[int, list[View[Any]]] = {}
@@ -106,7 +111,7 @@ class Versions:
         path = self._path
         if path is not None and path.exists():
             return path  # without waiting for a thread that folds
-        with self._lock:
+        with self.gate.open(), self._lock:
             return self._made()[0]
 
     @contextmanager
@@ -114,13 +119,14 @@ class Versions:
         self, views: Iterable[View[Any]], position: int
     ) -> Generator[SqliteConnection, None, None]:
         """Lend a connection on which the versions of views are, up to a position and beyond."""
-        with self._lock:  # a fold that fails in another thread begins a new file
-            self.provide(views, position)
-            connection = connect(self.path(), self.store.engine.name)
-        try:
-            yield connection
-        finally:
-            connection.raw.close()
+        with self.gate.open():
+            with self._lock:  # a fold that fails in another thread begins a new file
+                self.provide(views, position)
+                connection = connect(self.path(), self.store.engine.name)
+            try:
+                yield connection
+            finally:
+                connection.raw.close()
 
     def _extend(self, views: Sequence[View[Any]], after: int) -> None:
         # What a transaction of this thread has not committed has not happened yet.

@@ -45,7 +45,7 @@ class PastViews(Views):
     def reading(self) -> Generator[Connection, None, None]:
         """Lend a connection for reading on which the views are as they were."""
         self._begin_in_child()
-        with self._lock:
+        with self.versions.gate.open(), self._lock:
             if self._closed:
                 raise StoreClosed(
                     f"{self.store.engine.name} as of position {self.position} was closed: call "
@@ -67,7 +67,7 @@ class PastViews(Views):
     def close(self) -> None:
         """Let go of the moment; closing twice does nothing."""
         self._begin_in_child()
-        with self._lock:
+        with self.versions.gate.open(), self._lock:
             if self._connection is not None:
                 self._connection.raw.close()
             self._connection = None
