@@ -55,6 +55,12 @@ class Connection(Protocol):
         """Run one statement and return its rows as dicts."""
         ...
 
+    def select_beside(
+        self, beside: str, sql: str, parameters: Values, /
+    ) -> tuple[list[tuple[Any, ...]], list[dict[str, Any]]]:
+        """Run two statements in one round trip; return the rows of both, the second's as dicts."""
+        ...
+
     def run(self, sql: str, parameters: Values = (), /) -> None:
         """Run one statement that returns no rows; its error may come with a later statement's."""
         ...

@@ -28,6 +28,8 @@ NEW_HEAD = """
 
 UPSERT_STREAM = f"INSERT INTO streams ({', '.join(STREAM_COLUMNS)}) VALUES (?, ?, ?) {NEW_HEAD}"
 
+PROJECTIONS = "SELECT name, version, position FROM projections"
+
 # Heads of streams that are remembered from one transaction to the next; beyond it they are
 # forgotten all at once, which costs one SELECT each when they come again.
 STREAMS_REMEMBERED = 50_000
@@ -42,7 +44,11 @@ def microseconds() -> int:
 
 def projections_of(connection: Connection) -> Projections:
     """Return the views that a store holds: by name, their version and how far they are folded."""
-    rows = connection.execute("SELECT name, version, position FROM projections")
+    return by_name(connection.execute(PROJECTIONS))
+
+
+def by_name(rows: list[tuple[str, int, int | None]]) -> Projections:
+    """Return what `PROJECTIONS` gives, by name."""
     return {name: (version, position) for name, version, position in rows}
 
 

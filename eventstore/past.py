@@ -1,7 +1,7 @@
 """A store as it was when a position was the last: read-only, for ever the same."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import NoReturn, TypeVar
 
 from eventstore.engine import Connection
@@ -127,11 +127,9 @@ class PastStore(EventStore):
         past = [at for at in positions if not isinstance(at, int) or at <= self.position]
         return self.present.read_at(past, types=types, unknown=unknown)
 
-    @contextmanager
-    def reading(self) -> Generator[Connection, None, None]:
+    def reading(self) -> AbstractContextManager[Connection]:
         """Lend a connection for reading, on which what came later is to be seen as well."""
-        with self.present.reading() as connection:
-            yield connection
+        return self.present.reading()
 
     def committed_head(self) -> int:
         """Return the position."""

@@ -40,7 +40,8 @@ class Pool(Generic[C]):
     def take(self) -> C:
         """Take a connection, which must be given back."""
         with self._turn:
-            self._turn.wait_for(lambda: not self._shut)
+            while self._shut:
+                self._turn.wait()
             self._lent += 1
             if self._idle:
                 return self._idle.pop()
@@ -62,7 +63,8 @@ class Pool(Generic[C]):
     def _returned(self) -> None:
         with self._turn:
             self._lent -= 1
-            self._turn.notify_all()
+            if self._shut:
+                self._turn.notify_all()
 
     @contextmanager
     def lend(self) -> Generator[C, None, None]:

@@ -5,7 +5,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
@@ -379,18 +379,15 @@ class EventStore:
         start = read_head(committed) if after is None else after
         return Subscription(self.engine.watch(), lambda: read_head(committed), read, start)
 
-    @contextmanager
-    def reading(self) -> Generator[Connection, None, None]:
+    def reading(self) -> AbstractContextManager[Connection]:
         """Lend a connection for reading: within a transaction of this thread, that one's."""
-        transaction = self.current()
+        transaction = self._local.transaction
         if transaction is not None:
             transaction.flush()
-            yield transaction.connection
-        elif self._local.snapshot is not None:
-            yield self._local.snapshot
-        else:
-            with self.engine.read() as connection:
-                yield connection
+            return nullcontext(transaction.connection)
+        if self._local.snapshot is not None:
+            return nullcontext(self._local.snapshot)
+        return self.engine.read()
 
     @contextmanager
     def snapshot(self) -> Generator[None, None, None]:

@@ -6,9 +6,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from eventstore.engine import Connection, Definition, Values
-from eventstore.errors import AccessDenied, InvalidView, StoreReadOnly, StoreTooNew, UnreadableEvent
-from eventstore.heads import projections_of
+from eventstore.engine import Connection, Definition, Projections, Values
+from eventstore.errors import (
+    AccessDenied,
+    InvalidQuery,
+    InvalidView,
+    StoreReadOnly,
+    StoreTooNew,
+    UnreadableEvent,
+)
+from eventstore.heads import PROJECTIONS, by_name, projections_of
 from eventstore.progress import progress_bar
 from eventstore.reader import read_facts
 from eventstore.schema import section, statements
@@ -106,7 +113,7 @@ class Views:
             transaction.be_alone()
             self._refold(transaction, plan, self._progress)
 
-    def _unsettled(self, known: dict[str, tuple[int, int | None]]) -> dict[View[Any], int]:
+    def _unsettled(self, known: Projections) -> dict[View[Any], int]:
         # Which views are to be folded again, and after which position.
         plan: dict[View[Any], int] = {}
         for view in self.views:
@@ -127,15 +134,8 @@ class Views:
         """Lend a connection for reading on which the views are equal to the log."""
         store = self.store
         with store.reading() as connection:
-            if store.current() is not None:
-                yield connection
-                return
-            changes = connection.changes()
-            if self._seen.get(connection) == changes:
-                yield connection
-                return
-            if not self._unsettled(projections_of(connection)):
-                self._seen[connection] = changes
+            changes = self._changes(connection)
+            if changes is None or self._look(connection, changes, projections_of(connection)):
                 yield connection
                 return
         try:
@@ -148,6 +148,31 @@ class Views:
             ) from error
         with store.reading() as connection:
             yield connection
+
+    def select(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
+        """Run a query on the views, which are equal to the log, and return its rows as dicts."""
+        with suppress(InvalidQuery), self.store.reading() as connection:
+            changes = self._changes(connection)
+            if changes is None:
+                return connection.select(sql, parameters)
+            known, found = connection.select_beside(PROJECTIONS, sql, parameters)
+            if self._look(connection, changes, by_name(known)):
+                return found
+        with self.reading() as connection:  # the tables may have to be made first
+            return connection.select(sql, parameters)
+
+    def _changes(self, connection: Connection) -> int | None:
+        """Return the number of changes that are to be looked at; None: there is nothing new."""
+        if self.store.current() is not None:
+            return None
+        changes = connection.changes()
+        return None if self._seen.get(connection) == changes else changes
+
+    def _look(self, connection: Connection, changes: int, known: Projections) -> bool:
+        if self._unsettled(known):
+            return False
+        self._seen[connection] = changes
+        return True
 
     @cached_property
     def versions(self) -> "Versions":

@@ -331,12 +331,8 @@ class Face:
             f"there is no experiment {experiment_id}: create_experiment() returns ids",
         )
 
-    def _select(self, query: str, *params: Any) -> list[dict[str, Any]]:
-        with self.views.reading() as connection:
-            return connection.select(query, params)
-
     def _one(self, query: str, key: Any, missing: str) -> dict[str, Any]:
-        found = self._select(query, key)
+        found = self.views.select(query, key)
         if not found:
             raise NotFound(missing)
         return found[0]

@@ -94,7 +94,7 @@ class RFDatabase(Face):
         Raises:
             NotFound: none does.
         """
-        found = self._select(
+        found = self.views.select(
             "SELECT * FROM experiments WHERE status = ? ORDER BY experiment_id DESC LIMIT 1",
             InferenceStatus.RUNNING.value,
         )
@@ -104,7 +104,7 @@ class RFDatabase(Face):
 
     def get_all_experiment_names(self) -> list[str]:
         """Return the names of all inference experiments, by id."""
-        rows = self._select(
+        rows = self.views.select(
             "SELECT experiment_name FROM experiments WHERE kind = 'evals' ORDER BY experiment_id"
         )
         return [row["experiment_name"] for row in rows]
@@ -266,7 +266,7 @@ class RFDatabase(Face):
 
     def get_all_pipelines(self, experiment_id: int) -> Rows:
         """Return the pipelines of an experiment, by id."""
-        return self._select(
+        return self.views.select(
             "SELECT * FROM pipelines WHERE experiment_id = ? ORDER BY pipeline_id", experiment_id
         )
 
@@ -339,7 +339,7 @@ class RFDatabase(Face):
 
     def get_next_actor_task(self, actor_id: int) -> dict[str, Any] | None:
         """Return the oldest task that is scheduled for an actor, or None."""
-        found = self._select(
+        found = self.views.select(
             "SELECT * FROM actor_tasks WHERE status = 'scheduled' AND actor_id = ? "
             "ORDER BY task_id LIMIT 1",
             actor_id,
@@ -357,7 +357,7 @@ class RFDatabase(Face):
             if task_id is None:
                 return None
             # A claim that is sent again may be of a task that a recovery has failed meanwhile.
-            found = self._select(
+            found = self.views.select(
                 "SELECT * FROM actor_tasks WHERE status = 'in_progress' AND task_id = ?", task_id
             )
             return found[0] if found else None
@@ -366,7 +366,7 @@ class RFDatabase(Face):
 
     def get_running_actor_tasks(self, experiment_id: int) -> Rows:
         """Return the tasks of an experiment that are in progress, by id."""
-        return self._select(
+        return self.views.select(
             "SELECT * FROM actor_tasks WHERE status = 'in_progress' AND experiment_id = ? "
             "ORDER BY task_id",
             experiment_id,

@@ -86,7 +86,7 @@ class RfDb(Face):
         Raises:
             NotFound: none does.
         """
-        found = self._select(
+        found = self.views.select(
             "SELECT * FROM experiments WHERE status = ? ORDER BY experiment_id DESC LIMIT 1",
             ExperimentStatus.RUNNING.value,
         )
@@ -171,7 +171,7 @@ class RfDb(Face):
 
     def get_all_runs(self) -> Rows:
         """Return all runs, with their metrics, by id."""
-        return [self._run(row) for row in self._select("SELECT * FROM runs ORDER BY run_id")]
+        return [self._run(row) for row in self.views.select("SELECT * FROM runs ORDER BY run_id")]
 
     def get_runs_by_status(self, status: RunStatus | str | Iterable[RunStatus | str]) -> Rows:
         """Return the runs that have a status, or one of several, by id."""
@@ -184,7 +184,7 @@ class RfDb(Face):
             return []
         marks = ", ".join("?" * len(values))
         query = f"SELECT * FROM runs WHERE status IN ({marks}) ORDER BY run_id"
-        return [self._run(row) for row in self._select(query, *values)]
+        return [self._run(row) for row in self.views.select(query, *values)]
 
     def set_run_status(self, run_id: int, status: RunStatus | str, **about: Unpack[About]) -> None:
         """Move a run to a status.
@@ -294,11 +294,11 @@ class RfDb(Face):
         given = {name: value for name, value in wanted.items() if value is not None}
         conditions = "".join(f" AND {name} = ?" for name in given)
         query = f"SELECT * FROM worker_task WHERE true{conditions} ORDER BY task_id"
-        return self._select(query, *given.values())
+        return self.views.select(query, *given.values())
 
     def get_next_worker_task(self, worker_id: int) -> dict[str, Any] | None:
         """Return the oldest task that is scheduled for a worker, or None."""
-        found = self._select(
+        found = self.views.select(
             "SELECT * FROM worker_task WHERE status = 'SCHEDULED' AND worker_id = ? "
             "ORDER BY task_id LIMIT 1",
             worker_id,
@@ -318,7 +318,7 @@ class RfDb(Face):
             if task_id is None:
                 return None
             # A claim that is sent again may be of a task that a recovery has failed meanwhile.
-            found = self._select(
+            found = self.views.select(
                 "SELECT * FROM worker_task WHERE status = 'IN_PROGRESS' AND task_id = ?", task_id
             )
             return found[0] if found else None
@@ -345,7 +345,7 @@ class RfDb(Face):
 
     def get_controller_task(self) -> dict[str, Any] | None:
         """Return what the controller does (`task`, `status`), or None if it never told."""
-        found = self._select("SELECT * FROM controller_progress")
+        found = self.views.select("SELECT * FROM controller_progress")
         return found[0] if found else None
 
     def set_controller_task(
@@ -359,7 +359,7 @@ class RfDb(Face):
 
     def get_worker_progress(self, worker_id: int) -> dict[str, Any] | None:
         """Return what a worker does (`task`, `status`), or None if it never told."""
-        found = self._select("SELECT * FROM worker_progress WHERE worker_id = ?", worker_id)
+        found = self.views.select("SELECT * FROM worker_progress WHERE worker_id = ?", worker_id)
         return found[0] if found else None
 
     def set_worker_progress(
@@ -422,7 +422,7 @@ class RfDb(Face):
 
         Pass a request's `position` on as `cause` of what it leads to, so that it can be told why.
         """
-        rows = self._select(
+        rows = self.views.select(
             "SELECT * FROM interactive_control WHERE status = 'PENDING' ORDER BY ic_id"
         )
         for row in rows:

@@ -55,15 +55,15 @@ WORK: dict[str, tuple[Work, dict[str, int]]] = {
         lambda _, evals, n: evals.set_pipeline_progress(1, n, n, n),
         {"sqlite": 6, "postgres": 3},
     ),
-    "get_run": (lambda db, _, n: db.get_run(n), {"sqlite": 2, "postgres": 2}),
-    "get_all_runs": (lambda db, _, n: db.get_all_runs(), {"sqlite": 2, "postgres": 2}),
+    "get_run": (lambda db, _, n: db.get_run(n), {"sqlite": 2, "postgres": 1}),
+    "get_all_runs": (lambda db, _, n: db.get_all_runs(), {"sqlite": 2, "postgres": 1}),
     "get_next_worker_task": (
         lambda db, _, n: db.get_next_worker_task(0),
-        {"sqlite": 2, "postgres": 2},
+        {"sqlite": 2, "postgres": 1},
     ),
     "get_ic_ops_request": (
         lambda db, _, n: db.get_ic_ops_request(),
-        {"sqlite": 2, "postgres": 2},
+        {"sqlite": 2, "postgres": 1},
     ),
 }
 

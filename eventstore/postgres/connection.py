@@ -80,6 +80,21 @@ class PostgresConnection:
                 raise errors.InvalidQuery(f"{sql.strip()!r}: {value} is beyond 64 bits")
         return self._do(lambda: _dicts(self.raw.execute(text, parameters)), sql)
 
+    def select_beside(
+        self, beside: str, sql: str, parameters: Values, /
+    ) -> tuple[Rows, list[dict[str, Any]]]:
+        """Run two statements in one round trip; return the rows of both, the second's as dicts."""
+        binder = psycopg.ClientCursor(self.raw)
+        text = f"{beside};\n{binder.mogrify(dialect.query(sql), parameters)}"
+
+        def answers() -> tuple[Rows, list[dict[str, Any]]]:
+            cursor = self.raw.execute(text.encode(), prepare=False)
+            first = _rows(cursor)
+            cursor.nextset()
+            return first, _dicts(cursor)
+
+        return self._do(answers, sql)
+
     def query(self, sql: str, parameters: Values) -> list[dict[str, Any]]:
         """Answer a statement of a user's own; whatever it does besides is taken back."""
         refuse_writing(sql)

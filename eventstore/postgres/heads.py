@@ -6,11 +6,9 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from eventstore.engine import Connection, Place, Projections, Values
-from eventstore.heads import LoneHeads
+from eventstore.heads import PROJECTIONS, LoneHeads, by_name, projections_of
 from eventstore.postgres.connection import WriteConnection
 from eventstore.transaction import NotAlone
-
-PROJECTIONS = "SELECT name, version, position FROM projections"
 
 # The transaction's id tells later whether it has ended, should the connection break in its commit.
 NOW = """
@@ -87,7 +85,7 @@ class AloneHeads(ServerHeads):
     def look(self, connection: Connection) -> None:
         """Look at the end of the log, behind the lock on the store."""
         projections, now = self._server.together((PROJECTIONS, ()), (NOW, ()))
-        self.projections = _by_name(projections)
+        self.projections = by_name(projections)
         self.position = self._note(*now[0])
 
     def seal(self) -> None:
@@ -113,14 +111,14 @@ class BesideHeads(ServerHeads):
     def look(self, connection: Connection) -> None:
         """Look at what must be known before anything is decided."""
         if self._expected is None:
-            self.projections = _by_name(self._server.execute(PROJECTIONS))
+            self.projections = projections_of(self._server)
             return
         self.projections = dict(self._expected)
         self._server.later(PROJECTIONS, self._confirm)
 
     def _confirm(self, rows: list[tuple[str, int, int | None]]) -> None:
         # The look goes with the first load: one message less, and hardly ever is anything new.
-        if _by_name(rows) != self._expected:
+        if by_name(rows) != self._expected:
             raise NotAlone
 
     def allot(self, streams: Sequence[str]) -> list[Place]:
@@ -149,7 +147,3 @@ class BesideHeads(ServerHeads):
         # A subtransaction has an id of its own, later than the positions: see HEAD.
         self._server.run("SAVEPOINT drawn")
         super().write(events)
-
-
-def _by_name(rows: list[tuple[str, int, int | None]]) -> Projections:
-    return {name: (version, position) for name, version, position in rows}

@@ -7,7 +7,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -222,12 +222,10 @@ class SqliteEngine:
             self._writer = None
             self._disconnect(connection)
 
-    @contextmanager
-    def read(self) -> Generator[Connection, None, None]:
+    def read(self) -> AbstractContextManager[SqliteConnection]:
         """Lend a connection for reading; each statement sees the last commit."""
         self._check_open()
-        with self._readers.lend() as connection:
-            yield connection
+        return self._readers.lend()
 
     @contextmanager
     def snapshot(self) -> Generator[Connection, None, None]:

@@ -59,6 +59,10 @@ class PastViews(Views):
                 self._connection = _PastConnection(self.versions, self.position)
             yield self._connection
 
+    def select(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
+        """Run a query on the views as they were, and return its rows as dicts."""
+        return self.query(sql, parameters)
+
     def query(self, sql: str, parameters: Values) -> list[dict[str, Any]]:
         """Answer a statement of a user's own; refuse one that would write."""
         with self.reading() as connection:
