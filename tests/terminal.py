@@ -78,6 +78,11 @@ class Terminal:
         while not pattern.search(ESCAPE.sub("", self.sent[self._seen :])):
             assert self._read(), "\n".join([f"{texts} never came; this is there:", *self.screen()])
 
+    def wait_for_last_line(self, text: str) -> None:
+        """Wait until this is the last line: what is being drawn is complete then."""
+        while self.screen()[-1] != text:
+            assert self._read(), "\n".join([f"{text} is not the last line:", *self.screen()])
+
     def _read(self) -> bool:
         if not select.select([self._master], [], [], PATIENCE)[0]:
             return False

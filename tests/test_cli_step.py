@@ -47,8 +47,8 @@ def press(terminal: Terminal, keys: str, *shown: str) -> list[str]:
 
 
 def body(terminal: Terminal) -> list[str]:
-    _, _, *lines, last = terminal.screen()
-    assert last == LAST_LINE
+    terminal.wait_for_last_line(LAST_LINE)
+    _, _, *lines, _ = terminal.screen()
     while lines and not lines[-1]:
         lines.pop()
     return lines

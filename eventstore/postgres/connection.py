@@ -68,32 +68,29 @@ class PostgresConnection:
 
     def together(self, *statements: tuple[str, Values]) -> list[list[tuple[Any, ...]]]:
         """Run statements in one round trip and one transaction; return the rows of each."""
-        binder = psycopg.ClientCursor(self.raw)
-        text = ";\n".join(binder.mogrify(dialect.query(sql), values) for sql, values in statements)
-        return self._do(lambda: _sets(self.raw.execute(text.encode(), prepare=False)), text)
+        return _sets(self._at_once(statements, statements[-1][0]))
+
+    def _at_once(self, statements: Sequence[tuple[str, Values]], sql: str) -> Cursor:
+        text = b";\n".join([dialect.query(sql) for sql, _ in statements])
+        values = [value for _, parameters in statements for value in parameters]
+        # The server takes no parameters with several statements: they are bound here.
+        return self._do(lambda: psycopg.ClientCursor(self.raw).execute(text, values), sql)
 
     def select(self, sql: str, parameters: Values = (), /) -> list[dict[str, Any]]:
         """Run one statement and return its rows as dicts."""
         text = dialect.query(sql)
-        for value in parameters:
-            if isinstance(value, int) and not -(2**63) <= value < 2**63:
-                raise errors.InvalidQuery(f"{sql.strip()!r}: {value} is beyond 64 bits")
+        _check_bits(sql, parameters)
         return self._do(lambda: _dicts(self.raw.execute(text, parameters)), sql)
 
     def select_beside(
         self, beside: str, sql: str, parameters: Values, /
     ) -> tuple[Rows, list[dict[str, Any]]]:
         """Run two statements in one round trip; return the rows of both, the second's as dicts."""
-        binder = psycopg.ClientCursor(self.raw)
-        text = f"{beside};\n{binder.mogrify(dialect.query(sql), parameters)}"
-
-        def answers() -> tuple[Rows, list[dict[str, Any]]]:
-            cursor = self.raw.execute(text.encode(), prepare=False)
-            first = _rows(cursor)
-            cursor.nextset()
-            return first, _dicts(cursor)
-
-        return self._do(answers, sql)
+        _check_bits(sql, parameters)
+        cursor = self._at_once([(beside, ()), (sql, parameters)], sql)
+        first = _rows(cursor)
+        cursor.nextset()
+        return first, _dicts(cursor)
 
     def query(self, sql: str, parameters: Values) -> list[dict[str, Any]]:
         """Answer a statement of a user's own; whatever it does besides is taken back."""
@@ -171,8 +168,7 @@ class WriteConnection(PostgresConnection):
         self._schema = place.schema
         self._lock = place.lock
         self._pid = os.getpid()
-        self._binder = psycopg.ClientCursor(raw)
-        self._pending: list[bytes] = []
+        self._pending: list[tuple[str, Values]] = []
         self._awaited: list[tuple[int, Callable[[Rows], None]]] = []
 
     def _do(self, work: Callable[[], T], sql: str) -> T:
@@ -194,9 +190,16 @@ class WriteConnection(PostgresConnection):
         self._send()
         return super().select(sql, parameters)
 
+    def select_beside(
+        self, beside: str, sql: str, parameters: Values, /
+    ) -> tuple[Rows, list[dict[str, Any]]]:
+        """Run two statements in one round trip; return the rows of both, the second's as dicts."""
+        self._send()
+        return super().select_beside(beside, sql, parameters)
+
     def run(self, sql: str, parameters: Values = (), /) -> None:
         """Run one statement that returns no rows; its error may come with a later statement's."""
-        self._pending.append(self._bound(sql, parameters))
+        self._pending.append((sql, parameters))
 
     def executemany(self, sql: str, rows: Sequence[Values], /) -> None:
         """Run one statement for each row of parameters."""
@@ -214,20 +217,12 @@ class WriteConnection(PostgresConnection):
         self._awaited.append((len(self._pending), hear))
         self.run(sql)
 
-    def _bound(self, sql: str, parameters: Values) -> bytes:
-        if not parameters:
-            return sql.encode()
-        text = dialect.query(sql)
-        return self._do(lambda: self._binder.mogrify(text, parameters).encode(), sql)
-
     def _send(self, sql: str = "") -> list[Rows]:
         if not self._pending:
             return []
-        text, awaited = b";\n".join(self._pending), self._awaited
-        sql = sql or self._pending[0].decode()
+        pending, awaited = self._pending, self._awaited
         self._pending, self._awaited = [], []
-        # Several statements at once cannot be prepared by psycopg.
-        found = self._do(lambda: _sets(self.raw.execute(text, prepare=False)), sql)
+        found = _sets(self._at_once(pending, sql or pending[0][0]))
         for place, hear in awaited:
             hear(found[place])
         return found
@@ -371,6 +366,12 @@ class WriteConnection(PostgresConnection):
 
 def _mark(table: Definition) -> str:
     return f"refold, {hashlib.sha256(' '.join(table.schema).encode()).hexdigest()}"
+
+
+def _check_bits(sql: str, parameters: Values) -> None:
+    for value in parameters:
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise errors.InvalidQuery(f"{sql.strip()!r}: {value} is beyond 64 bits")
 
 
 def _rows(cursor: Cursor) -> list[tuple[Any, ...]]:
