@@ -4,15 +4,15 @@ from benchmarks.numbers import number, spread
 from benchmarks.results import Report
 
 HEAD = """\
-| # | work | of | median | rounds | target | |
-| --- | --- | --- | ---: | ---: | --- | --- |
+| # | | work | of | median | rounds | target | |
+| --- | --- | --- | --- | ---: | ---: | --- | --- |
 """
 
 
 def markdown(report: Report) -> str:
     """Return what was aimed at, and whether it was reached."""
     return HEAD + "".join(
-        f"| {ratio.target} | {ratio.work} | {ratio.over} | {number(ratio.median)} x "
+        f"| {ratio.target} | {section.title} | {ratio.work} | {ratio.over} | {number(ratio.median)} x "
         f"| {spread(ratio.rounds)} | {ratio.better} {ratio.limit:g} "
         f"| {'reached' if ratio.reached else '**missed**'} |\n"
         for section in report.sections

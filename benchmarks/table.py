@@ -31,14 +31,16 @@ def print_section(section: Section) -> None:
     _print_ratios(section.ratios)
     for note in section.notes:
         console.print(f"  {note}")
+    console.file.flush()  # whoever waits ten minutes wants to see it going on
 
 
 def print_targets(report: Report) -> None:
     """Print what was aimed at, and whether it was reached."""
-    console.print("\n[bold]Targets[/]")
-    _print_ratios(
-        [ratio for section in report.sections for ratio in section.ratios if ratio.target]
-    )
+    for section in report.sections:
+        aimed = [ratio for ratio in section.ratios if ratio.target]
+        if aimed:
+            console.print(f"\n[bold]Targets: {section.title}[/]")
+            _print_ratios(aimed)
     console.print(f"\nmeasured in {report.seconds:.0f} s")
 
 
