@@ -12,8 +12,8 @@ HEAD = """\
 def markdown(report: Report) -> str:
     """Return what was aimed at, and whether it was reached."""
     return HEAD + "".join(
-        f"| {ratio.target} | {section.title} | {ratio.work} | {ratio.over} | {number(ratio.median)} x "
-        f"| {spread(ratio.rounds)} | {ratio.better} {ratio.limit:g} "
+        f"| {ratio.target} | {section.title} | {ratio.work} | {ratio.over} "
+        f"| {number(ratio.median)} x | {spread(ratio.rounds)} | {ratio.better} {ratio.limit:g} "
         f"| {'reached' if ratio.reached else '**missed**'} |\n"
         for section in report.sections
         for ratio in section.ratios
