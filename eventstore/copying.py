@@ -10,14 +10,13 @@ from eventstore.digests import digests_in
 from eventstore.engine import Values
 from eventstore.errors import DamagedEvent, InvalidQuery, NotAStore, StoreBusy
 from eventstore.heads import EVENT_COLUMNS
+from eventstore.pages import pages
 from eventstore.parcels import KEYS, parcels
 from eventstore.progress import progress_bar
-from eventstore.reader import PAGE
 from eventstore.store import EventStore
 from eventstore.transaction import Transaction
 
 EVENTS = f"SELECT {', '.join(EVENT_COLUMNS)} FROM events"
-EVENT_PAGE = f"{EVENTS} WHERE position > ? AND position <= ? ORDER BY position LIMIT {PAGE}"
 DATA = EVENT_COLUMNS.index("data")
 
 AGAIN = 0.02
@@ -134,7 +133,7 @@ def _copy_events(
 ) -> int:
     copied = 0
     with progress_bar("copying events", max(0, end - after), progress) as bar:
-        while rows := _page(source, after, end):
+        for rows in pages(source.reading, EVENT_COLUMNS, after, end):
             if named:
                 _copy_named(source, target, rows)
             strays = _strays(source, after, rows[-1][0])
@@ -143,11 +142,6 @@ def _copy_events(
             bar.update(last - after)
             copied, after = copied + len(rows), last
     return copied
-
-
-def _page(source: EventStore, after: int, end: int) -> list[tuple[Any, ...]]:
-    with source.reading() as connection:
-        return connection.execute(EVENT_PAGE, (after, end))
 
 
 def _strays(source: EventStore, after: int, last: int) -> list[int]:
@@ -160,14 +154,15 @@ def _append(
     transaction.be_alone()
     if transaction.head != after:
         raise StoreBusy("something else writes into the target: leave it alone, and copy again")
-    first, last = rows[0][0], rows[-1][0]
     try:
         transaction.append_rows(rows, strays)
         transaction.flush()
-        kept = transaction.connection.execute(EVENT_PAGE, (after, last))
+        kept = transaction.connection.execute(
+            f"{EVENTS} WHERE position > ? ORDER BY position", (after,)
+        )
     except InvalidQuery as error:
         raise DamagedEvent(
-            f"one of the events {first} to {last} holds what the target cannot: {error}"
+            f"one of the events {rows[0][0]} to {rows[-1][0]} holds what the target cannot: {error}"
         ) from error
     if kept != rows:
         raise DamagedEvent(_difference(rows, kept))

@@ -1,35 +1,29 @@
-"""Reading the log: page by page, so that no reader holds it open for longer than a page takes."""
+"""Reading the log: rows become events."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Any
 
 import msgspec
 
-from eventstore.engine import Connection
 from eventstore.errors import InvalidCommand, UnknownEventType, UnreadableEvent
 from eventstore.events import Event
 from eventstore.events.codec import damaged, decode, decode_unknown
 from eventstore.events.upcasting import stored_names
 from eventstore.heads import EVENT_COLUMNS
+from eventstore.pages import PAGE, Page, Reading, marks, pages
 from eventstore.recorded import Recorded, decode_metadata
 
-Reading = Callable[[], AbstractContextManager[Connection]]
-Page = list[tuple[Any, ...]]
 Fact = tuple[int, Event, int]
 """An event with its position before it, and after it when it was recorded."""
 
-PAGE = 2_000
-"""Events that are read at a time."""
-
 STREAM_PAGE = 500
-"""Likewise from a stream: each takes a parameter of the statement."""
+"""Events that are read at a time from a stream: each takes a parameter of the statement."""
 
 READ_COLUMNS = tuple(name for name in EVENT_COLUMNS if name != "previous")
 """What is read of an event: all but the link of its stream's chain."""
 
-_COLUMNS = ", ".join(READ_COLUMNS)
+FACT_COLUMNS = ("position", "type", "schema_version", "data", "recorded_at")
+"""What a fold needs of it."""
 
 STREAM_POSITIONS = """
     WITH RECURSIVE chain (position, previous, links) AS (
@@ -63,10 +57,10 @@ def read_events(
     if names == []:
         return iter(())
     if stream is None:
-        pages = _pages(reading, after, until, names, limit, backwards)
+        found = _log_pages(reading, after, until, names, limit, backwards)
     else:
-        pages = _stream_pages(reading, stream, after, until, names, limit, backwards)
-    return islice(_decoded(pages, unknown), limit)
+        found = _stream_pages(reading, stream, after, until, names, limit, backwards)
+    return islice(_decoded(found, unknown), limit)
 
 
 def read_facts(
@@ -81,14 +75,7 @@ def read_facts(
     names = sorted(stored_names(types))
     if not names:
         return
-    statement = (
-        f"SELECT position, type, schema_version, data, recorded_at FROM events "
-        f"WHERE position > ? AND position <= ? AND type IN ({_marks(names)}) "
-        f"ORDER BY position LIMIT {page_size}"
-    )
-    while True:
-        with reading() as connection:
-            rows = connection.execute(statement, (after, until, *names))
+    for rows in pages(reading, FACT_COLUMNS, after, until, names=names, size=page_size):
         page: list[Fact] = []
         try:
             for position, type_name, schema_version, data, recorded_at in rows:
@@ -98,9 +85,6 @@ def read_facts(
             yield page
             raise
         yield page
-        if len(rows) < page_size:
-            return
-        after = rows[-1][0]
 
 
 def read_at(
@@ -117,8 +101,7 @@ def read_at(
             raise InvalidCommand(f"{position!r} is no position: pass a number")
     known = sorted({position for position in wanted if 0 < position < 2**63})
     names = None if types is None else sorted(stored_names(types))
-    pages = _pages_at(reading, known, names, backwards=False)
-    return _decoded(pages, unknown)
+    return _decoded(_pages_at(reading, known, names, backwards=False), unknown)
 
 
 def read_head(reading: Reading) -> int:
@@ -127,8 +110,8 @@ def read_head(reading: Reading) -> int:
         return connection.head()
 
 
-def _decoded(pages: Iterator[Page], unknown: bool) -> Iterator[Recorded]:
-    for page in pages:
+def _decoded(found: Iterator[Page], unknown: bool) -> Iterator[Recorded]:
+    for page in found:
         for position, stream, version, type_name, schema_version, data, metadata, time in page:
             try:
                 event = decode(type_name, schema_version, data, position)
@@ -143,7 +126,7 @@ def _decoded(pages: Iterator[Page], unknown: bool) -> Iterator[Recorded]:
             yield Recorded(position, stream, version, event, about, time)
 
 
-def _pages(
+def _log_pages(
     reading: Reading,
     after: int,
     until: int | None,
@@ -151,23 +134,11 @@ def _pages(
     limit: int | None,
     backwards: bool,
 ) -> Iterator[Page]:
-    page_size = PAGE if limit is None else max(1, min(limit, PAGE))
-    chosen = "" if names is None else f"AND type IN ({_marks(names)})"
-    statement = (
-        f"SELECT {_COLUMNS} FROM events WHERE position > ? AND position <= ? {chosen} "
-        f"ORDER BY position {_order(backwards)} LIMIT {page_size}"
+    last = read_head(reading) if until is None else until
+    size = PAGE if limit is None else max(1, min(limit, PAGE))
+    yield from pages(
+        reading, READ_COLUMNS, after, last, names=names, size=size, backwards=backwards
     )
-    first, last = after, read_head(reading) if until is None else until
-    while first < last:
-        with reading() as connection:
-            page = connection.execute(statement, (first, last, *(names or ())))
-        yield page
-        if len(page) < page_size:
-            return
-        if backwards:
-            last = page[-1][0] - 1
-        else:
-            first = page[-1][0]
 
 
 def _stream_pages(
@@ -195,17 +166,9 @@ def _pages_at(
     for start in range(0, len(positions), STREAM_PAGE):
         part = positions[start : start + STREAM_PAGE]
         statement = (
-            f"SELECT {_COLUMNS} FROM events WHERE position IN ({_marks(part)}) "
-            f"ORDER BY position {_order(backwards)}"
+            f"SELECT {', '.join(READ_COLUMNS)} FROM events WHERE position IN ({marks(part)}) "
+            f"ORDER BY position {'DESC' if backwards else 'ASC'}"
         )
         with reading() as connection:
             page = connection.execute(statement, part)
         yield page if names is None else [row for row in page if row[3] in names]
-
-
-def _marks(values: list[Any]) -> str:
-    return ", ".join("?" * len(values))
-
-
-def _order(backwards: bool) -> str:
-    return "DESC" if backwards else "ASC"

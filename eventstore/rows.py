@@ -3,16 +3,11 @@
 from collections.abc import Iterator
 from typing import Any
 
+from eventstore.pages import Page, pages
 from eventstore.parcels import KEYS
 from eventstore.past import PastStore
-from eventstore.reader import PAGE, READ_COLUMNS
+from eventstore.reader import READ_COLUMNS
 from eventstore.store import EventStore
-
-Rows = list[tuple[Any, ...]]
-
-EVENT_PAGE = f"""
-    SELECT {", ".join(READ_COLUMNS)} FROM events WHERE position > ? AND position <= ?
-    ORDER BY position LIMIT {PAGE}"""
 
 # Of a command that appended nothing it is not known when it was sent.
 COMMAND_PAGE = f"""
@@ -22,15 +17,12 @@ COMMAND_PAGE = f"""
 DIGEST_PAGE = f"SELECT digest FROM payloads WHERE digest > ? ORDER BY digest LIMIT {KEYS}"
 
 
-def event_rows(store: EventStore, until: int) -> Iterator[Rows]:
+def event_rows(store: EventStore, until: int) -> Iterator[Page]:
     """Iterate over the events up to a position, page by page."""
-    after = 0
-    while page := _select(store, EVENT_PAGE, after, until):
-        yield page
-        after = page[-1][0]
+    return pages(store.reading, READ_COLUMNS, 0, until)
 
 
-def command_rows(store: EventStore, until: int) -> Iterator[Rows]:
+def command_rows(store: EventStore, until: int) -> Iterator[Page]:
     """Iterate over the commands whose events stand up to a position, page by page.
 
     Those that appended nothing come along with the whole log only.
@@ -51,6 +43,6 @@ def payload_rows(store: EventStore) -> Iterator[tuple[str, bytes]]:
         after = page[-1][0]
 
 
-def _select(store: EventStore, sql: str, *parameters: Any) -> Rows:
+def _select(store: EventStore, sql: str, *parameters: Any) -> Page:
     with store.reading() as connection:
         return connection.execute(sql, parameters)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from eventstore.rows import Rows
+from eventstore.pages import Page
 from refold.export.columns import Column, columns_of, misfit
 from refold.extras import needed_for
 from refold.face import Face
@@ -57,7 +57,7 @@ def _type(column: Column) -> "pyarrow.DataType":
     return types[column.type]
 
 
-def _batch(what: str, rows: Rows, schema: "pyarrow.Schema") -> "pyarrow.RecordBatch":
+def _batch(what: str, rows: Page, schema: "pyarrow.Schema") -> "pyarrow.RecordBatch":
     import pyarrow
 
     types: list[Any] = schema.types

@@ -19,7 +19,7 @@ from tries import tries
 
 from eventstore import DamagedEvent, Event
 from eventstore.events import RunProgressed
-from eventstore.reader import PAGE
+from eventstore.pages import PAGE
 from projections import Row, View
 from refold import InvalidMoment, InvalidView, NotFound, RfDb
 from refold.arrow import batches

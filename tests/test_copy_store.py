@@ -40,8 +40,8 @@ from eventstore import (
 )
 from eventstore.copying import copy_log
 from eventstore.events import RunProgressed, WorkerProgressed
+from eventstore.pages import PAGE
 from eventstore.parcels import KEYS, PARCEL
-from eventstore.reader import PAGE
 from eventstore.statuses import TaskStatus, WorkerTask
 from projections import Row, View
 from refold import DBException, RfDb, copy_store

@@ -26,8 +26,8 @@ from tries import tries
 from commands import Command, execute
 from eventstore import DamagedEvent, Metadata, NotAStore, UnknownEventType, open_store
 from eventstore.events import ExperimentErrorRecorded, RunProgressed
+from eventstore.pages import PAGE
 from eventstore.parcels import KEYS, PARCEL
-from eventstore.reader import PAGE
 from projections import Row, View
 from refold import DBException, NotFound, RfDb
 from refold.export import csv, json_lines, parquet

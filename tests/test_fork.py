@@ -30,8 +30,8 @@ from eventstore import (
     open_store,
 )
 from eventstore.events import RunKilled, RunProgressed
+from eventstore.pages import PAGE
 from eventstore.parcels import KEYS
-from eventstore.reader import PAGE
 from eventstore.recorded import EPOCH, MICROSECOND
 from projections import Views
 from refold import RFDatabase, RfDb, copy_store, fork

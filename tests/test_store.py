@@ -29,7 +29,7 @@ from eventstore import (
     open_store,
 )
 from eventstore.events import RunCompleted, RunProgressed, RunStarted
-from eventstore.reader import PAGE
+from eventstore.pages import PAGE
 
 STREAMS = ["run-1", "run-2", "worker-0", "é"]
 TYPES = [RunStarted, RunProgressed, RunCompleted]

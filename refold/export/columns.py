@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from eventstore.errors import DamagedEvent, InvalidView, NotFound
+from eventstore.pages import Page
 from eventstore.reader import READ_COLUMNS
 from eventstore.recorded import EPOCH, MICROSECOND
-from eventstore.rows import Rows, event_rows
+from eventstore.rows import event_rows
 from eventstore.schema import section, statements
 from projections.view import Row, View
 from refold.face import Face
@@ -33,7 +34,7 @@ class Columns(NamedTuple):
     """What `columns_of` found."""
 
     columns: tuple[Column, ...]
-    pages: Iterator[Rows]
+    pages: Iterator[Page]
 
 
 def columns_of(face: Face, what: str) -> Columns:
@@ -61,7 +62,7 @@ def columns_of(face: Face, what: str) -> Columns:
     raise NotFound(f"there is no view {what!r}: take one of {', '.join(names)}, or {EVENTS}")
 
 
-def misfit(what: str, rows: Rows, error: object) -> InvalidView | DamagedEvent:
+def misfit(what: str, rows: Page, error: object) -> InvalidView | DamagedEvent:
     """Return the error of rows that are not what their columns say."""
     if what != EVENTS:
         return InvalidView(
@@ -84,7 +85,7 @@ _HELD: dict[Kind, set[type]] = {
 }
 
 
-def _checked(what: str, columns: Iterable[Column], rows: Rows) -> Rows:
+def _checked(what: str, columns: Iterable[Column], rows: Page) -> Page:
     """Return rows, if they are what their columns say: SQLite keeps whatever it is given."""
     for column, values in zip(columns, zip(*rows, strict=True), strict=bool(rows)):
         found: set[Any] = {type(value) for value in values}
@@ -142,10 +143,10 @@ def _kind_of(values: list[Any]) -> Kind:
     return kinds.pop() if len(kinds) == 1 else str
 
 
-def _typed(columns: list[Column], rows: Rows) -> Rows:
+def _typed(columns: list[Column], rows: Page) -> Page:
     times = [index for index, column in enumerate(columns) if column.type is datetime]
     flags = [index for index, column in enumerate(columns) if column.type is bool]
-    typed: Rows = []
+    typed: Page = []
     for row in rows:
         values = list(row)
         for index in times:

@@ -10,9 +10,9 @@ import msgspec
 from eventstore import Transaction, open_store
 from eventstore.errors import NotAStore, UnreadableEvent
 from eventstore.heads import STREAMS_PER_SELECT
+from eventstore.pages import PAGE
 from eventstore.parcels import KEYS, PARCEL
 from eventstore.progress import progress_bar
-from eventstore.reader import PAGE
 from projections import View, Views
 from refold.export.json_lines.line import (
     FORMAT,
