@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, cast
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
+from msgspec.structs import replace
 
 from benchmarks.numbers import number, spread
 from benchmarks.plots import DARK, LIGHT, bars, dots, lines, variables
@@ -37,7 +38,12 @@ def html(report: Report) -> str:
 
 
 def _targets(report: Report) -> list[Ratio]:
-    found = [ratio for section in report.sections for ratio in section.ratios if ratio.target]
+    found = [
+        replace(ratio, work=f"{section.title}: {ratio.work}")
+        for section in report.sections
+        for ratio in section.ratios
+        if ratio.target
+    ]
     return sorted(found, key=lambda ratio: _in_order(ratio.target or ""))
 
 
