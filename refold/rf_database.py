@@ -1,6 +1,5 @@
 """`RFDatabase`: the face of inference (evals)."""
 
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Unpack
@@ -418,6 +417,8 @@ class RFDatabase(Face):
 
 
 def _json(value: Mapping[str, Any] | str | None) -> str | None:
+    import json  # seldom needed, and slow to import
+
     if value is None or isinstance(value, str):
         return value
     if not isinstance(value, Mapping):

@@ -1,6 +1,5 @@
 """One NumPy array or scalar to bytes and back. NumPy is imported only where there is one."""
 
-import ast
 import math
 import re
 from collections.abc import Callable
@@ -111,6 +110,8 @@ def _dtype(text: str) -> "np.dtype[Any]":
         return np.dtype(text)
     if not text.startswith("["):
         raise ValueError(f"an array has the unknown dtype {text!r}")
+    import ast  # seldom needed, and slow to import
+
     described: Any = ast.literal_eval(text)
     dtype = np.lib.format.descr_to_dtype(described)
     if dtype.hasobject:
