@@ -55,8 +55,8 @@ class Connection(Protocol):
         """Run one statement and return its rows as dicts."""
         ...
 
-    def select_beside(
-        self, beside: str, sql: str, parameters: Values, /
+    def select_together(
+        self, first: str, sql: str, parameters: Values, /
     ) -> tuple[list[tuple[Any, ...]], list[dict[str, Any]]]:
         """Run two statements in one round trip; return the rows of both, the second's as dicts."""
         ...

@@ -70,6 +70,7 @@ class Gate:
 
 _forkables: weakref.WeakValueDictionary[int, Forkable] = weakref.WeakValueDictionary()
 _numbers = count()
+_turn = threading.Lock()
 
 
 def watch_forks(forkable: Forkable) -> None:
@@ -78,14 +79,20 @@ def watch_forks(forkable: Forkable) -> None:
 
 
 def _before() -> None:
+    _turn.acquire()  # two threads that fork would undo each other's preparations
     # What came later stands on what came first.
     for forkable in reversed(list(_forkables.values())):
         forkable.before_fork()
 
 
 def _after(*, child: bool) -> None:
+    global _turn
     for forkable in list(_forkables.values()):
         forkable.after_fork(child=child)
+    if child:
+        _turn = threading.Lock()
+    else:
+        _turn.release()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows

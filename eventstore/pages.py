@@ -22,6 +22,7 @@ def pages(
     names: Sequence[str] | None = None,
     size: int = PAGE,
     backwards: bool = False,
+    edge: bool = False,
 ) -> Iterator[Page]:
     """Iterate over the events after a position, up to another, as they stand.
 
@@ -30,22 +31,26 @@ def pages(
         columns: of the table, `position` the first.
         names: only events of these types; None: of all.
         size: how many there are on a page.
+        edge: whether the log ends where the iteration does.
     """
-    chosen = "" if names is None else f" AND type IN ({marks(names)})"
-    bound, order = ("<= ?", "DESC") if backwards else ("> ?", "ASC")
+    near, far, order = ("<=", ">", "DESC") if backwards else (">", "<=", "ASC")
     # Of a range with two ends PostgreSQL believes, as long as it has no statistics, that it is
-    # short, and would sort all that is left, for each page. So the other end is looked at here.
+    # short, and would sort all that is left, for each page. So the far end is looked at here; but
+    # a search for seldom types must not run on behind it.
+    bounded = names is not None and not edge
     select = (
-        f"SELECT {', '.join(columns)} FROM events WHERE position {bound}{chosen} "
-        f"ORDER BY position {order} LIMIT"
+        f"SELECT {', '.join(columns)} FROM events WHERE position {near} ?"
+        f"{f' AND position {far} ?' if bounded else ''}"
+        f"{'' if names is None else f' AND type IN ({marks(names)})'}"
+        f" ORDER BY position {order} LIMIT"
     )
     first, last = after, until
     while first < last:
         limit = min(size, last - first)
+        ends = (last, first) if backwards else (first, last)
+        parameters = (*(ends if bounded else ends[:1]), *(names or ()))
         with reading() as connection:
-            rows = connection.execute(
-                f"{select} {limit}", (last if backwards else first, *(names or ()))
-            )
+            rows = connection.execute(f"{select} {limit}", parameters)
         page = rows
         if rows and not first < rows[-1][0] <= last:
             page = [row for row in rows if first < row[0] <= last]

@@ -75,7 +75,7 @@ def read_facts(
     names = sorted(stored_names(types))
     if not names:
         return
-    for rows in pages(reading, FACT_COLUMNS, after, until, names=names, size=page_size):
+    for rows in pages(reading, FACT_COLUMNS, after, until, names=names, size=page_size, edge=True):
         page: list[Fact] = []
         try:
             for position, type_name, schema_version, data, recorded_at in rows:
@@ -136,8 +136,16 @@ def _log_pages(
 ) -> Iterator[Page]:
     last = read_head(reading) if until is None else until
     size = PAGE if limit is None else max(1, min(limit, PAGE))
+    edge = after == 0 if backwards else until is None
     yield from pages(
-        reading, READ_COLUMNS, after, last, names=names, size=size, backwards=backwards
+        reading,
+        READ_COLUMNS,
+        after,
+        last,
+        names=names,
+        size=size,
+        backwards=backwards,
+        edge=edge,
     )
 
 

@@ -392,7 +392,7 @@ class EventStore:
     @contextmanager
     def snapshot(self) -> Generator[None, None, None]:
         """Have all reads of this thread within the block see one and the same moment."""
-        if self._local.transaction is not None or self._local.snapshot is not None:
+        if self.is_held():
             yield
             return
         with self.engine.snapshot() as connection:
@@ -401,6 +401,10 @@ class EventStore:
                 yield
             finally:
                 self._local.snapshot = None
+
+    def is_held(self) -> bool:
+        """Return whether this thread reads within a transaction or a snapshot."""
+        return self._local.transaction is not None or self._local.snapshot is not None
 
     def current(self) -> Transaction | None:
         """Return the transaction that this thread has open, or None."""

@@ -151,14 +151,18 @@ class Views:
 
     def select(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
         """Run a query on the views, which are equal to the log, and return its rows as dicts."""
-        with suppress(InvalidQuery), self.store.reading() as connection:
+        store = self.store
+        with store.reading() as connection:
             changes = self._changes(connection)
             if changes is None:
                 return connection.select(sql, parameters)
-            known, found = connection.select_beside(PROJECTIONS, sql, parameters)
-            if self._look(connection, changes, by_name(known)):
-                return found
-        with self.reading() as connection:  # the tables may have to be made first
+            # A statement that fails would take the whole snapshot with it.
+            if not store.is_held():
+                with suppress(InvalidQuery):  # the tables may have to be made first
+                    known, found = connection.select_together(PROJECTIONS, sql, parameters)
+                    if self._look(connection, changes, by_name(known)):
+                        return found
+        with self.reading() as connection:
             return connection.select(sql, parameters)
 
     def _changes(self, connection: Connection) -> int | None:

@@ -5,6 +5,8 @@ import resource
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any
 
 import psycopg
 import pytest
@@ -203,3 +205,15 @@ def test_views_that_somebody_left_behind_and_a_reader(place: str) -> None:
         finally:
             raw.execute(f"DROP OWNED BY {role}".encode())
             raw.execute(f"DROP ROLE {role}".encode())
+
+
+def test_a_query_that_the_server_refuses_is_told_within_a_batch_too(place: str) -> None:
+    with RfDb(place) as db:
+        wrong: Any = "a"
+        refused = partial(pytest.raises, InvalidQuery, match="invalid input syntax")
+        with pytest.raises(TransactionFailed), db.batch(), refused():
+            db.get_run(wrong)
+        with db.store.snapshot(), refused():
+            db.get_run(wrong)
+        with refused():
+            db.get_run(wrong)

@@ -14,6 +14,7 @@ from children import Parent, call
 
 from eventstore import DBException, StoreFailed, open_store
 from eventstore.events import RunCompleted, RunProgressed, RunStarted
+from eventstore.forks import watch_forks
 from refold import RfDb
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
@@ -39,6 +40,37 @@ def forked(work: Callable[[], object]) -> int:
 def ended_well(child: int) -> bool:
     _, status = os.waitpid(child, 0)
     return os.waitstatus_to_exitcode(status) == 0
+
+
+class Witness:
+    """Notes what it is told of forks; the first waits whether another begins meanwhile."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+        self.another = threading.Event()
+
+    def before_fork(self) -> None:
+        if self.heard:
+            self.another.set()
+        self.heard.append("before")
+        if len(self.heard) == 1:
+            self.another.wait(0.5)
+
+    def after_fork(self, *, child: bool) -> None:
+        self.heard.append("after")
+
+
+def fork_in_two_threads(_: Parent) -> list[str]:
+    witness = Witness()
+    watch_forks(witness)
+    with ThreadPoolExecutor(2) as threads:
+        children = list(threads.map(forked, [lambda: None] * 2))
+    assert all(map(ended_well, children))
+    return witness.heard
+
+
+def test_threads_that_fork_take_turns() -> None:
+    assert call(fork_in_two_threads) == ["before", "after"] * 2
 
 
 def use_in_a_fork(_: Parent, place: str) -> None:

@@ -1,4 +1,4 @@
-"""What is polled is found by an index: SQLite's planner says so, whatever the number of rows."""
+"""What is asked for is found by an index: SQLite's planner says so, however many rows there are."""
 
 import re
 from collections.abc import Callable
@@ -6,6 +6,8 @@ from collections.abc import Callable
 import pytest
 from raw_sqlite import noting, raw
 
+from eventstore import open_store
+from eventstore.events import RunCompleted, RunStarted
 from refold import RFDatabase, RfDb
 
 Poll = Callable[[RfDb, RFDatabase], object]
@@ -63,3 +65,17 @@ def test_a_reset_looks_at_open_tasks_only(
     for table in RESET:
         [sql] = [sql for sql in plan if f"FROM {table} " in sql]
         assert f"INDEX {table}_open" in plan[sql], (sql, plan[sql])
+
+
+def test_a_search_for_a_seldom_type_ends_where_it_is_told(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with noting(monkeypatch) as noted, open_store(place) as store:
+        store.append(None, [RunStarted(run) for run in range(20)])
+        noted.clear()
+        assert list(store.read(5, until=15, types=[RunCompleted])) == []
+        assert list(store.read(5, types=[RunCompleted], backwards=True)) == []
+    found = plans(place, [sql for sql in noted if "LIMIT" in sql])
+    assert len(found) == 2
+    for plan in found.values():
+        assert "rowid>? AND rowid<?" in plan, found

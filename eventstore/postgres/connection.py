@@ -82,15 +82,15 @@ class PostgresConnection:
         _check_bits(sql, parameters)
         return self._do(lambda: _dicts(self.raw.execute(text, parameters)), sql)
 
-    def select_beside(
-        self, beside: str, sql: str, parameters: Values, /
+    def select_together(
+        self, first: str, sql: str, parameters: Values, /
     ) -> tuple[Rows, list[dict[str, Any]]]:
         """Run two statements in one round trip; return the rows of both, the second's as dicts."""
         _check_bits(sql, parameters)
-        cursor = self._at_once([(beside, ()), (sql, parameters)], sql)
-        first = _rows(cursor)
+        cursor = self._at_once([(first, ()), (sql, parameters)], sql)
+        rows = _rows(cursor)
         cursor.nextset()
-        return first, _dicts(cursor)
+        return rows, _dicts(cursor)
 
     def query(self, sql: str, parameters: Values) -> list[dict[str, Any]]:
         """Answer a statement of a user's own; whatever it does besides is taken back."""
@@ -189,13 +189,6 @@ class WriteConnection(PostgresConnection):
         """Run one statement and return its rows as dicts."""
         self._send()
         return super().select(sql, parameters)
-
-    def select_beside(
-        self, beside: str, sql: str, parameters: Values, /
-    ) -> tuple[Rows, list[dict[str, Any]]]:
-        """Run two statements in one round trip; return the rows of both, the second's as dicts."""
-        self._send()
-        return super().select_beside(beside, sql, parameters)
 
     def run(self, sql: str, parameters: Values = (), /) -> None:
         """Run one statement that returns no rows; its error may come with a later statement's."""

@@ -90,11 +90,11 @@ class SqliteConnection:
         except FAILURES as error:
             fail(self._name, error, sql)
 
-    def select_beside(
-        self, beside: str, sql: str, parameters: Values, /
+    def select_together(
+        self, first: str, sql: str, parameters: Values, /
     ) -> tuple[list[tuple[Any, ...]], list[dict[str, Any]]]:
         """Run two statements; return the rows of both, the second's as dicts."""
-        return self.execute(beside), self.select(sql, parameters)
+        return self.execute(first), self.select(sql, parameters)
 
     def run(self, sql: str, parameters: Values = (), /) -> None:
         """Run one statement that returns no rows."""

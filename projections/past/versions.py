@@ -48,7 +48,6 @@ class Versions:
         self.gate = Gate()
         """Whoever uses a connection to the file does so within it."""
         self._lock = threading.RLock()
-        self._held = False
         self._delete: Callable[[], object] = lambda: None
         self._let_go()
 
@@ -62,7 +61,6 @@ class Versions:
     def before_fork(self) -> None:
         """Wait until no thread is folding or looking."""
         self.gate.shut(FORK_PATIENCE)
-        self._held = self._lock.acquire(timeout=FORK_PATIENCE)
 
     def after_fork(self, *, child: bool) -> None:
         """Go on; the child makes a file of its own."""
@@ -70,8 +68,6 @@ class Versions:
             _inherited.append(self._writer)
             self._begin_afresh()
             return
-        if self._held:
-            self._lock.release()
         self.gate.reopen()
 
     def close(self) -> None:
