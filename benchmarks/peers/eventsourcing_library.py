@@ -1,8 +1,10 @@
 """The eventsourcing library's application recorders, without its mapper and aggregates above them.
 
 Events become its `StoredEvent`s through msgspec, which is faster than its own JSON mapper. Streams
-are named by text, which spares it the making of UUIDs. On PostgreSQL its database function inserts
-them, its fastest way: one round trip and one statement.
+are named by text, which spares it the making of UUIDs. On PostgreSQL it has two ways. By default it
+locks the table against other writers, so that events are committed in the order of their numbers.
+With its database functions, its fastest way, one statement inserts them and nothing is locked: then
+whoever follows can pass over an event that is committed late.
 """
 
 from collections import defaultdict
@@ -42,7 +44,9 @@ class EventsourcingLibrary:
         return cls(recorder)
 
     @classmethod
-    def on_postgres(cls, server: str, schema: str) -> "EventsourcingLibrary":
+    def on_postgres(
+        cls, server: str, schema: str, *, database_functions: bool = True
+    ) -> "EventsourcingLibrary":
         about = {name: str(value) for name, value in conninfo_to_dict(server).items()}
         datastore = PostgresDatastore(
             about["dbname"],
@@ -52,7 +56,7 @@ class EventsourcingLibrary:
             about.get("password", ""),
             schema=schema,
             originator_id_type="text",
-            enable_db_functions=True,
+            enable_db_functions=database_functions,
         )
         recorder = PostgresApplicationRecorder(datastore)
         recorder.create_table()
