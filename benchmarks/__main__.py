@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=", ".join(WORKLOADS))
     parser.add_argument("--json", type=Path, help="write the results to a file")
     parser.add_argument("--html", type=Path, help="write a report with plots to a file")
-    parser.add_argument("--markdown", type=Path, help="write the targets to a file, as a table")
+    parser.add_argument("--markdown", type=Path, help="write the ratios to a file, as tables")
     asked = parser.parse_args()
     names: list[str] = asked.workloads or WORKLOADS
     if unknown := [name for name in names if name not in WORKLOADS]:
