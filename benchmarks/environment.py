@@ -9,6 +9,7 @@ from pathlib import Path
 import psycopg
 
 from benchmarks.places import Places
+from eventstore import open_store
 
 PACKAGES = [
     "refold",
@@ -20,6 +21,8 @@ PACKAGES = [
     "dill",
     "torch",
 ]
+LEVELS = ["OFF", "NORMAL", "FULL", "EXTRA"]
+"""Of SQLite's `synchronous`, which tells its number."""
 SETTINGS = ["server_version", "fsync", "synchronous_commit", "wal_sync_method", "shared_buffers"]
 
 
@@ -37,10 +40,18 @@ def environment(places: Places) -> dict[str, str]:
         "system": platform.platform(),
         "Python": platform.python_version(),
         "SQLite": sqlite3.sqlite_version,
-        "SQLite durability": "WAL, synchronous=NORMAL, for every contender",
+        "SQLite as refold opens it": _sqlite(places),
         **postgres,
         **{package: _version(package) for package in PACKAGES},
     }
+
+
+def _sqlite(places: Places) -> str:
+    """Return the settings for durability, but for one contender that asks for another."""
+    with open_store(places.store("sqlite")) as store, store.reading() as connection:
+        ((mode,),) = connection.execute("PRAGMA journal_mode")
+        ((level,),) = connection.execute("PRAGMA synchronous")
+    return f"journal_mode={mode}, synchronous={LEVELS[level]}, unless a section says otherwise"
 
 
 def _processor() -> str:
