@@ -47,7 +47,7 @@ def environment(places: Places) -> dict[str, str]:
 
 
 def _sqlite(places: Places) -> str:
-    """Return the settings for durability, but for one contender that asks for another."""
+    """Return what refold's own connection says of its durability."""
     with open_store(places.store("sqlite")) as store, store.reading() as connection:
         ((mode,),) = connection.execute("PRAGMA journal_mode")
         ((level,),) = connection.execute("PRAGMA synchronous")

@@ -40,6 +40,11 @@ UPSERT_RUN = """
         current_chunk = excluded.current_chunk, current_epoch = excluded.current_epoch,
         updated_at = excluded.updated_at, position = excluded.position"""
 
+UPSERT_ID = """
+    INSERT INTO ids VALUES (?, ?, ?, ?, ?)
+    ON CONFLICT (kind) DO UPDATE SET
+        last = excluded.last, updated_at = excluded.updated_at, position = excluded.position"""
+
 Row = tuple[Any, ...]
 
 
@@ -49,7 +54,7 @@ class BareSqlite:
     def __init__(self, path: str) -> None:
         self.connection = sqlite3.connect(path, isolation_level=None)
         self.connection.executescript(SETTINGS)
-        for statement in statements(section("log") + section("runs")):
+        for statement in statements(section("log") + section("runs") + section("ids")):
             if statement.startswith("CREATE TABLE"):
                 self.connection.execute(statement)
         self.connection.execute(f"INSERT INTO runs_folded VALUES ({', '.join('?' * 18)})", RUN)
@@ -76,7 +81,7 @@ class BareSqlite:
         execute("COMMIT")
 
     def create_run(self, number: int, content: bytes) -> None:
-        """Insert the payload of a configuration, the event, its stream and the run.
+        """Insert the payload of a configuration, the event, its stream, the run and the last id.
 
         Args:
             number: of the run, from 2.
@@ -96,6 +101,7 @@ class BareSqlite:
         execute(UPSERT_STREAM, (stream, 1, number))
         row = (number, 1, f"run_{number}", *RUN[3:9], digest, *RUN[10:17], number)
         execute(UPSERT_RUN, row)
+        execute(UPSERT_ID, ("run", number, WHEN, WHEN, number))
         execute("COMMIT")
 
     def append(

@@ -25,7 +25,7 @@ from benchmarks.peers.bare_sqlite import SETTINGS
 from eventstore import Event
 
 PAGE = 5_000
-"""Events that are read at a time, as many as refold does."""
+"""Events that are read at a time; refold reads 2,000."""
 
 
 class EventsourcingLibrary:

@@ -56,7 +56,8 @@ def measure(places: Places) -> list[Section]:
             [at_least(2, ours, layer, "1c"), ratio(ours, engine), ratio(engine, layer)],
             notes=[
                 "The bare engine is given the configuration as refold encodes it, before its time "
-                "begins, and inserts the same four rows.",
+                "begins, and writes the same five rows: of the payload, the event, its stream, the "
+                "run and the last id.",
                 "Each configuration is another one, so refold has to store each.",
                 "The CRUD layer encodes it with dill and base64: one autocommitted INSERT.",
             ],

@@ -12,7 +12,8 @@ NOTES = [
     "The target's base is the bare transaction: begin, select for update, insert the event, update "
     "the row, commit, each a message to the server, as psycopg sends them; psycopg prepares them.",
     "Tuned by hand: two messages, begin and select, then all the rest, of statements that were "
-    "prepared by name. It is as fast as psycopg gets; its pipeline mode lies between the two.",
+    "prepared by name, as fast as we know how to make it with psycopg; its pipeline mode lies "
+    "between the two.",
     "Every commit waits for the disk.",
 ]
 
