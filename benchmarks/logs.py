@@ -3,7 +3,7 @@
 import random
 from functools import cache
 
-from benchmarks.places import Places
+from benchmarks.places import Engine, Places
 from eventstore import Event, EventStore, Metadata, open_store
 from eventstore.events import (
     RunCreated,
@@ -20,7 +20,7 @@ WORKERS = 8
 
 
 @cache
-def log(places: Places, engine: str, events: int) -> str:
+def log(places: Places, engine: Engine, events: int) -> str:
     """Return the place of a store with so many events, whose views are current.
 
     All who ask for the same get the same, so nobody may append to it.

@@ -7,9 +7,13 @@ import tempfile
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import psycopg
+
+Engine = Literal["sqlite", "postgres"]
+ENGINES: dict[Engine, str] = {"sqlite": "SQLite", "postgres": "PostgreSQL"}
+"""Their names, as people write them."""
 
 
 class Places:
@@ -50,7 +54,7 @@ class Places:
         with psycopg.connect(self.server, autocommit=True) as admin:
             admin.execute(f"DROP SCHEMA {schema} CASCADE".encode())
 
-    def store(self, engine: str) -> str:
+    def store(self, engine: Engine) -> str:
         """Return the place of a new store."""
         if engine == "sqlite":
             return self.file()

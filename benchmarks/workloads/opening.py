@@ -6,15 +6,14 @@ from functools import partial
 from benchmarks.logs import log
 from benchmarks.measure import latencies
 from benchmarks.peers.bare_connection import connect
-from benchmarks.places import Places
+from benchmarks.places import ENGINES, Engine, Places
 from benchmarks.results import Curve, Section, at_most, ratio, within
 from refold import RfDb
 
-LENGTHS = {
+LENGTHS: dict[Engine, list[int]] = {
     "sqlite": [1_000, 10_000, 100_000, 1_000_000],
     "postgres": [10_000, 100_000],
 }
-ENGINES = {"sqlite": "SQLite", "postgres": "PostgreSQL"}
 
 
 def measure(places: Places) -> list[Section]:
@@ -22,7 +21,7 @@ def measure(places: Places) -> list[Section]:
     return [_section(places, engine) for engine in LENGTHS]
 
 
-def _section(places: Places, engine: str) -> Section:
+def _section(places: Places, engine: Engine) -> Section:
     lengths = LENGTHS[engine]
     stores = {events: log(places, engine, events) for events in lengths}
     opened: dict[int, RfDb] = {}

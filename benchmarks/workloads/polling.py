@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from benchmarks.measure import latencies
 from benchmarks.peers.bare_connection import BareConnection, connect, dicts
-from benchmarks.places import Places
+from benchmarks.places import ENGINES, Engine, Places
 from benchmarks.results import Curve, Figure, Section, at_most
 from eventstore import Event, open_store
 from eventstore.events import (
@@ -23,7 +23,6 @@ from eventstore.events import (
 from refold import RFDatabase, RfDb
 
 LENGTHS = [1_000, 10_000, 100_000]
-ENGINES = {"sqlite": "SQLite", "postgres": "PostgreSQL"}
 WORKERS = 8
 OPEN = 80
 PENDING = 10
@@ -82,7 +81,7 @@ def measure(places: Places) -> list[Section]:
     return [_section(places, engine) for engine in ENGINES]
 
 
-def _section(places: Places, engine: str) -> Section:
+def _section(places: Places, engine: Engine) -> Section:
     section = Section(
         f"Polling on {ENGINES[engine]}",
         __doc__ or "",

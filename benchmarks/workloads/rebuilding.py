@@ -13,14 +13,13 @@ import msgspec
 from benchmarks.logs import log
 from benchmarks.measure import figures, seconds
 from benchmarks.peers.bare_connection import BareConnection, connect
-from benchmarks.places import Places
+from benchmarks.places import ENGINES, Engine, Places
 from benchmarks.results import Curve, Figure, Ratio, Section, at_least, ratio, within
 from eventstore.events import event_type
 from refold import RfDb
 
 SHORT, LONG = 10_000, 1_000_000
-LENGTHS = {"sqlite": [SHORT, 100_000, LONG], "postgres": [SHORT, 100_000]}
-ENGINES = {"sqlite": "SQLite", "postgres": "PostgreSQL"}
+LENGTHS: dict[Engine, list[int]] = {"sqlite": [SHORT, 100_000, LONG], "postgres": [SHORT, 100_000]}
 ROUNDS = 3
 READ = "SELECT position, type, data FROM events ORDER BY position"
 
@@ -30,7 +29,7 @@ def measure(places: Places) -> list[Section]:
     return [_section(places, engine) for engine in LENGTHS]
 
 
-def _section(places: Places, engine: str) -> Section:
+def _section(places: Places, engine: Engine) -> Section:
     lengths = LENGTHS[engine]
     stores = {events: _store(places, engine, events) for events in lengths}
     with ExitStack() as stack:
@@ -79,7 +78,7 @@ def _section(places: Places, engine: str) -> Section:
     )
 
 
-def _store(places: Places, engine: str, events: int) -> str:
+def _store(places: Places, engine: Engine, events: int) -> str:
     place = log(places, engine, events)
     if engine == "sqlite":  # the log itself is lent to others, who measure its file
         place = shutil.copyfile(place, places.file())
