@@ -25,9 +25,9 @@ CALLS = 50
 NOTES = [
     "Until a thread of the same process has the event, from the call of the append and from its "
     "return. The bare server: LISTEN, then SELECT what is new; eventsourcing: its recorder's "
-    "subscription. The bare server can give an event and later one that is before it, and so can "
-    "eventsourcing with its database functions, as here: what its subscription passed over, it "
-    "never gives. By default it locks the table against that. refold cannot do either.",
+    "subscription. The bare server can pass over an event that is committed late, and so can "
+    "eventsourcing with its database functions, as here. By default it locks the table against "
+    "that; refold cannot pass over one either.",
 ]
 
 
