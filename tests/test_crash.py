@@ -33,6 +33,8 @@ def check_whole(db: RfDb) -> list[Recorded]:
     """Nothing is half: the file, the streams, the views. Returns the log."""
     if "://" not in db.store.engine.name:
         assert db.db.execute("PRAGMA integrity_check") == [{"integrity_check": "ok"}]
+    with db.batch():  # waits for what the killed had sent to a server, which may still be at it
+        pass
     log = list(db.store.read())
     assert all(earlier.position < later.position for earlier, later in pairwise(log))
     versions: dict[str, int] = defaultdict(int)

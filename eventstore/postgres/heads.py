@@ -11,10 +11,11 @@ from eventstore.postgres.connection import WriteConnection
 from eventstore.transaction import NotAlone
 
 # The transaction's id tells later whether it has ended, should the connection break in its commit.
-NOW = """
-    SELECT pg_current_xact_id()::text,
-           (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
-           position, recorded_at
+ID_AND_TIME = """
+    pg_current_xact_id()::text, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"""
+
+NOW = f"""
+    SELECT {ID_AND_TIME}, position, recorded_at
     FROM (SELECT 1) AS one
     LEFT JOIN
          (SELECT position, recorded_at FROM events ORDER BY position DESC LIMIT 1) AS last
@@ -40,6 +41,14 @@ DRAW = f"""
     SELECT heads, ARRAY(SELECT nextval('event_positions') FROM generate_series(1, ? + 0 * locked)),
            now.*
     FROM heads, LATERAL ({NOW} WHERE locked >= 0) AS now"""
+
+# The same for one event of one stream, as most commands have it: half of the planner's work.
+LAST = "FROM events ORDER BY position DESC LIMIT 1"
+DRAW_ONE = f"""
+    INSERT INTO streams AS s (stream, version, position) VALUES (?, 0, 0)
+    ON CONFLICT (stream) DO UPDATE SET version = s.version
+    RETURNING version, position, nextval('event_positions'), {ID_AND_TIME},
+              (SELECT position {LAST}), (SELECT recorded_at {LAST})"""
 
 SET_POSITION = "SELECT setval('event_positions', ?)"
 
@@ -125,9 +134,13 @@ class BesideHeads(ServerHeads):
         """Return a place for a next event of each of these streams, in this order."""
         missing = sorted({stream for stream in streams if stream not in self._streams})
         self.drawn = True
-        ((heads, drawn, *now),) = self._server.execute(DRAW, (missing, len(streams)))
+        if missing and len(streams) == 1:
+            ((version, last, position, *now),) = self._server.execute(DRAW_ONE, missing)
+            self._streams[missing[0]], drawn = (version, last), [position]
+        else:
+            ((heads, drawn, *now),) = self._server.execute(DRAW, (missing, len(streams)))
+            self._streams.update(msgspec.json.decode(heads, type=dict[str, tuple[int, int]]))
         self._note(*now)
-        self._streams.update(msgspec.json.decode(heads, type=dict[str, tuple[int, int]]))
         places: list[Place] = []
         for stream, position in zip(streams, drawn, strict=True):
             version, previous = self._streams[stream]
