@@ -36,7 +36,7 @@ def pages(
     near, far, order = ("<=", ">", "DESC") if backwards else (">", "<=", "ASC")
     # Of a range with two ends PostgreSQL believes, as long as it has no statistics, that it is
     # short, and would sort all that is left, for each page. So the far end is looked at here; but
-    # a search for seldom types must not run on behind it.
+    # a search for rare types must not run on beyond it.
     bounded = names is not None and not edge
     select = (
         f"SELECT {', '.join(columns)} FROM events WHERE position {near} ?"

@@ -67,7 +67,7 @@ def test_a_reset_looks_at_open_tasks_only(
         assert f"INDEX {table}_open" in plan[sql], (sql, plan[sql])
 
 
-def test_a_search_for_a_seldom_type_ends_where_it_is_told(
+def test_a_search_for_a_rare_type_ends_where_it_is_told(
     place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with noting(monkeypatch) as noted, open_store(place) as store:

@@ -14,11 +14,13 @@ from eventstore.transaction import NotAlone
 ID_AND_TIME = """
     pg_current_xact_id()::text, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"""
 
+LAST = "FROM events ORDER BY position DESC LIMIT 1"
+
 NOW = f"""
     SELECT {ID_AND_TIME}, position, recorded_at
     FROM (SELECT 1) AS one
     LEFT JOIN
-         (SELECT position, recorded_at FROM events ORDER BY position DESC LIMIT 1) AS last
+         (SELECT position, recorded_at {LAST}) AS last
     ON true"""
 
 # Nobody else gets these streams, new ones included, until the commit. In order, so that two
@@ -43,7 +45,6 @@ DRAW = f"""
     FROM heads, LATERAL ({NOW} WHERE locked >= 0) AS now"""
 
 # The same for one event of one stream, as most commands have it: half of the planner's work.
-LAST = "FROM events ORDER BY position DESC LIMIT 1"
 DRAW_ONE = f"""
     INSERT INTO streams AS s (stream, version, position) VALUES (?, 0, 0)
     ON CONFLICT (stream) DO UPDATE SET version = s.version
