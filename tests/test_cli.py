@@ -332,7 +332,7 @@ def test_a_terminal_shows_colours_and_rules(tmp_path: Path) -> None:
     runs = on_a_terminal("runs", "--store", place)
     assert "\x1b[33mONGOING" in runs
     assert "─────" in runs
-    assert re.search(r"\d+ d(?: \d+ h)? ago", runs)
+    assert re.search(r"\d+ d(?: \d+ (?:h|min|s))? ago", runs)
     log = on_a_terminal("log", "--last", "1", "--store", place)
     assert "\x1b[" in log
     bare = on_a_terminal("runs", "--store", place, NO_COLOR="1")
