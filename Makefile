@@ -11,7 +11,7 @@ help:
 	@echo "             URL=postgresql://user@host/database, the password by PGPASSWORD or ~/.pgpass)"
 	@echo "make test    all tests, with coverage"
 	@echo "make lint    ruff, types, import rules"
-	@echo "make soak    the long randomised tests"
+	@echo "make soak    the long tests, and new examples for all properties (SEED=n, TIMES=n as many)"
 	@echo "make bench   refold beside the bare engines and its peers: benchmark.json, benchmark.html"
 	@echo "             (URL=postgresql://… for a given server)"
 	@echo "make growth  refold on a log that grows to 10,000,000 events: growth.json, docs/images"
@@ -26,8 +26,12 @@ test: $(VENV)/test
 	$(BIN)/python -m pytest -m "not soak" --numprocesses auto --cov --cov-report=term --cov-report=xml:.coverage.xml
 	$(BIN)/python -m coverage report --include='projections/*,commands/*' --fail-under=95
 
+# What chance draws in `make soak`: how many times the examples of `make test`, and from which seed.
+soak: export REFOLD_SOAK := $(or $(TIMES),20)
+soak: export REFOLD_SEED := $(or $(SEED),$(shell date +%s))
 soak: $(VENV)/test
-	$(BIN)/python -m pytest -m soak --timeout 3600
+	@echo "soak with seed $$REFOLD_SEED: to repeat it, make soak SEED=$$REFOLD_SEED TIMES=$$REFOLD_SOAK"
+	$(BIN)/python -m pytest -m "soak or property" --numprocesses auto --hypothesis-profile soak --hypothesis-seed $$REFOLD_SEED
 
 bench: export REFOLD_STORE = $(value URL)
 bench: $(VENV)/bench

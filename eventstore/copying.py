@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 from functools import partial
-from itertools import islice
 from typing import Any, NamedTuple, cast
 
 from eventstore.digests import digests_in
@@ -11,8 +10,9 @@ from eventstore.engine import Values
 from eventstore.errors import DamagedEvent, InvalidQuery, NotAStore, StoreBusy
 from eventstore.heads import EVENT_COLUMNS
 from eventstore.pages import pages
-from eventstore.parcels import KEYS, parcels
-from eventstore.progress import progress_bar
+from eventstore.parcels import parcels
+from eventstore.progress import ProgressBar
+from eventstore.sql import KEYS, chunks, marks
 from eventstore.store import EventStore
 from eventstore.transaction import Transaction
 
@@ -132,7 +132,7 @@ def _copy_events(
     named: bool,
 ) -> int:
     copied = 0
-    with progress_bar("copying events", max(0, end - after), progress) as bar:
+    with ProgressBar("copying events", max(0, end - after), progress) as bar:
         for rows in pages(source.reading, EVENT_COLUMNS, after, end):
             if named:
                 _copy_named(source, target, rows)
@@ -189,7 +189,7 @@ def _copy_missing(
     with source.reading() as connection:
         ((total,),) = connection.execute(f"SELECT count(*) FROM {name} WHERE {chosen}")
     last = ""
-    with progress_bar(f"copying {name}", total, progress, unit=name.removesuffix("s")) as bar:
+    with ProgressBar(f"copying {name}", total, progress, unit=name.removesuffix("s")) as bar:
         while weights := _weights(
             source, table, f"{key} > ? AND {chosen} ORDER BY {key} LIMIT {KEYS}", (last,)
         ):
@@ -200,9 +200,9 @@ def _copy_missing(
 
 def _copy_named(source: EventStore, target: EventStore, events: Sequence[Values]) -> None:
     """Copy the payloads whose digests the data of events holds."""
-    digests = iter(sorted({digest for row in events for digest in digests_in(str(row[DATA]))}))
-    while some := list(islice(digests, KEYS)):
-        weights = _weights(source, PAYLOADS, f"digest IN ({', '.join('?' * len(some))})", some)
+    digests = sorted({digest for row in events for digest in digests_in(str(row[DATA]))})
+    for some in chunks(digests):
+        weights = _weights(source, PAYLOADS, f"digest IN ({marks(some)})", some)
         _copy_rows(source, target, PAYLOADS, weights)
 
 
@@ -230,10 +230,9 @@ def _copy_rows(
 def _rows(
     store: EventStore, table: str, columns: Sequence[str], keys: Sequence[str]
 ) -> list[tuple[Any, ...]]:
-    marks = ", ".join("?" * len(keys))
     with store.reading() as connection:
         return connection.execute(
-            f"SELECT {', '.join(columns)} FROM {table} WHERE {columns[0]} IN ({marks})", keys
+            f"SELECT {', '.join(columns)} FROM {table} WHERE {columns[0]} IN ({marks(keys)})", keys
         )
 
 

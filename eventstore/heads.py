@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from eventstore.engine import Connection, Place, Projections, Values
+from eventstore.sql import chunks, marks
 
 EVENT_COLUMNS = (
     "position",
@@ -19,7 +20,7 @@ EVENT_COLUMNS = (
 
 INSERT_EVENT = f"""
     INSERT INTO events ({", ".join(EVENT_COLUMNS)})
-    VALUES ({", ".join("?" * len(EVENT_COLUMNS))})"""
+    VALUES ({marks(EVENT_COLUMNS)})"""
 
 STREAM_COLUMNS = ("stream", "version", "position")
 
@@ -33,8 +34,6 @@ PROJECTIONS = "SELECT name, version, position FROM projections"
 # Heads of streams that are remembered from one transaction to the next; beyond it they are
 # forgotten all at once, which costs one SELECT each when they come again.
 STREAMS_REMEMBERED = 50_000
-
-STREAMS_PER_SELECT = 500
 
 
 def microseconds() -> int:
@@ -119,12 +118,11 @@ class LoneHeads:
         if len(known) >= STREAMS_REMEMBERED and not self._changed:
             known.clear()
             missing = list(streams)
-        for start in range(0, len(missing), STREAMS_PER_SELECT):
-            part = missing[start : start + STREAMS_PER_SELECT]
+        for part in chunks(missing):
             known.update(dict.fromkeys(part, (0, 0)))
-            marks = ", ".join("?" * len(part))
             for stream, version, position in self._connection.execute(
-                f"SELECT stream, version, position FROM streams WHERE stream IN ({marks})", part
+                f"SELECT stream, version, position FROM streams WHERE stream IN ({marks(part)})",
+                part,
             ):
                 known[stream] = (version, position)
 

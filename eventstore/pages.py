@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from eventstore.engine import Connection
+from eventstore.sql import marks
 
 Reading = Callable[[], AbstractContextManager[Connection]]
 Page = list[tuple[Any, ...]]
@@ -62,8 +63,3 @@ def pages(
             last = page[-1][0] - 1
         else:
             first = page[-1][0]
-
-
-def marks(values: Sequence[Any]) -> str:
-    """Return a parameter's mark for each of some values."""
-    return ", ".join("?" * len(values))

@@ -2,9 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 
-KEYS = 500
-"""Rows that are looked for at a time."""
-
 PARCEL = 16 * 2**20
 """Bytes that are in memory at a time; a larger payload travels alone."""
 

@@ -1,28 +1,97 @@
 """A progress bar, for what may take long."""
 
-from typing import TYPE_CHECKING, Any
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TextIO, cast
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
+    from rich.progress import Progress, TaskID
+
+DELAY = 0.5
+"""Seconds before a bar appears: what is done by then needs none."""
+
+INTERVAL = 0.1
+"""Seconds between two drawings."""
 
 
-def progress_bar(what: str, total: int, shown: bool | None, *, unit: str = "event") -> "tqdm[Any]":
-    """Return a bar that appears when it has taken half a second, and goes when all is done.
+class ProgressBar:
+    """Counts units of work and, if it is to be shown, draws them on the standard error.
+
+    It starts no thread, and takes no lock that another process could hold: a process that is
+    killed here must leave nothing behind for which its relatives would wait.
 
     Args:
-        what: is done, such as `copying events`.
-        total: how many units of it there are.
-        shown: whether to show it at all; None: only on a terminal.
-        unit: what is counted.
+        what: the work, such as `copying events`.
+        total: the number of units.
+        shown: whether the bar is drawn; None: only on a terminal.
+        unit: the name of one unit.
     """
-    from tqdm import tqdm  # takes long to import
 
-    return tqdm(
-        desc=what,
-        total=total,
-        unit=unit,
-        unit_scale=True,
-        delay=0.5,
-        leave=False,
-        disable=None if shown is None else not shown,
-    )
+    def __init__(self, what: str, total: int, shown: bool | None, *, unit: str = "event") -> None:
+        self.n = 0
+        """The units that are done."""
+        self._what = f"{what} ({unit}s)"
+        self._total = total
+        if shown is None:
+            stream = cast("TextIO | None", sys.stderr)  # None in a process without a console
+            shown = stream is not None and stream.isatty()
+        self._next = time.monotonic() + DELAY if shown else float("inf")
+        self._drawn: tuple[Progress, TaskID] | None = None
+
+    def update(self, units: int) -> None:
+        """Count some more units."""
+        self.n += units
+        if self._next != float("inf") and time.monotonic() >= self._next:
+            self._draw()
+
+    def _draw(self) -> None:
+        if self._drawn is None:
+            self._drawn = self._begin()
+        progress, task = self._drawn
+        progress.update(task, completed=self.n)
+        progress.refresh()
+        self._next = time.monotonic() + INTERVAL
+
+    def _begin(self) -> "tuple[Progress, TaskID]":
+        # Takes some 0.1 s to import, which only those pay who see a bar.
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
+        progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True, force_terminal=True),
+            auto_refresh=False,
+            transient=True,
+        )
+        task = progress.add_task(self._what, total=self._total)
+        progress.start()
+        return progress, task
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._drawn is not None:
+            progress, _ = self._drawn
+            self._drawn = None
+            progress.stop()
+        self._next = float("inf")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

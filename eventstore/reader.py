@@ -10,14 +10,12 @@ from eventstore.events import Event
 from eventstore.events.codec import damaged, decode, decode_unknown
 from eventstore.events.upcasting import stored_names
 from eventstore.heads import EVENT_COLUMNS
-from eventstore.pages import PAGE, Page, Reading, marks, pages
+from eventstore.pages import PAGE, Page, Reading, pages
 from eventstore.recorded import Recorded, decode_metadata
+from eventstore.sql import chunks, marks
 
 Fact = tuple[int, Event, int]
 """An event with its position before it, and after it when it was recorded."""
-
-STREAM_PAGE = 500
-"""Events that are read at a time from a stream: each takes a parameter of the statement."""
 
 READ_COLUMNS = tuple(name for name in EVENT_COLUMNS if name != "previous")
 """What is read of an event: all but the link of its stream's chain."""
@@ -171,8 +169,7 @@ def _stream_pages(
 def _pages_at(
     reading: Reading, positions: list[int], names: list[str] | None, backwards: bool
 ) -> Iterator[Page]:
-    for start in range(0, len(positions), STREAM_PAGE):
-        part = positions[start : start + STREAM_PAGE]
+    for part in chunks(positions):
         statement = (
             f"SELECT {', '.join(READ_COLUMNS)} FROM events WHERE position IN ({marks(part)}) "
             f"ORDER BY position {'DESC' if backwards else 'ASC'}"

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from eventstore.pages import Page, pages
-from eventstore.parcels import KEYS
 from eventstore.past import PastStore
 from eventstore.reader import READ_COLUMNS
+from eventstore.sql import KEYS
 from eventstore.store import EventStore
 
 # Of a command that appended nothing it is not known when it was sent.

@@ -4,9 +4,8 @@ import hashlib
 import random
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from itertools import islice
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
@@ -17,9 +16,10 @@ from eventstore.errors import Conflict, ConnectionLost, InvalidEvent, NotFound
 from eventstore.events import Event
 from eventstore.events.codec import to_json
 from eventstore.forks import FORK_PATIENCE, watch_forks
-from eventstore.parcels import KEYS, parcels
+from eventstore.parcels import parcels
 from eventstore.reader import read_at, read_events, read_head
 from eventstore.recorded import NO_METADATA, Metadata, Recorded
+from eventstore.sql import chunks, marks
 from eventstore.subscription import Subscription
 from eventstore.transaction import Fold, NotAlone, Transaction
 
@@ -263,15 +263,14 @@ class EventStore:
 
         However many they are, some 16 MB of them are in memory at a time.
         """
-        wanted = iter(sorted(set(digests)))
-        while some := list(islice(wanted, KEYS)):
+        for some in chunks(sorted(set(digests))):
             weights = self._payloads("length(content)", some)
             for parcel in parcels(weights):
                 yield from self._payloads("content", parcel)
 
-    def _payloads(self, what: str, digests: list[str]) -> list[tuple[str, Any]]:
-        marks = ", ".join("?" * len(digests))
-        sql = f"SELECT digest, {what} FROM payloads WHERE digest IN ({marks}) ORDER BY digest"
+    def _payloads(self, what: str, digests: Sequence[str]) -> list[tuple[str, Any]]:
+        where = f"digest IN ({marks(digests)})"
+        sql = f"SELECT digest, {what} FROM payloads WHERE {where} ORDER BY digest"
         with self.reading() as connection:
             return cast("list[tuple[str, Any]]", connection.execute(sql, digests))
 

@@ -9,12 +9,11 @@ from msgspec.structs import force_setattr
 from eventstore.engine import Connection
 from eventstore.events import Event
 from eventstore.recorded import Recorded
+from eventstore.sql import chunks, marks
 from eventstore.statuses import Word
 from projections.view import Handler, Key, R, Row, View
 
 T = TypeVar("T", bound=Row)
-
-KEYS_PER_SELECT = 500
 
 Concern = tuple[View[Any], Callable[[Any], bool] | None, Handler | None]
 
@@ -95,9 +94,8 @@ class UnitOfWork:
         assert self._connection is not None
         rows = self._rows[view]
         rows.update(dict.fromkeys(keys))
-        for start in range(0, len(keys), KEYS_PER_SELECT):
-            part = keys[start : start + KEYS_PER_SELECT]
-            condition = "= ?" if len(part) == 1 else f"IN ({', '.join('?' * len(part))})"
+        for part in chunks(keys):
+            condition = "= ?" if len(part) == 1 else f"IN ({marks(part)})"
             sql = f"{view.select} WHERE {view.key} {condition}"
             if self._locking:
                 sql += f" ORDER BY {view.key}{self._locking}"
@@ -216,6 +214,7 @@ class UnitOfWork:
                     continue
                 if after is not None:
                     # The fresh row is nobody else's yet.
+                    view.settle(after)
                     if before is None:
                         force_setattr(after, "created_at", recorded_at)
                     force_setattr(after, "updated_at", recorded_at)

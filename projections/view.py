@@ -8,11 +8,13 @@ from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
 import msgspec
+from msgspec.structs import force_setattr
 
 from eventstore.errors import InvalidView
 from eventstore.events import Event
 from eventstore.recorded import EPOCH, MICROSECOND
 from eventstore.schema import statements
+from eventstore.sql import marks
 
 Key = int | str
 
@@ -199,6 +201,21 @@ class View(Generic[R]):
         return [index for index, field in enumerate(fields) if _holds(field.type, bool)]
 
     @cached_property
+    def _floats(self) -> list[str]:
+        fields = msgspec.structs.fields(self.row)
+        return [field.name for field in fields if _holds(field.type, float)]
+
+    def settle(self, row: R) -> None:
+        """Make a fresh row what its table gives back: -0.0 is 0.0, and in a float column 1 is 1.0.
+
+        What `evolve` sees must be the same, whether the row was remembered or loaded.
+        """
+        for name in self._floats:
+            value = getattr(row, name)
+            if isinstance(value, float) or (type(value) is int and abs(value) < 2**63):
+                force_setattr(row, name, value + 0.0)
+
+    @cached_property
     def schema(self) -> list[str]:
         """The statements that create the table and what belongs to it."""
         return statements(self._schema or _table_of(self.table, self.row))
@@ -224,7 +241,7 @@ class View(Generic[R]):
         """The statement that inserts a row or overwrites the one with its key."""
         return (
             f"INSERT INTO {self.table} ({', '.join(self.columns)}) "
-            f"VALUES ({', '.join('?' * len(self.columns))}) {self.on_conflict}"
+            f"VALUES ({marks(self.columns)}) {self.on_conflict}"
         )
 
     @cached_property
@@ -289,7 +306,7 @@ def created_by(schema: Iterable[str]) -> list[str]:
 
 
 _CREATES = re.compile(r"CREATE\s+(?:TABLE|VIEW)\s+(?:IF\s+NOT\s+EXISTS\s+)?(\w+)", re.IGNORECASE)
-_SQL_TYPES = ((bool, "INTEGER"), (int, "INTEGER"), (float, "REAL"), (bytes, "BLOB"))
+_SQL_TYPES = ((bool, "INTEGER"), (float, "REAL"), (int, "INTEGER"), (bytes, "BLOB"))
 
 
 def _table_of(table: str, row: type[Row]) -> str:

@@ -16,7 +16,7 @@ from eventstore.errors import (
     UnreadableEvent,
 )
 from eventstore.heads import PROJECTIONS, by_name, projections_of
-from eventstore.progress import progress_bar
+from eventstore.progress import ProgressBar
 from eventstore.reader import read_facts
 from eventstore.schema import section, statements
 from eventstore.store import EventStore
@@ -215,7 +215,7 @@ class Views:
         connection = transaction.connection
         anew = [Definition(view.objects, view.schema) for view in plan if plan[view] == 0]
         start = first = min(plan.values())
-        bar = progress_bar("folding events into views", transaction.head - start, progress)
+        bar = ProgressBar("folding events into views", transaction.head - start, progress)
         with bar, connection.renewed(anew):
             # Views that are behind by different amounts take turns: from the one that is furthest
             # behind, the others join where they stand.

@@ -27,6 +27,7 @@ from commands import (
     UpdateRunMetrics,
 )
 from eventstore.errors import InvalidCommand, InvalidPayload, NotFound
+from eventstore.sql import marks
 from eventstore.statuses import (
     ControllerTask,
     ExperimentStatus,
@@ -182,8 +183,7 @@ class RfDb(Face):
         values = [RunStatus.of(word).value for word in wanted]
         if not values:
             return []
-        marks = ", ".join("?" * len(values))
-        query = f"SELECT * FROM runs WHERE status IN ({marks}) ORDER BY run_id"
+        query = f"SELECT * FROM runs WHERE status IN ({marks(values)}) ORDER BY run_id"
         return [self._run(row) for row in self.views.select(query, *values)]
 
     def set_run_status(self, run_id: int, status: RunStatus | str, **about: Unpack[About]) -> None:

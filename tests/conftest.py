@@ -1,14 +1,17 @@
 """Stores to test on: every behavioural test runs on every engine through these fixtures."""
 
 import os
+import random
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, is_hypothesis_test, settings
+from hypothesis.internal.conjecture import providers
 from places import ENGINES, OTHER, Place, new_places
 from postgres import PostgresServer
+from tries import LONGER, SEED
 
 from eventstore import EventStore, open_store
 from refold import RFDatabase, RfDb
@@ -18,15 +21,54 @@ pytest.register_assert_rewrite("given", "face_methods")
 # A shell has what it starts in the background ignore Ctrl-C, and so would all our children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# In CI the same examples each time: what it refuses must be the change, not the dice. `make test`
-# by hand and `make soak` look for new ones.
+# The same examples for everyone, every day: what a test refuses must be the change, not the dice.
+# A failure does not wait for a smaller example: `make soak` looks for new ones, and shrinks them.
 settings.register_profile(
     "default",
     deadline=None,
-    derandomize="CI" in os.environ,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    derandomize=True,
+    database=None,
+    max_examples=100 * LONGER,
+    phases=[Phase.explicit, Phase.generate, Phase.target],
+    suppress_health_check=[
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+    ],
+)
+settings.register_profile(
+    "soak",
+    settings.get_profile("default"),
+    derandomize=False,
+    phases=list(Phase),
+    print_blob=True,
 )
 settings.load_profile("default")
+if LONGER == 1:
+    # Hypothesis draws constants of the source code, too: of those modules that are loaded by then.
+    # So the examples would depend on the order of the tests.
+    providers._get_local_constants = lambda: providers._local_constants
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of hypothesis; no timer interrupts one, since hypothesis would report that."""
+    for item in items:
+        if isinstance(item, pytest.Function) and is_hypothesis_test(item.function):
+            item.add_marker("property")
+        if item.get_closest_marker("property") or item.get_closest_marker("soak"):
+            item.add_marker(pytest.mark.timeout(0))
+
+
+@pytest.fixture
+def seed() -> int:
+    """Return what chooses the moments at which a test intervenes; `make soak` draws it."""
+    return SEED
+
+
+@pytest.fixture
+def moments(seed: int) -> random.Random:
+    """Return what chooses them: the same ones, as far as a race can be repeated."""
+    return random.Random(seed)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -1,7 +1,6 @@
 """Logs of everything that can happen to a store, for the properties of its past."""
 
 import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -261,8 +260,8 @@ def append_row(
 
 
 def exactly(value: object) -> str:
-    """Return a value as text that tells 1 from 1.0 and True; SQLite keeps no -0.0."""
-    return re.sub(r"-0\.0(?![0-9])", "0.0", repr(value))
+    """Return a value as text that tells 1 from 1.0 and True, and 0.0 from -0.0."""
+    return repr(value)
 
 
 def apply(changes: list[Change], rows: Tables) -> Tables:

@@ -41,8 +41,9 @@ def as_rows(table: pyarrow.Table) -> list[dict[str, Any]]:
     return [{name: told(value) for name, value in row.items()} for row in table.to_pylist()]
 
 
+@pytest.mark.property
 def test_every_view_holds_its_rows_then_and_now(engine: str, new_place: Place) -> None:
-    @tries(engine, 8)
+    @tries(8, engine)
     @given(st.lists(steps, max_size=6), st.data())
     def check(happens: list[Step], data: st.DataObject) -> None:
         with log_of(new_place(), happens) as log:

@@ -90,10 +90,11 @@ def check_random_logs(
     check()
 
 
+@pytest.mark.property
 def test_every_position_shows_what_was_seen_then(
     new_place: Place, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    check_random_logs(new_place, tries(engine, 32), monkeypatch, 10)
+    check_random_logs(new_place, tries(32, engine), monkeypatch, 10)
 
 
 def test_rows_that_are_not_in_memory_are_loaded_again(
@@ -114,19 +115,19 @@ def test_rows_that_are_not_in_memory_are_loaded_again(
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(0)
 def test_every_position_of_long_logs_shows_what_was_seen_then(
     new_place: Place, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    check_random_logs(new_place, tries(engine, 1_000), monkeypatch, 60)
+    check_random_logs(new_place, tries(1_000, engine), monkeypatch, 60)
 
 
+@pytest.mark.property
 def test_a_face_shows_the_same_for_ever(
     new_place: Place, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether it looked before the log went on, or looks only now."""
 
-    @tries(engine, 20)
+    @tries(20, engine)
     @given(st.lists(st.tuples(steps, st.booleans()), max_size=10), st.integers(0, 4))
     def check(happens: list[tuple[Step, bool]], remembered: int) -> None:
         monkeypatch.setattr(version_writer, "ROWS_REMEMBERED", remembered)
@@ -164,8 +165,9 @@ def answers(face: Face) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.property
 def test_the_faces_answer_as_they_did(new_place: Place, engine: str) -> None:
-    @tries(engine, 16)
+    @tries(16, engine)
     @given(st.lists(steps, max_size=8))
     def check(happens: list[Step]) -> None:
         seen: dict[int, tuple[str, str]] = {}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from face_methods import METHODS, VALID, Faces, parameters
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tries import tries
 
@@ -91,9 +91,10 @@ def faces(db, evals):
     assert db.verify() == []
 
 
+@pytest.mark.property
 @pytest.mark.parametrize(("kind", "name"), METHODS)
 def test_anything_at_all(faces, engine, kind, name):
-    @tries(engine, 25)
+    @tries(25, engine)
     @given(arguments(kind, name))
     def check(drawn):
         before = faces.kept()
@@ -105,7 +106,7 @@ def test_anything_at_all(faces, engine, kind, name):
     check()
 
 
-@settings(max_examples=100)
+@tries(100)
 @given(garbage, garbage)
 def test_queries_of_anything_at_all(faces, query, params):
     before = faces.kept()

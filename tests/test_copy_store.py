@@ -17,7 +17,7 @@ from typing import Any
 import other_releases
 import pytest
 from children import Child, Parent, call
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from logs import LOG, Rows, heads, log
 from places import ENGINES, OTHER, Place, new_places
@@ -25,6 +25,7 @@ from postgres import drop_schema, new_schema
 from raw_sqlite import raw
 from strategies import any_command, any_event
 from tables import tables
+from tries import tries
 
 from commands import Command, execute
 from eventstore import (
@@ -39,12 +40,13 @@ from eventstore import (
     open_store,
 )
 from eventstore.copying import copy_log
-from eventstore.events import RunProgressed, WorkerProgressed
+from eventstore.events import RunCreated, RunProgressed, WorkerProgressed
 from eventstore.pages import PAGE
-from eventstore.parcels import KEYS, PARCEL
+from eventstore.parcels import PARCEL
+from eventstore.sql import KEYS
 from eventstore.statuses import TaskStatus, WorkerTask
 from projections import Row, View
-from refold import DBException, RfDb, copy_store
+from refold import DBException, RfDb, copy_store, fork
 
 
 @pytest.fixture(params=ENGINES, ids="to_{}".format)
@@ -103,7 +105,7 @@ def carry_out(db: RfDb, taken: list[Step], first: int) -> dict[str, tuple[Comman
 
 
 @across
-@settings(max_examples=12)
+@tries(12)
 @given(steps, steps)
 def test_the_copy_equals_its_source(
     new_place: Place, new_target: Place, before: list[Step], after: list[Step]
@@ -308,7 +310,9 @@ def copy_and_tell(parent: Parent, source: str, target: str) -> None:
 
 
 @across
-def test_a_copy_that_is_killed_goes_on(place: str, new_target: Place) -> None:
+def test_a_copy_that_is_killed_goes_on(
+    place: str, new_target: Place, moments: random.Random
+) -> None:
     with RfDb(place) as db:
         fill(place, runs=KEYS)
         db.append(*[RunProgressed(n % 50, n, 0) for n in range(3 * PAGE)])
@@ -323,7 +327,7 @@ def test_a_copy_that_is_killed_goes_on(place: str, new_target: Place) -> None:
         for _ in range(2):
             with Child(copy_and_tell, place, target) as child:
                 child.hear()
-                time.sleep(random.uniform(0, takes))  # the moment
+                time.sleep(moments.uniform(0, takes))  # the moment
                 child.kill()
             kept = log(target)
             there = {position for position, *_ in kept["events"]}
@@ -568,3 +572,26 @@ def test_the_source_is_as_it_was(place: str, target: str) -> None:
                 connection.execute(f"SELECT * FROM {name} ORDER BY 1")
                 for name in (*LOG, "projections", "worker_progress", "runs_folded")
             ]
+
+
+@across
+def test_payloads_that_are_not_there_are_left_out(
+    place: str, new_target: Place, new_place: Place
+) -> None:
+    """As of an event that names payloads of which the store has none, some, or nothing at all."""
+    with RfDb(place) as db:
+        experiment_id = db.create_experiment("digits")
+        known = db.put_payload({"lr": 0.1})
+        db.append(RunCreated(1, experiment_id, "none", config="0" * 64))
+        db.append(RunCreated(2, experiment_id, "some", config=known))
+        for at in (1, 2, 3):
+            for to in (new_target(), new_place()):
+                with fork(db, at=at, to=to) as other:
+                    assert other.store.head() == at
+                    assert dict(other.store.get_payloads([known, "0" * 64, "f" * 64])).keys() == (
+                        {known} if at == 3 else set()
+                    )
+                    assert list(other.store.get_payloads([])) == []
+    target = new_target()
+    assert copy_store(place, target) == 3
+    assert log(target) == log(place)

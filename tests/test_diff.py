@@ -36,8 +36,9 @@ Place = Callable[[], str]
 # --- one end makes the other -------------------------------------------------------------------
 
 
+@pytest.mark.property
 def test_a_diff_applied_to_one_end_gives_the_other(new_place: Place, engine: str) -> None:
-    @tries(engine, 24)
+    @tries(24, engine)
     @given(st.lists(steps, max_size=10), st.data())
     def check(happens: list[Step], data: st.DataObject) -> None:
         with log_of(new_place(), happens) as log:
@@ -65,10 +66,11 @@ def in_order(changes: list[Change]) -> bool:
     return told == sorted(set(told))
 
 
+@pytest.mark.property
 def test_what_an_event_changed_is_the_diff_to_the_moment_before(
     new_place: Place, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    @tries(engine, 24)
+    @tries(24, engine)
     @given(st.lists(steps, max_size=10), st.sampled_from([0, 2, 400_000]))
     def check(happens: list[Step], remembered: int) -> None:
         monkeypatch.setattr(version_writer, "ROWS_REMEMBERED", remembered)

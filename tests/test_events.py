@@ -34,9 +34,10 @@ def kept(store: EventStore, event: Event) -> Event:
     return read.event
 
 
+@pytest.mark.property
 @pytest.mark.parametrize("cls", EVENT_TYPES, ids=lambda cls: cls.__name__)
 def test_every_event_comes_back_equal(store: EventStore, cls: type[Event], engine: str) -> None:
-    @tries(engine, 40)
+    @tries(40, engine)
     @given(st.lists(structs(cls), min_size=1))
     def property_(events: list[Event]) -> None:
         appended = store.append("any", events)
@@ -47,11 +48,12 @@ def test_every_event_comes_back_equal(store: EventStore, cls: type[Event], engin
     property_()
 
 
+@pytest.mark.property
 @pytest.mark.parametrize("cls", EVENT_TYPES, ids=lambda cls: cls.__name__)
 def test_every_event_is_json_that_people_can_read(
     store: EventStore, cls: type[Event], engine: str
 ) -> None:
-    @tries(engine, 20)
+    @tries(20, engine)
     @given(structs(cls))
     def property_(event: Event) -> None:
         store.append("any", [event])

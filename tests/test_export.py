@@ -27,7 +27,8 @@ from commands import Command, execute
 from eventstore import DamagedEvent, Metadata, NotAStore, UnknownEventType, open_store
 from eventstore.events import ExperimentErrorRecorded, RunProgressed
 from eventstore.pages import PAGE
-from eventstore.parcels import KEYS, PARCEL
+from eventstore.parcels import PARCEL
+from eventstore.sql import KEYS
 from projections import Row, View
 from refold import DBException, NotFound, RfDb
 from refold.export import csv, json_lines, parquet
@@ -78,8 +79,9 @@ def send(db: RfDb, commands: list[Command]) -> dict[str, tuple[Command, Any]]:
     return results
 
 
+@pytest.mark.property
 def test_an_import_gives_an_equal_log(engine: str, new_place: Place, new_target: Place) -> None:
-    @tries(engine, 8)
+    @tries(8, engine)
     @given(st.lists(steps, max_size=6), st.lists(any_command, max_size=6))
     def check(happens: list[Step], commands: list[Command]) -> None:
         place, target = new_place(), new_target()
@@ -560,10 +562,11 @@ def decoded(table: pyarrow.Table, schema: pyarrow.Schema) -> list[dict[str, Any]
     ]
 
 
+@pytest.mark.property
 def test_csv_and_parquet_hold_what_the_views_hold(engine: str, new_place: Place) -> None:
     import pyarrow.parquet  # pyright: ignore
 
-    @tries(engine, 8)
+    @tries(8, engine)
     @given(st.lists(steps, max_size=6), st.data())
     def check(happens: list[Step], data: st.DataObject) -> None:
         with log_of(new_place(), happens) as log:

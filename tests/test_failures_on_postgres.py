@@ -871,9 +871,14 @@ def write(parent: Parent, place: str, commands: int) -> None:
 
 
 def killed_under_load(
-    server: PostgresServer, place: str, writers: int, commands: int, kills: int
+    server: PostgresServer,
+    place: str,
+    moments: random.Random,
+    *,
+    writers: int,
+    commands: int,
+    kills: int,
 ) -> None:
-    chance = random.Random()
     acknowledged: dict[tuple[int, int], Any] = {}
     arrived = threading.Condition()
 
@@ -896,7 +901,7 @@ def killed_under_load(
             for child in children:
                 child.tell("go")
             for n in range(kills):
-                enough = (n + chance.random()) * writers * commands / kills
+                enough = (n + moments.random()) * writers * commands / kills
                 with arrived:
                     assert arrived.wait_for(lambda: len(acknowledged) >= enough, 60)  # noqa: B023
                 server.kill()
@@ -915,17 +920,18 @@ def killed_under_load(
         assert db.verify() == []
 
 
-def test_a_server_is_killed_under_load(server: PostgresServer, place: str) -> None:
-    killed_under_load(server, place, writers=3, commands=100, kills=3)
+def test_a_server_is_killed_under_load(
+    server: PostgresServer, place: str, moments: random.Random
+) -> None:
+    killed_under_load(server, place, moments, writers=3, commands=100, kills=3)
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(0)
 def test_a_server_is_killed_a_hundred_times(
-    server: PostgresServer, new_place: Callable[[], str]
+    server: PostgresServer, new_place: Callable[[], str], moments: random.Random
 ) -> None:
     for _ in range(4):
-        killed_under_load(server, new_place(), writers=6, commands=1_500, kills=25)
+        killed_under_load(server, new_place(), moments, writers=6, commands=1_500, kills=25)
 
 
 def write_impatiently(parent: Parent, place: str) -> None:
@@ -967,7 +973,6 @@ def test_the_impatient_are_told_the_truth(server: PostgresServer, place: str) ->
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(0)
 def test_the_impatient_are_told_the_truth_a_hundred_times(
     server: PostgresServer, place: str
 ) -> None:

@@ -31,8 +31,8 @@ from eventstore import (
 )
 from eventstore.events import RunKilled, RunProgressed
 from eventstore.pages import PAGE
-from eventstore.parcels import KEYS
 from eventstore.recorded import EPOCH, MICROSECOND
+from eventstore.sql import KEYS
 from projections import Views
 from refold import RFDatabase, RfDb, copy_store, fork
 
@@ -71,10 +71,11 @@ def check_forks(
         assert source.db.verify() == []
 
 
+@pytest.mark.property
 def test_a_fork_holds_the_log_and_the_views_as_of_a_moment(
     new_place: Place, new_target: Place, engine: str
 ) -> None:
-    @tries(engine, 8)
+    @tries(8, engine)
     @given(st.lists(steps, max_size=8), st.data())
     def check(happens: list[Step], data: st.DataObject) -> None:
         check_forks(new_place, new_target, happens, data)
@@ -320,7 +321,7 @@ def fork_and_tell(parent: Parent, place: str, at: int, to: str) -> None:
 
 
 def test_a_fork_that_is_killed_leaves_all_or_nothing(
-    place: str, new_place: Place, new_target: Place
+    place: str, new_place: Place, new_target: Place, moments: random.Random
 ) -> None:
     with RfDb(place) as db:
         experiment_id = db.create_experiment("digits")
@@ -337,7 +338,7 @@ def test_a_fork_that_is_killed_leaves_all_or_nothing(
             to = new()
             with Child(fork_and_tell, place, at, to) as child:
                 child.hear()
-                time.sleep(random.uniform(0, takes))  # the moment
+                time.sleep(moments.uniform(0, takes))  # the moment
                 child.kill()
             with open_store(to) as bare, bare.reading() as connection:
                 counts = [

@@ -47,8 +47,9 @@ def positions(touched: list[Touched]) -> list[int]:
 # --- three ways to the same history ------------------------------------------------------------
 
 
+@pytest.mark.property
 def test_streams_versions_and_changes_tell_the_same(new_place: Place, engine: str) -> None:
-    @tries(engine, 24)
+    @tries(24, engine)
     @given(st.lists(steps, max_size=10))
     def check(happens: list[Step]) -> None:
         with log_of(new_place(), happens) as log, RfDb(log.place, projections=OWN) as fresh:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -17,6 +17,7 @@ from hypothesis.stateful import (
 )
 from model import Evals, Fit, Model, Refused, State
 from tables import Folding, Tables, tables
+from tries import tries
 
 from eventstore import open_store
 from eventstore.events import WorkerProgressed
@@ -494,30 +495,22 @@ def test_every_method_is_modelled(face: type[Face], modelled: dict[str, Argument
     assert methods - NOT_MODELLED == set(modelled)
 
 
-def run(new_place: Callable[[], str], examples: int) -> None:
+def run(new_place: Callable[[], str], engine: str, examples: int) -> None:
     run_state_machine_as_test(
         lambda: BothFaces(new_place()),
         settings=settings(
-            max_examples=examples,
-            stateful_step_count=40,
-            report_multiple_bugs=False,
-            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+            tries(examples, engine), stateful_step_count=40, report_multiple_bugs=False
         ),
     )
 
 
-# An example is some hundred commands and rebuilds, each of which waits for the server.
-EXAMPLES = {"sqlite": 60, "postgres": 12}
-
-
-@pytest.mark.timeout(600)  # shrinking a failure takes its time
+@pytest.mark.property
 def test_both_faces_do_as_the_model_does(new_place: Callable[[], str], engine: str) -> None:
-    run(new_place, EXAMPLES[engine])
+    run(new_place, engine, 60)
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(0)
 def test_both_faces_do_as_the_model_does_for_long(
     new_place: Callable[[], str], engine: str
 ) -> None:
-    run(new_place, 50 * EXAMPLES[engine])
+    run(new_place, engine, 3_000)

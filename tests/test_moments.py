@@ -75,10 +75,11 @@ def test_moments_of_an_empty_store(db: RfDb) -> None:
 START = 1_700_000_000_000_000
 
 
+@pytest.mark.property
 def test_a_time_is_the_last_event_up_to_it(new_place: Place, engine: str) -> None:
     jumps = st.sampled_from([0, 0, 1, 2, 1_000_000, -1, -3_600_000_000, 86_400_000_000])
 
-    @tries(engine, 20)
+    @tries(20, engine)
     @given(st.lists(st.tuples(jumps, st.integers(1, 3)), min_size=1, max_size=8))
     def check(batches: list[tuple[int, int]]) -> None:
         now = START

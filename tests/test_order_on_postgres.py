@@ -13,9 +13,10 @@ from typing import Any
 import psycopg
 import pytest
 from children import Child, Parent
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from postgres import PostgresServer, new_schema
+from tries import tries
 
 from eventstore import Event, EventStore, Recorded, open_store
 from eventstore.events import RunProgressed
@@ -465,15 +466,14 @@ def follow_schedule(stores: list[EventStore], steps: Any) -> None:
 
 
 @given(steps=SCHEDULES)
-@settings(max_examples=50)
+@tries(50)
 def test_any_order_of_steps(stores: list[EventStore], steps: Any) -> None:
     follow_schedule(stores, steps)
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(0)
 @given(steps=SCHEDULES)
-@settings(max_examples=3_000)
+@tries(3_000)
 def test_any_order_of_many_steps(stores: list[EventStore], steps: Any) -> None:
     follow_schedule(stores, steps)
 
@@ -576,19 +576,11 @@ def soak(place: str, processes: int, threads: int, actions: int, seed: int) -> N
             assert follower.result() == log
 
 
-@pytest.fixture
-def seed() -> int:
-    seed = random.SystemRandom().getrandbits(32)
-    print(f"{seed=}")
-    return seed
-
-
 def test_many_writers_and_readers_at_once(place: str, seed: int) -> None:
     soak(place, processes=2, threads=3, actions=40, seed=seed)
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(0)
 def test_very_many_writers_and_readers_at_once(new_place: Callable[[], str], seed: int) -> None:
     for n in range(5):
         soak(new_place(), processes=4, threads=3, actions=300, seed=seed + n)

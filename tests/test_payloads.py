@@ -20,7 +20,7 @@ import hypothesis.strategies as st
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from ids import told
 
 from eventstore.errors import InvalidPayload, PayloadRefused
@@ -149,16 +149,9 @@ DATA = st.recursive(
     max_leaves=12,
 )
 
-# The first run of all makes tables of Unicode.
-SLOWLY_DRAWN = settings(
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
-)
-
-
 # --- round trips ----------------------------------------------------------------------------
 
 
-@SLOWLY_DRAWN
 @given(DATA)
 @example({"big": [2**64 - 1, 2**64, -(2**63), -(2**63) - 1]})
 @example({"text": ["\ud800", "\0", "", "é\udcff"], "\ud800": 1})
@@ -169,7 +162,6 @@ def test_plain_data_comes_back_with_its_types(value: Any) -> None:
     comes_back(value)
 
 
-@SLOWLY_DRAWN
 @given(DATA)
 def test_the_same_data_gives_the_same_bytes(value: Any) -> None:
     assert encode_payload(value) == encode_payload(value)

@@ -10,8 +10,9 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from ids import told
+from tries import tries
 
 from eventstore.errors import InvalidPayload, PayloadRefused
 from eventstore.payloads import decode_db_payload, dill_objects, encode_payload
@@ -82,7 +83,7 @@ def decodes_or_is_refused(data: bytes, **settings: Any) -> None:
         st.binary(max_size=200),
     )
 )
-@settings(max_examples=500)
+@tries(500)
 def test_any_bytes_are_decoded_or_refused(data: bytes) -> None:
     decodes_or_is_refused(data)
     with pytest.raises(InvalidPayload):
@@ -90,7 +91,7 @@ def test_any_bytes_are_decoded_or_refused(data: bytes) -> None:
 
 
 @given(st.sampled_from(sorted(SAMPLES)), st.data())
-@settings(max_examples=500)
+@tries(500)
 def test_an_altered_payload_is_decoded_or_refused(sample: str, draw: st.DataObject) -> None:
     data = bytearray(SAMPLES[sample])
     for _ in range(draw.draw(st.integers(1, 3))):
@@ -147,7 +148,7 @@ def test_a_kind_of_the_future_says_so() -> None:
 @example(7, msgspec.msgpack.encode(["[('a', '|O')]", b"12345678"]))
 @example(7, msgspec.msgpack.encode(["[", b""]))
 @example(7, msgspec.msgpack.encode(["<f8", b"1234"]))
-@settings(max_examples=500)
+@tries(500)
 def test_any_content_of_an_extension_is_decoded_or_refused(code: int, content: bytes) -> None:
     decodes_or_is_refused(extension(code, content))
 

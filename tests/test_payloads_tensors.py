@@ -10,8 +10,9 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from ids import told
+from tries import tries
 
 from eventstore.payloads import decode_db_payload, encode_payload, is_payload
 
@@ -283,7 +284,7 @@ ARRAYS = hnp.arrays(
 
 
 @given(ARRAYS, st.data())
-@settings(max_examples=150)
+@tries(150)
 def test_arrays_come_back_bit_for_bit(array: Any, data: st.DataObject) -> None:
     if array.ndim:
         array = array[data.draw(hnp.basic_indices(array.shape, allow_newaxis=True))]
@@ -292,7 +293,7 @@ def test_arrays_come_back_bit_for_bit(array: Any, data: st.DataObject) -> None:
 
 
 @given(hnp.arrays(hnp.scalar_dtypes(), 1))
-@settings(max_examples=150)
+@tries(150)
 def test_scalars_come_back_as_scalars_of_their_type(array: Any) -> None:
     back = there_and_back({array[0]: array[0]}, PLAIN)
     [(key, value)] = back.items()

@@ -39,8 +39,9 @@ def where(step: Any) -> int | None:
 # --- every event, there and back ---------------------------------------------------------------
 
 
+@pytest.mark.property
 def test_a_replay_shows_every_event_with_the_state_at_it(new_place: Place, engine: str) -> None:
-    @tries(engine, 16)
+    @tries(16, engine)
     @given(st.lists(steps, max_size=8))
     def check(happens: list[Step]) -> None:
         with log_of(new_place(), happens) as log:
@@ -63,6 +64,7 @@ def test_a_replay_shows_every_event_with_the_state_at_it(new_place: Place, engin
     check()
 
 
+@pytest.mark.property
 def test_a_walk_of_any_steps(
     new_place: Place, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,7 +74,7 @@ def test_a_walk_of_any_steps(
         st.tuples(st.sampled_from(["seek", "seek back"]), st.integers(0, 14)),
     )
 
-    @tries(engine, 60)
+    @tries(60, engine)
     @given(
         st.integers(0, 12),
         st.integers(1, 4),

@@ -293,8 +293,9 @@ def test_a_command_id_belongs_to_one_kind_of_command(store: EventStore) -> None:
 # --- read ------------------------------------------------------------------------------------
 
 
+@pytest.mark.property
 def test_read_gives_what_a_list_would(new_place: Any, engine: str) -> None:
-    @tries(engine, 60)
+    @tries(60, engine)
     @given(
         batches=st.lists(
             st.tuples(st.sampled_from(STREAMS), st.lists(st.sampled_from(TYPES), max_size=4)),

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 from command_line import record
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from random_logs import append_row
 from strategies import any_event
 from test_damaged_events import damage
+from tries import tries
 
 from eventstore import DamagedEvent, Event, EventStore, open_store
 from eventstore.events import (
@@ -286,6 +287,7 @@ def write(path: Path, events: list[Event], clock: Any) -> list[dict[str, Any]]:
         return traced(store)
 
 
+@pytest.mark.property
 def test_every_log_has_a_trace_of_the_format(tmp_path: Path) -> None:
     numbers = count()
     busy = st.one_of(
@@ -296,7 +298,7 @@ def test_every_log_has_a_trace_of_the_format(tmp_path: Path) -> None:
         st.builds(TaskFailed, st.integers(1, 4), st.none()),
     )
 
-    @settings(max_examples=40)
+    @tries(40)
     @given(st.lists(st.tuples(busy, st.integers(0, 3)), max_size=20))
     def check(happens: list[tuple[Event, int]]) -> None:
         moments = iter([sum(step for _, step in happens[:n]) for n in range(len(happens))])

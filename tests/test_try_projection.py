@@ -178,8 +178,9 @@ def check_trials(place: str, happens: list[Step], data: st.DataObject) -> None:
         assert everything(log.db) == before
 
 
+@pytest.mark.property
 def test_what_is_live_is_what_a_trial_makes(new_place: Place, engine: str) -> None:
-    @tries(engine, 12)
+    @tries(12, engine)
     @given(st.lists(steps, max_size=6), st.data())
     def check(happens: list[Step], data: st.DataObject) -> None:
         check_trials(new_place(), happens, data)

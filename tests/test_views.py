@@ -46,8 +46,9 @@ def append(store: EventStore, events: list[Event]) -> list[Recorded]:
 # --- views == fold(events) -------------------------------------------------------------------
 
 
+@pytest.mark.property
 def test_any_sequence_of_events_folds_alike(new_place: Place, engine: str) -> None:
-    @tries(engine, 60)
+    @tries(60, engine)
     @given(st.lists(st.lists(any_event, min_size=1, max_size=6), max_size=8))
     def check(batches: list[list[Event]]) -> None:
         with RfDb(new_place()) as db:
@@ -63,8 +64,9 @@ def test_any_sequence_of_events_folds_alike(new_place: Place, engine: str) -> No
     check()
 
 
+@pytest.mark.property
 def test_every_prefix_folds_to_what_was_seen_then(new_place: Place, engine: str) -> None:
-    @tries(engine, 40)
+    @tries(40, engine)
     @given(st.lists(st.tuples(st.sampled_from("abc"), any_event), max_size=25))
     def check(steps: list[tuple[str, Event]]) -> None:
         place = new_place()
@@ -84,8 +86,9 @@ def test_every_prefix_folds_to_what_was_seen_then(new_place: Place, engine: str)
     check()
 
 
+@pytest.mark.property
 def test_any_command_leaves_the_views_equal_to_the_log(new_place: Place, engine: str) -> None:
-    @tries(engine, 60)
+    @tries(60, engine)
     @given(st.lists(any_command, max_size=25))
     def check(commands: list[Command]) -> None:
         with RfDb(new_place()) as db:
@@ -104,10 +107,11 @@ def test_any_command_leaves_the_views_equal_to_the_log(new_place: Place, engine:
     check()
 
 
+@pytest.mark.property
 def test_an_aborted_transaction_leaves_the_views_as_they_were(
     new_place: Place, engine: str
 ) -> None:
-    @tries(engine, 25)
+    @tries(25, engine)
     @given(st.lists(any_event, max_size=20), st.integers(0, 20))
     def check(events: list[Event], kept: int) -> None:
         with RfDb(new_place()) as db:
@@ -345,8 +349,9 @@ samples_and_resets = st.lists(
 )
 
 
+@pytest.mark.property
 def test_views_of_a_users_own_fold_like_ours(new_place: Place, engine: str) -> None:
-    @tries(engine, 40)
+    @tries(40, engine)
     @given(samples_and_resets)
     def check(events: list[Event]) -> None:
         with RfDb(new_place(), projections=[sensors, units]) as db:

@@ -19,6 +19,7 @@ from eventstore.postgres.failures import FAILURES, fail
 from eventstore.postgres.guard import refuse_writing, told
 from eventstore.postgres.place import Place
 from eventstore.postgres.settled import Settled
+from eventstore.sql import marks
 
 T = TypeVar("T")
 Rows = list[tuple[Any, ...]]
@@ -134,9 +135,9 @@ class PostgresConnection:
         self, table: str, columns: Sequence[str], rows: Sequence[Values], on_conflict: str = "", /
     ) -> None:
         """Insert rows in bulk."""
-        marks = ", ".join("?" * len(columns))
         self.executemany(
-            f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks}) {on_conflict}", rows
+            f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks(columns)}) {on_conflict}",
+            rows,
         )
 
     def lock(self, names: Iterable[str], /) -> None:

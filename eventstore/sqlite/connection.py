@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 from eventstore import errors
 from eventstore.engine import Definition, Values
+from eventstore.sql import marks
 
 _ERRORS: dict[int, tuple[type[errors.DBException], str]] = {
     sqlite3.SQLITE_FULL: (errors.StoreFull, "the disk is full: make room and try again"),
@@ -118,9 +119,9 @@ class SqliteConnection:
         self, table: str, columns: Sequence[str], rows: Sequence[Values], on_conflict: str = "", /
     ) -> None:
         """Insert rows in bulk."""
-        marks = ", ".join("?" * len(columns))
         self.executemany(
-            f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks}) {on_conflict}", rows
+            f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks(columns)}) {on_conflict}",
+            rows,
         )
 
     def lock(self, names: Iterable[str], /) -> None:

@@ -9,9 +9,10 @@ from msgspec.structs import astuple
 
 from eventstore.events import Event
 from eventstore.reader import Fact
+from eventstore.sql import chunks, marks
 from eventstore.store import EventStore
 from projections.past.layout import NEVER, UNTIL, connect, index_of, table_of
-from projections.unit_of_work import KEYS_PER_SELECT, UnitOfWork
+from projections.unit_of_work import UnitOfWork
 from projections.view import Key, R, View
 
 ROWS_REMEMBERED = 400_000
@@ -135,11 +136,9 @@ class VersionWriter(UnitOfWork):
     def _load(self, view: View[Any], keys: Sequence[Key]) -> None:
         rows = self._rows[view]
         rows.update(dict.fromkeys(keys))
-        for start in range(0, len(keys), KEYS_PER_SELECT):
-            part = keys[start : start + KEYS_PER_SELECT]
-            marks = ", ".join("?" * len(part))
+        for part in chunks(keys):
             for values in self._db.execute(
-                f"{view.select} WHERE {view.key} IN ({marks}) AND {UNTIL} = {NEVER}", part
+                f"{view.select} WHERE {view.key} IN ({marks(part)}) AND {UNTIL} = {NEVER}", part
             ):
                 rows[values[0]] = view.row_of(values)
 

@@ -9,10 +9,10 @@ import msgspec
 
 from eventstore import Transaction, open_store
 from eventstore.errors import NotAStore, UnreadableEvent
-from eventstore.heads import STREAMS_PER_SELECT
 from eventstore.pages import PAGE
-from eventstore.parcels import KEYS, PARCEL
-from eventstore.progress import progress_bar
+from eventstore.parcels import PARCEL
+from eventstore.progress import ProgressBar
+from eventstore.sql import chunks, marks
 from projections import View, Views
 from refold.export.json_lines.line import (
     FORMAT,
@@ -63,7 +63,7 @@ def read(
     with open_store(place) as store, store.transaction() as transaction:
         _refuse_unless_empty(transaction, store.engine.name)
         reading = _Reading(transaction)
-        with progress_bar("importing events", log.until, progress) as bar:
+        with ProgressBar("importing events", log.until, progress) as bar:
             for lines in _parcels(reading.lines(file)):
                 reading.take_in(lines)
                 bar.update(reading.position - bar.n)
@@ -240,18 +240,15 @@ class _Reading:
 
     def _heads(self, streams: Iterable[str]) -> dict[str, tuple[int, int]]:
         """Return the version and the last position of streams, as far as there are any."""
-        found = self._found("stream, version, position", "streams", streams, STREAMS_PER_SELECT)
+        found = self._found("stream, version, position", "streams", streams)
         return {stream: (version, position) for stream, version, position in found}
 
-    def _found(
-        self, columns: str, table: str, keys: Iterable[str], at_once: int
-    ) -> list[tuple[Any, ...]]:
+    def _found(self, columns: str, table: str, keys: Iterable[str]) -> list[tuple[Any, ...]]:
         key, wanted = columns.partition(",")[0], sorted(keys)
         rows: list[tuple[Any, ...]] = []
-        for start in range(0, len(wanted), at_once):
-            part = wanted[start : start + at_once]
+        for part in chunks(wanted):
             rows += self._transaction.connection.execute(
-                f"SELECT {columns} FROM {table} WHERE {key} IN ({', '.join('?' * len(part))})", part
+                f"SELECT {columns} FROM {table} WHERE {key} IN ({marks(part)})", part
             )
         return rows
 
@@ -261,7 +258,7 @@ class _Reading:
         known = {
             command_id
             for (command_id,) in self._found(
-                "command_id", "commands", [line.command_id for _, line in lines], KEYS
+                "command_id", "commands", [line.command_id for _, line in lines]
             )
         }
         rows: list[tuple[Any, ...]] = []

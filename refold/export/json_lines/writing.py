@@ -10,10 +10,10 @@ import msgspec
 from eventstore.digests import digests_in
 from eventstore.errors import UnreadableEvent
 from eventstore.events.codec import damaged
-from eventstore.parcels import KEYS
 from eventstore.past import PastStore
-from eventstore.progress import progress_bar
+from eventstore.progress import ProgressBar
 from eventstore.rows import command_rows, event_rows, payload_rows
+from eventstore.sql import KEYS
 from eventstore.store import EventStore
 from refold.export.json_lines.line import (
     FORMAT,
@@ -70,7 +70,7 @@ def write(
     strays = set(store.strays())
     put([Log(FORMAT, until, payloads)])
     told = [0, 0, 0]
-    bar = progress_bar("exporting events", until, progress)
+    bar = ProgressBar("exporting events", until, progress)
     with closing(_Named()) as named, bar:
         for page in event_rows(store, until):
             told[0] += put(_event(row, row[0] in strays) for row in page)
