@@ -48,20 +48,39 @@ lint: $(VENV)/dev
 
 wheel: $(VENV)/dev
 	rm -rf dist $(VENV)/clean
-	$(BIN)/python -m build --wheel --outdir dist .
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m build --wheel --outdir dist/direct .
+	$(BIN)/python tools/check_distributions.py dist
 	$(PYTHON) -m venv $(VENV)/clean
-	$(VENV)/clean/bin/pip install --quiet dist/*.whl
-	cd $(VENV)/clean && bin/python $(CURDIR)/.ci/quickstart $(CURDIR)/README.md
+	$(VENV)/clean/bin/pip install --quiet --disable-pip-version-check dist/*.whl
+	mkdir $(VENV)/clean/project
+	cd $(VENV)/clean/project && ../bin/python $(CURDIR)/tools/clashing_project.py
+	cd $(VENV)/clean/project && ../bin/python $(CURDIR)/.ci/quickstart $(CURDIR)/README.md
+	cd $(VENV)/clean/project && ../bin/refold status --store project.db
 
 clean:
 	rm -rf $(VENV) dist build .coverage .coverage.* .pytest_cache .ruff_cache .import_linter_cache
 
-# --- environments: a stamp for each extra, renewed when pyproject.toml changes -----------------
+# --- environments: a stamp for each group of packages, renewed when pyproject.toml changes ------
+
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "refold needs Python 3.11 or later: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/demo $(VENV)/postgres $(VENV)/test $(VENV)/bench $(VENV)/dev: $(VENV)/%: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+# Older ones know no groups.
+$(VENV)/pip: | $(BIN)/python
+	$(PIP) 'pip>=25.1'
+	touch $@
+
+$(VENV)/demo: EXTRAS :=
+$(VENV)/test $(VENV)/bench $(VENV)/dev: EXTRAS := [all]
+
+$(VENV)/demo $(VENV)/test $(VENV)/bench $(VENV)/dev: $(VENV)/%: pyproject.toml $(VENV)/pip
+	$(PIP) --editable '.$(EXTRAS)' --group $*
+	touch $@
+
+$(VENV)/postgres: pyproject.toml $(VENV)/pip
+	$(PIP) --editable '.[postgres]'
 	touch $@

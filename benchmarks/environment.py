@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg
 
 from benchmarks.places import Places
-from eventstore import open_store
+from refold.eventstore import open_store
 
 PACKAGES = [
     "refold",

@@ -21,8 +21,8 @@ from benchmarks.logs import RUNS, WORKERS, fill
 from benchmarks.measure import seconds
 from benchmarks.numbers import number
 from benchmarks.results import Curve
-from eventstore.events import RunProgressed
 from refold import RfDb
+from refold.eventstore.events import RunProgressed
 
 LENGTHS = [10_000, 100_000, 1_000_000, 2_000_000, 5_000_000, 10_000_000]
 PAGE = 2_000

@@ -4,8 +4,9 @@ import random
 from functools import cache
 
 from benchmarks.places import Engine, Places
-from eventstore import Event, EventStore, Metadata, open_store
-from eventstore.events import (
+from refold import RfDb
+from refold.eventstore import Event, EventStore, Metadata, open_store
+from refold.eventstore.events import (
     RunCreated,
     RunMetricsRecorded,
     RunProgressed,
@@ -13,7 +14,6 @@ from eventstore.events import (
     TaskScheduled,
     TaskStarted,
 )
-from refold import RfDb
 
 RUNS = 1_000
 WORKERS = 8

@@ -1,6 +1,10 @@
 """Floor 3, what someone asks for: commands that decide, from the rows, which events follow."""
 
-from commands.actor_tasks import (
+# A checkout has this folder at its top. Under that name everything would be loaded twice.
+if __name__ == "commands":
+    raise ImportError("import refold.commands instead of commands")
+
+from refold.commands.actor_tasks import (
     ClaimNextActorTask,
     CreateActorTask,
     SetActorTaskEndTime,
@@ -8,17 +12,17 @@ from commands.actor_tasks import (
     SetActorTaskStartTime,
     SetActorTaskStatus,
 )
-from commands.command import Command, Decision
-from commands.contexts import (
+from refold.commands.command import Command, Decision
+from refold.commands.contexts import (
     CreateContext,
     SetContextEndTime,
     SetContextError,
     SetContextStartTime,
     SetContextStatus,
 )
-from commands.execute import execute
-from commands.experiments import CreateExperiment, SetExperimentError, SetExperimentStatus
-from commands.interactive_control import (
+from refold.commands.execute import execute
+from refold.commands.experiments import CreateExperiment, SetExperimentError, SetExperimentStatus
+from refold.commands.interactive_control import (
     MarkICOpsCompleted,
     MarkICOpsFailed,
     MarkICOpsSkipped,
@@ -27,16 +31,22 @@ from commands.interactive_control import (
     RequestResume,
     RequestStop,
 )
-from commands.pipelines import (
+from refold.commands.pipelines import (
     CreatePipeline,
     SetPipelineError,
     SetPipelineProgress,
     SetPipelineStatus,
 )
-from commands.progress import SetControllerTask, SetWorkerProgress
-from commands.runs import CreateRun, SetRunEndedBy, SetRunProgress, SetRunStatus, UpdateRunMetrics
-from commands.store import ResetAllTables, ResetExperimentStates
-from commands.worker_task import ClaimNextWorkerTask, CreateWorkerTask, SetWorkerTaskStatus
+from refold.commands.progress import SetControllerTask, SetWorkerProgress
+from refold.commands.runs import (
+    CreateRun,
+    SetRunEndedBy,
+    SetRunProgress,
+    SetRunStatus,
+    UpdateRunMetrics,
+)
+from refold.commands.store import ResetAllTables, ResetExperimentStates
+from refold.commands.worker_task import ClaimNextWorkerTask, CreateWorkerTask, SetWorkerTaskStatus
 
 __all__ = [
     "ClaimNextActorTask",

@@ -1,9 +1,9 @@
 """Commands on the tasks of actors."""
 
-from commands.command import Command, Decision, existing
-from commands.transitions import ACTOR_TASK, check_move
-from eventstore.errors import InvalidCommand
-from eventstore.events import (
+from refold.commands.command import Command, Decision, existing
+from refold.commands.transitions import ACTOR_TASK, check_move
+from refold.eventstore.errors import InvalidCommand
+from refold.eventstore.events import (
     ActorTaskCompleted,
     ActorTaskEndTimeRecorded,
     ActorTaskErrorRecorded,
@@ -15,12 +15,12 @@ from eventstore.events import (
     Int,
     Name,
 )
-from eventstore.statuses import ActorTaskStatus
-from projections.actor_tasks import ActorTask, actor_tasks
-from projections.experiments import experiments
-from projections.ids import next_id
-from projections.pipelines import pipelines
-from projections.unit_of_work import Rows
+from refold.eventstore.statuses import ActorTaskStatus
+from refold.projections.actor_tasks import ActorTask, actor_tasks
+from refold.projections.experiments import experiments
+from refold.projections.ids import next_id
+from refold.projections.pipelines import pipelines
+from refold.projections.unit_of_work import Rows
 
 _BECAME = {
     ActorTaskStatus.IN_PROGRESS: ActorTaskStarted,

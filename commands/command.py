@@ -8,11 +8,11 @@ from uuid import UUID
 
 import msgspec
 
-from eventstore.errors import InvalidCommand, NotFound
-from eventstore.events import Event
-from eventstore.events.codec import plain_scalar
-from projections.unit_of_work import Rows
-from projections.view import Key, R, View
+from refold.eventstore.errors import InvalidCommand, NotFound
+from refold.eventstore.events import Event
+from refold.eventstore.events.codec import plain_scalar
+from refold.projections.unit_of_work import Rows
+from refold.projections.view import Key, R, View
 
 # What would pass for text otherwise.
 _AS_THEY_ARE = (bytes, bytearray, memoryview, datetime, date, time, timedelta, Decimal, UUID)

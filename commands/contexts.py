@@ -1,8 +1,8 @@
 """Commands on contexts."""
 
-from commands.command import Command, Decision, existing
-from commands.transitions import CONTEXT, check_move
-from eventstore.events import (
+from refold.commands.command import Command, Decision, existing
+from refold.commands.transitions import CONTEXT, check_move
+from refold.eventstore.events import (
     ContextBuildStarted,
     ContextCreated,
     ContextEndTimeRecorded,
@@ -13,10 +13,10 @@ from eventstore.events import (
     Id,
     Name,
 )
-from eventstore.statuses import ContextStatus
-from projections.contexts import contexts
-from projections.ids import next_id
-from projections.unit_of_work import Rows
+from refold.eventstore.statuses import ContextStatus
+from refold.projections.contexts import contexts
+from refold.projections.ids import next_id
+from refold.projections.unit_of_work import Rows
 
 _BECAME = {
     ContextStatus.BUILDING: ContextBuildStarted,

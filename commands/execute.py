@@ -5,11 +5,11 @@ from typing import Any
 
 import msgspec
 
-from commands.command import Command
-from eventstore.events.codec import to_json
-from eventstore.recorded import NO_METADATA, Metadata
-from eventstore.transaction import Transaction
-from projections.views import Views
+from refold.commands.command import Command
+from refold.eventstore.events.codec import to_json
+from refold.eventstore.recorded import NO_METADATA, Metadata
+from refold.eventstore.transaction import Transaction
+from refold.projections.views import Views
 
 
 def execute(views: Views, command: Command, metadata: Metadata = NO_METADATA) -> Any:

@@ -2,10 +2,10 @@
 
 from typing import Literal
 
-from commands.command import Command, Decision, existing
-from commands.transitions import EXPERIMENT, check_move
-from eventstore.errors import InvalidCommand
-from eventstore.events import (
+from refold.commands.command import Command, Decision, existing
+from refold.commands.transitions import EXPERIMENT, check_move
+from refold.eventstore.errors import InvalidCommand
+from refold.eventstore.events import (
     ExperimentCompleted,
     ExperimentCreated,
     ExperimentErrorRecorded,
@@ -15,10 +15,10 @@ from eventstore.events import (
     Int,
     Name,
 )
-from eventstore.statuses import ExperimentStatus, InferenceStatus
-from projections.experiments import experiments
-from projections.ids import next_id
-from projections.unit_of_work import Rows
+from refold.eventstore.statuses import ExperimentStatus, InferenceStatus
+from refold.projections.experiments import experiments
+from refold.projections.ids import next_id
+from refold.projections.unit_of_work import Rows
 
 _BECAME = {
     ExperimentStatus.RUNNING: ExperimentStarted,

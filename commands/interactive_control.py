@@ -2,10 +2,10 @@
 
 import hashlib
 
-from commands.command import Command, Decision, existing
-from commands.transitions import REQUEST, check_move
-from eventstore.errors import IllegalTransition
-from eventstore.events import (
+from refold.commands.command import Command, Decision, existing
+from refold.commands.transitions import REQUEST, check_move
+from refold.eventstore.errors import IllegalTransition
+from refold.eventstore.events import (
     CloneModifyRequested,
     DeleteRequested,
     Id,
@@ -15,11 +15,11 @@ from eventstore.events import (
     ResumeRequested,
     StopRequested,
 )
-from eventstore.statuses import RunStatus, TaskStatus
-from projections.ids import next_id
-from projections.interactive_control import interactive_control
-from projections.runs import runs
-from projections.unit_of_work import Rows
+from refold.eventstore.statuses import RunStatus, TaskStatus
+from refold.projections.ids import next_id
+from refold.projections.interactive_control import interactive_control
+from refold.projections.runs import runs
+from refold.projections.unit_of_work import Rows
 
 
 def _next_ic_id(rows: Rows, run_id: int) -> int:

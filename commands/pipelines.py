@@ -1,8 +1,8 @@
 """Commands on pipelines."""
 
-from commands.command import Command, Decision, existing
-from commands.transitions import PIPELINE, check_move
-from eventstore.events import (
+from refold.commands.command import Command, Decision, existing
+from refold.commands.transitions import PIPELINE, check_move
+from refold.eventstore.events import (
     Id,
     Int,
     Name,
@@ -17,12 +17,12 @@ from eventstore.events import (
     PipelineStopped,
     ShardCompleted,
 )
-from eventstore.statuses import PipelineStatus
-from projections.contexts import contexts
-from projections.experiments import experiments
-from projections.ids import next_id
-from projections.pipelines import pipelines
-from projections.unit_of_work import Rows
+from refold.eventstore.statuses import PipelineStatus
+from refold.projections.contexts import contexts
+from refold.projections.experiments import experiments
+from refold.projections.ids import next_id
+from refold.projections.pipelines import pipelines
+from refold.projections.unit_of_work import Rows
 
 _BECAME = {
     PipelineStatus.ONGOING: PipelineResumed,

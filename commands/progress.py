@@ -1,10 +1,10 @@
 """Commands by which the controller and the workers tell what they do."""
 
-from commands.command import Command, Decision
-from eventstore.events import ControllerTaskSet, Id, WorkerProgressed
-from eventstore.statuses import ControllerTask, TaskStatus, WorkerTask
-from projections.progress import CONTROLLER, controller_progress, worker_progress
-from projections.unit_of_work import Rows
+from refold.commands.command import Command, Decision
+from refold.eventstore.events import ControllerTaskSet, Id, WorkerProgressed
+from refold.eventstore.statuses import ControllerTask, TaskStatus, WorkerTask
+from refold.projections.progress import CONTROLLER, controller_progress, worker_progress
+from refold.projections.unit_of_work import Rows
 
 
 class SetControllerTask(Command, frozen=True):

@@ -2,9 +2,9 @@
 
 import hashlib
 
-from commands.command import Command, Decision, existing
-from commands.transitions import RUN, check_move
-from eventstore.events import (
+from refold.commands.command import Command, Decision, existing
+from refold.commands.transitions import RUN, check_move
+from refold.eventstore.events import (
     Id,
     Int,
     Name,
@@ -19,13 +19,13 @@ from eventstore.events import (
     RunStarted,
     RunStopped,
 )
-from eventstore.events.codec import encode, to_json
-from eventstore.events.run import Metric
-from eventstore.statuses import RunEndedBy, RunSource, RunStatus
-from projections.experiments import experiments
-from projections.ids import next_id
-from projections.runs import runs
-from projections.unit_of_work import Rows
+from refold.eventstore.events.codec import encode, to_json
+from refold.eventstore.events.run import Metric
+from refold.eventstore.statuses import RunEndedBy, RunSource, RunStatus
+from refold.projections.experiments import experiments
+from refold.projections.ids import next_id
+from refold.projections.runs import runs
+from refold.projections.unit_of_work import Rows
 
 _BECAME = {
     RunStatus.ONGOING: RunResumed,

@@ -4,25 +4,25 @@ from typing import Any
 
 import msgspec
 
-from commands.command import Command, Decision
-from eventstore.events import ExperimentStatesReset, TablesReset
-from eventstore.statuses import (
+from refold.commands.command import Command, Decision
+from refold.eventstore.events import ExperimentStatesReset, TablesReset
+from refold.eventstore.statuses import (
     ActorTaskStatus,
     ContextStatus,
     PipelineStatus,
     RunStatus,
     TaskStatus,
 )
-from projections.actor_tasks import actor_tasks
-from projections.contexts import contexts
-from projections.experiments import experiments
-from projections.interactive_control import interactive_control
-from projections.pipelines import pipelines
-from projections.progress import controller_progress, worker_progress
-from projections.runs import runs
-from projections.unit_of_work import Rows
-from projections.view import View
-from projections.worker_task import worker_task
+from refold.projections.actor_tasks import actor_tasks
+from refold.projections.contexts import contexts
+from refold.projections.experiments import experiments
+from refold.projections.interactive_control import interactive_control
+from refold.projections.pipelines import pipelines
+from refold.projections.progress import controller_progress, worker_progress
+from refold.projections.runs import runs
+from refold.projections.unit_of_work import Rows
+from refold.projections.view import View
+from refold.projections.worker_task import worker_task
 
 
 class ResetAllTables(Command, frozen=True):

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Set
 from typing import TypeVar
 
-from eventstore.errors import IllegalTransition
-from eventstore.statuses import (
+from refold.eventstore.errors import IllegalTransition
+from refold.eventstore.statuses import (
     ActorTaskStatus,
     ContextStatus,
     ExperimentStatus,

@@ -1,14 +1,14 @@
 """Commands on the tasks of workers."""
 
-from commands.command import Command, Decision, existing
-from commands.transitions import WORKER_TASK, check_move
-from eventstore.errors import InvalidCommand
-from eventstore.events import Id, Int, TaskCompleted, TaskFailed, TaskScheduled, TaskStarted
-from eventstore.statuses import TaskStatus
-from projections.ids import next_id
-from projections.runs import runs
-from projections.unit_of_work import Rows
-from projections.worker_task import worker_task
+from refold.commands.command import Command, Decision, existing
+from refold.commands.transitions import WORKER_TASK, check_move
+from refold.eventstore.errors import InvalidCommand
+from refold.eventstore.events import Id, Int, TaskCompleted, TaskFailed, TaskScheduled, TaskStarted
+from refold.eventstore.statuses import TaskStatus
+from refold.projections.ids import next_id
+from refold.projections.runs import runs
+from refold.projections.unit_of_work import Rows
+from refold.projections.worker_task import worker_task
 
 _BECAME = {
     TaskStatus.IN_PROGRESS: TaskStarted,

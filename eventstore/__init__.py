@@ -1,6 +1,10 @@
 """Floor 1, what happened: events, the log, the engines, payloads and errors."""
 
-from eventstore.errors import (
+# A checkout has this folder at its top. Under that name everything would be loaded twice.
+if __name__ == "eventstore":
+    raise ImportError("import refold.eventstore instead of eventstore")
+
+from refold.eventstore.errors import (
     AccessDenied,
     CommandIdReused,
     Conflict,
@@ -33,12 +37,12 @@ from eventstore.errors import (
     WriteRefused,
     WrongExpectedVersion,
 )
-from eventstore.events import Digest, Event, Id, Int, Name, upcaster
-from eventstore.open import open_store
-from eventstore.recorded import Metadata, Recorded
-from eventstore.store import EventStore
-from eventstore.subscription import Subscription
-from eventstore.transaction import Transaction
+from refold.eventstore.events import Digest, Event, Id, Int, Name, upcaster
+from refold.eventstore.open import open_store
+from refold.eventstore.recorded import Metadata, Recorded
+from refold.eventstore.store import EventStore
+from refold.eventstore.subscription import Subscription
+from refold.eventstore.transaction import Transaction
 
 __all__ = [
     "AccessDenied",

@@ -5,16 +5,16 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple, cast
 
-from eventstore.digests import digests_in
-from eventstore.engine import Values
-from eventstore.errors import DamagedEvent, InvalidQuery, NotAStore, StoreBusy
-from eventstore.heads import EVENT_COLUMNS
-from eventstore.pages import pages
-from eventstore.parcels import parcels
-from eventstore.progress import ProgressBar
-from eventstore.sql import KEYS, chunks, marks
-from eventstore.store import EventStore
-from eventstore.transaction import Transaction
+from refold.eventstore.digests import digests_in
+from refold.eventstore.engine import Values
+from refold.eventstore.errors import DamagedEvent, InvalidQuery, NotAStore, StoreBusy
+from refold.eventstore.heads import EVENT_COLUMNS
+from refold.eventstore.pages import pages
+from refold.eventstore.parcels import parcels
+from refold.eventstore.progress import ProgressBar
+from refold.eventstore.sql import KEYS, chunks, marks
+from refold.eventstore.store import EventStore
+from refold.eventstore.transaction import Transaction
 
 EVENTS = f"SELECT {', '.join(EVENT_COLUMNS)} FROM events"
 DATA = EVENT_COLUMNS.index("data")

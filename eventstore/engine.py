@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple, Protocol, get_args
 
-from eventstore.errors import InvalidCommand, StoreBusy
+from refold.eventstore.errors import InvalidCommand, StoreBusy
 
 Values = Sequence[Any]
 

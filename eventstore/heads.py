@@ -3,8 +3,8 @@
 import time
 from collections.abc import Callable, Sequence
 
-from eventstore.engine import Connection, Place, Projections, Values
-from eventstore.sql import chunks, marks
+from refold.eventstore.engine import Connection, Place, Projections, Values
+from refold.eventstore.sql import chunks, marks
 
 EVENT_COLUMNS = (
     "position",

@@ -2,10 +2,10 @@
 
 from datetime import UTC, datetime
 
-from eventstore.engine import Connection
-from eventstore.errors import InvalidMoment
-from eventstore.recorded import EPOCH, MICROSECOND
-from eventstore.store import EventStore
+from refold.eventstore.engine import Connection
+from refold.eventstore.errors import InvalidMoment
+from refold.eventstore.recorded import EPOCH, MICROSECOND
+from refold.eventstore.store import EventStore
 
 Moment = int | datetime
 """A position, or a time with its zone."""

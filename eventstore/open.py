@@ -5,14 +5,14 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from eventstore.engine import Durability
-from eventstore.errors import NotAStore
-from eventstore.heads import microseconds
-from eventstore.sqlite import SqliteEngine
-from eventstore.store import EventStore
+from refold.eventstore.engine import Durability
+from refold.eventstore.errors import NotAStore
+from refold.eventstore.heads import microseconds
+from refold.eventstore.sqlite import SqliteEngine
+from refold.eventstore.store import EventStore
 
 if TYPE_CHECKING:
-    from eventstore.postgres import PostgresEngine
+    from refold.eventstore.postgres import PostgresEngine
 
 
 def open_store(
@@ -60,7 +60,7 @@ def open_store(
 
 def _postgres() -> "type[PostgresEngine]":
     try:
-        from eventstore.postgres import PostgresEngine  # psycopg is an extra
+        from refold.eventstore.postgres import PostgresEngine  # psycopg is an extra
     except ImportError as error:
         raise NotAStore(
             f"postgresql:// needs psycopg ({error}): pip install 'refold[postgres]'"

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from eventstore.engine import Connection
-from eventstore.sql import marks
+from refold.eventstore.engine import Connection
+from refold.eventstore.sql import marks
 
 Reading = Callable[[], AbstractContextManager[Connection]]
 Page = list[tuple[Any, ...]]

@@ -4,13 +4,13 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import NoReturn, TypeVar
 
-from eventstore.engine import Connection
-from eventstore.errors import WriteRefused
-from eventstore.events import Event
-from eventstore.recorded import Recorded
-from eventstore.store import EventStore
-from eventstore.subscription import Subscription
-from eventstore.transaction import Transaction
+from refold.eventstore.engine import Connection
+from refold.eventstore.errors import WriteRefused
+from refold.eventstore.events import Event
+from refold.eventstore.recorded import Recorded
+from refold.eventstore.store import EventStore
+from refold.eventstore.subscription import Subscription
+from refold.eventstore.transaction import Transaction
 
 T = TypeVar("T")
 

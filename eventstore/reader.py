@@ -5,14 +5,14 @@ from itertools import islice
 
 import msgspec
 
-from eventstore.errors import InvalidCommand, UnknownEventType, UnreadableEvent
-from eventstore.events import Event
-from eventstore.events.codec import damaged, decode, decode_unknown
-from eventstore.events.upcasting import stored_names
-from eventstore.heads import EVENT_COLUMNS
-from eventstore.pages import PAGE, Page, Reading, pages
-from eventstore.recorded import Recorded, decode_metadata
-from eventstore.sql import chunks, marks
+from refold.eventstore.errors import InvalidCommand, UnknownEventType, UnreadableEvent
+from refold.eventstore.events import Event
+from refold.eventstore.events.codec import damaged, decode, decode_unknown
+from refold.eventstore.events.upcasting import stored_names
+from refold.eventstore.heads import EVENT_COLUMNS
+from refold.eventstore.pages import PAGE, Page, Reading, pages
+from refold.eventstore.recorded import Recorded, decode_metadata
+from refold.eventstore.sql import chunks, marks
 
 Fact = tuple[int, Event, int]
 """An event with its position before it, and after it when it was recorded."""

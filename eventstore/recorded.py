@@ -5,9 +5,9 @@ from functools import lru_cache
 
 import msgspec
 
-from eventstore.errors import InvalidEvent
-from eventstore.events import Event, Id, Name, UnknownEvent
-from eventstore.events.codec import to_json
+from refold.eventstore.errors import InvalidEvent
+from refold.eventstore.events import Event, Id, Name, UnknownEvent
+from refold.eventstore.events.codec import to_json
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from typing import Any
 
-from eventstore.pages import Page, pages
-from eventstore.past import PastStore
-from eventstore.reader import READ_COLUMNS
-from eventstore.sql import KEYS
-from eventstore.store import EventStore
+from refold.eventstore.pages import Page, pages
+from refold.eventstore.past import PastStore
+from refold.eventstore.reader import READ_COLUMNS
+from refold.eventstore.sql import KEYS
+from refold.eventstore.store import EventStore
 
 # Of a command that appended nothing it is not known when it was sent.
 COMMAND_PAGE = f"""

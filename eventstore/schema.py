@@ -4,7 +4,7 @@ import sqlite3
 from functools import cache
 from pathlib import Path
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent  # in a checkout a link leads here
 
 
 @cache

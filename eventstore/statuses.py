@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Self
 
-from eventstore.errors import InvalidCommand
+from refold.eventstore.errors import InvalidCommand
 
 
 class Word(StrEnum):

@@ -11,17 +11,17 @@ from typing import Any, Self, TypeVar, cast
 
 import msgspec
 
-from eventstore.engine import Connection, Engine
-from eventstore.errors import Conflict, ConnectionLost, InvalidEvent, NotFound
-from eventstore.events import Event
-from eventstore.events.codec import to_json
-from eventstore.forks import FORK_PATIENCE, watch_forks
-from eventstore.parcels import parcels
-from eventstore.reader import read_at, read_events, read_head
-from eventstore.recorded import NO_METADATA, Metadata, Recorded
-from eventstore.sql import chunks, marks
-from eventstore.subscription import Subscription
-from eventstore.transaction import Fold, NotAlone, Transaction
+from refold.eventstore.engine import Connection, Engine
+from refold.eventstore.errors import Conflict, ConnectionLost, InvalidEvent, NotFound
+from refold.eventstore.events import Event
+from refold.eventstore.events.codec import to_json
+from refold.eventstore.forks import FORK_PATIENCE, watch_forks
+from refold.eventstore.parcels import parcels
+from refold.eventstore.reader import read_at, read_events, read_head
+from refold.eventstore.recorded import NO_METADATA, Metadata, Recorded
+from refold.eventstore.sql import chunks, marks
+from refold.eventstore.subscription import Subscription
+from refold.eventstore.transaction import Fold, NotAlone, Transaction
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ class EventStore:
 
     `open_store` opens one.
 
-    >>> from eventstore import Event, open_store
+    >>> from refold.eventstore import Event, open_store
     >>> class LossSeen(Event):
     ...     loss: float
     >>> with open_store("example.db") as store:
@@ -353,8 +353,8 @@ class EventStore:
                 too) or names.
             unknown: see `read`.
 
-        >>> from eventstore import open_store
-        >>> from eventstore.events import RunStarted
+        >>> from refold.eventstore import open_store
+        >>> from refold.eventstore.events import RunStarted
         >>> with open_store("example.db") as store, store.subscribe() as events:
         ...     _ = store.append("run-5", [RunStarted(5)])
         ...     next(events).event

@@ -6,9 +6,9 @@ from itertools import islice
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from eventstore.engine import Watch
-from eventstore.errors import DBException
-from eventstore.recorded import Recorded
+from refold.eventstore.engine import Watch
+from refold.eventstore.errors import DBException
+from refold.eventstore.recorded import Recorded
 
 PAGE = 1_000  # events that are read ahead
 PATIENCE = 60.0  # seconds between two looks at a log that nobody seems to write to

@@ -7,11 +7,16 @@ from typing import Any, Protocol
 
 import msgspec
 
-from eventstore.engine import Connection, Heads, Projections, Values
-from eventstore.errors import CommandIdReused, InvalidEvent, TransactionFailed, WrongExpectedVersion
-from eventstore.events import Event
-from eventstore.events.codec import encode, to_json
-from eventstore.recorded import NO_METADATA, Metadata, Recorded, encode_metadata
+from refold.eventstore.engine import Connection, Heads, Projections, Values
+from refold.eventstore.errors import (
+    CommandIdReused,
+    InvalidEvent,
+    TransactionFailed,
+    WrongExpectedVersion,
+)
+from refold.eventstore.events import Event
+from refold.eventstore.events.codec import encode, to_json
+from refold.eventstore.recorded import NO_METADATA, Metadata, Recorded, encode_metadata
 
 
 class Fold(Protocol):

@@ -8,12 +8,12 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
-from eventstore.events import ActorTaskScheduled, ExperimentCompleted
 from examples import digits, prototypes
 from examples.checkpoints import checkpoints
 from examples.place import place
 from examples.scores import IndexBuilt, ShardEvaluated, scores
 from refold import ActorTaskStatus, PipelineStatus, RFDatabase
+from refold.eventstore.events import ActorTaskScheduled, ExperimentCompleted
 
 Row = dict[str, Any]
 

@@ -4,11 +4,11 @@ Open a store with `RfDb(path, projections=[checkpoints])`, and the view is kept 
 like the others: folded in the transaction that appends, rebuilt, and verified.
 """
 
-from eventstore import Digest, Id, Int
-from eventstore.events import TablesReset
-from eventstore.events.run import RunEvent
-from projections import Row, View
 from refold import RfDb
+from refold.eventstore import Digest, Id, Int
+from refold.eventstore.events import TablesReset
+from refold.eventstore.events.run import RunEvent
+from refold.projections import Row, View
 
 
 class CheckpointSaved(RunEvent, frozen=True):

@@ -9,8 +9,6 @@ has not, for it may be resumed.
 
 from typing import Any
 
-from eventstore.events import TaskCompleted, TaskFailed, WorkerProgressed
-from eventstore.events.interactive_control import InteractiveControlEvent
 from examples.checkpoints import checkpoints
 from examples.interactive_control import carry_out
 from examples.place import place
@@ -23,6 +21,8 @@ from refold import (
     RunStatus,
     TaskStatus,
 )
+from refold.eventstore.events import TaskCompleted, TaskFailed, WorkerProgressed
+from refold.eventstore.events.interactive_control import InteractiveControlEvent
 
 CONFIGS = [
     {"hidden": (64,), "learning_rate": 0.0001, "epochs": 4},

@@ -16,8 +16,14 @@ from itertools import count
 from pathlib import Path
 from typing import NoReturn
 
-from eventstore import open_store
-from eventstore.events import (
+from examples.checkpoints import checkpoints
+from examples.follower import DemoFailed, Follower
+from examples.place import VARIABLE
+from examples.processes import Processes
+from examples.report import report
+from refold import DBException, RfDb
+from refold.eventstore import open_store
+from refold.eventstore.events import (
     ExperimentCompleted,
     ExperimentStatesReset,
     RunCreated,
@@ -27,12 +33,6 @@ from eventstore.events import (
     TaskFailed,
     TaskStarted,
 )
-from examples.checkpoints import checkpoints
-from examples.follower import DemoFailed, Follower
-from examples.place import VARIABLE
-from examples.processes import Processes
-from examples.report import report
-from refold import DBException, RfDb
 
 TIME_LIMIT = 240  # seconds after which something must be wrong
 

@@ -10,12 +10,12 @@ import hashlib
 import json
 from datetime import UTC, datetime
 
-from eventstore.events import ShardCompleted
 from examples import digits, prototypes
 from examples.checkpoints import checkpoints
 from examples.place import place
 from examples.scores import IndexBuilt, scores
 from refold import ContextStatus, InferenceStatus, PipelineStatus, RFDatabase
+from refold.eventstore.events import ShardCompleted
 
 SHARDS, ACTORS = 4, 2
 PROTOTYPES = [1, 20]  # of each digit: a context for each

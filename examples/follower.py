@@ -7,8 +7,8 @@ from typing import Any, Self, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from eventstore import Event, Recorded, events
 from refold import RfDb, RunSource, RunStatus
+from refold.eventstore import Event, Recorded, events
 
 E = TypeVar("E", bound=Event)
 

@@ -2,10 +2,10 @@
 
 from msgspec.structs import replace
 
-from eventstore.events import Digest, Int, TablesReset
-from eventstore.events.context import ContextEvent
-from eventstore.events.pipeline import PipelineEvent
-from projections import Row, View
+from refold.eventstore.events import Digest, Int, TablesReset
+from refold.eventstore.events.context import ContextEvent
+from refold.eventstore.events.pipeline import PipelineEvent
+from refold.projections import Row, View
 
 
 class IndexBuilt(ContextEvent, frozen=True):

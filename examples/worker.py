@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
-from eventstore.events import ExperimentCompleted, TaskScheduled
 from examples import digits
 from examples.checkpoints import CheckpointSaved, checkpoints, latest_checkpoint
 from examples.place import place
@@ -27,6 +26,7 @@ from refold import (
     TaskStatus,
     WorkerTask,
 )
+from refold.eventstore.events import ExperimentCompleted, TaskScheduled
 
 P = ParamSpec("P")
 T = TypeVar("T")

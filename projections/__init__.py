@@ -1,8 +1,12 @@
 """Floor 2, what that makes true: events are folded into the rows of views."""
 
-from projections.unit_of_work import Rows, UnitOfWork
-from projections.verify import Difference
-from projections.view import Row, View
-from projections.views import ALL, Views
+# A checkout has this folder at its top. Under that name everything would be loaded twice.
+if __name__ == "projections":
+    raise ImportError("import refold.projections instead of projections")
+
+from refold.projections.unit_of_work import Rows, UnitOfWork
+from refold.projections.verify import Difference
+from refold.projections.view import Row, View
+from refold.projections.views import ALL, Views
 
 __all__ = ["ALL", "Difference", "Row", "Rows", "UnitOfWork", "View", "Views"]

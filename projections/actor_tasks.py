@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from eventstore.events import (
+from refold.eventstore.events import (
     ActorTaskCompleted,
     ActorTaskEndTimeRecorded,
     ActorTaskErrorRecorded,
@@ -13,8 +13,8 @@ from eventstore.events import (
     ExperimentStatesReset,
     TablesReset,
 )
-from eventstore.schema import section
-from projections.view import Row, View
+from refold.eventstore.schema import section
+from refold.projections.view import Row, View
 
 
 class ActorTask(Row, frozen=True):

@@ -5,17 +5,17 @@ from typing import Any
 
 import msgspec
 
-from eventstore.errors import InvalidCommand, NotFound
-from eventstore.transaction import is_utf8
-from projections.actor_tasks import actor_tasks
-from projections.contexts import contexts
-from projections.experiments import experiments
-from projections.interactive_control import interactive_control
-from projections.pipelines import pipelines
-from projections.progress import controller_progress, worker_progress
-from projections.runs import runs
-from projections.view import View
-from projections.worker_task import worker_task
+from refold.eventstore.errors import InvalidCommand, NotFound
+from refold.eventstore.transaction import is_utf8
+from refold.projections.actor_tasks import actor_tasks
+from refold.projections.contexts import contexts
+from refold.projections.experiments import experiments
+from refold.projections.interactive_control import interactive_control
+from refold.projections.pipelines import pipelines
+from refold.projections.progress import controller_progress, worker_progress
+from refold.projections.runs import runs
+from refold.projections.view import View
+from refold.projections.worker_task import worker_task
 
 ENTITIES: dict[str, View[Any]] = {
     "experiment": experiments,

@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from eventstore.events import (
+from refold.eventstore.events import (
     ExperimentCompleted,
     ExperimentCreated,
     ExperimentErrorRecorded,
@@ -10,8 +10,8 @@ from eventstore.events import (
     ExperimentStarted,
     TablesReset,
 )
-from eventstore.schema import section
-from projections.view import Row, View
+from refold.eventstore.schema import section
+from refold.projections.view import Row, View
 
 
 class Experiment(Row, frozen=True):

@@ -5,7 +5,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from eventstore.events import (
+from refold.eventstore.events import (
     ActorTaskScheduled,
     CloneModifyRequested,
     ContextCreated,
@@ -18,9 +18,9 @@ from eventstore.events import (
     StopRequested,
     TaskScheduled,
 )
-from eventstore.schema import section
-from projections.unit_of_work import Rows
-from projections.view import Row, View
+from refold.eventstore.schema import section
+from refold.projections.unit_of_work import Rows
+from refold.projections.view import Row, View
 
 
 class LastId(Row, frozen=True):

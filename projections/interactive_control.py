@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from eventstore.events import (
+from refold.eventstore.events import (
     CloneModifyRequested,
     DeleteRequested,
     InteractiveControlCompleted,
@@ -12,8 +12,8 @@ from eventstore.events import (
     StopRequested,
     TablesReset,
 )
-from eventstore.schema import section
-from projections.view import Row, View
+from refold.eventstore.schema import section
+from refold.projections.view import Row, View
 
 
 class Request(Row, frozen=True):

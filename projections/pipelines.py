@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from eventstore.events import (
+from refold.eventstore.events import (
     ExperimentStatesReset,
     PipelineCompleted,
     PipelineCreated,
@@ -16,8 +16,8 @@ from eventstore.events import (
     ShardCompleted,
     TablesReset,
 )
-from eventstore.schema import section
-from projections.view import Row, View
+from refold.eventstore.schema import section
+from refold.projections.view import Row, View
 
 
 class Pipeline(Row, frozen=True):

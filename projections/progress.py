@@ -2,14 +2,14 @@
 
 from msgspec.structs import replace
 
-from eventstore.events import (
+from refold.eventstore.events import (
     ControllerTaskSet,
     ExperimentStatesReset,
     TablesReset,
     WorkerProgressed,
 )
-from eventstore.schema import section
-from projections.view import Row, View
+from refold.eventstore.schema import section
+from refold.projections.view import Row, View
 
 CONTROLLER = 1
 """The key of the one row of `controller_progress`."""

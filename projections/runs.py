@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from eventstore.events import (
+from refold.eventstore.events import (
     ExperimentStatesReset,
     RunCompleted,
     RunCreated,
@@ -16,9 +16,9 @@ from eventstore.events import (
     RunStopped,
     TablesReset,
 )
-from eventstore.events.codec import to_json
-from eventstore.schema import section
-from projections.view import Row, View
+from refold.eventstore.events.codec import to_json
+from refold.eventstore.schema import section
+from refold.projections.view import Row, View
 
 
 class Run(Row, frozen=True):

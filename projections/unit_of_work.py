@@ -6,12 +6,12 @@ from typing import Any, Protocol, TypeVar
 
 from msgspec.structs import force_setattr
 
-from eventstore.engine import Connection
-from eventstore.events import Event
-from eventstore.recorded import Recorded
-from eventstore.sql import chunks, marks
-from eventstore.statuses import Word
-from projections.view import Handler, Key, R, Row, View
+from refold.eventstore.engine import Connection
+from refold.eventstore.events import Event
+from refold.eventstore.recorded import Recorded
+from refold.eventstore.sql import chunks, marks
+from refold.eventstore.statuses import Word
+from refold.projections.view import Handler, Key, R, Row, View
 
 T = TypeVar("T", bound=Row)
 

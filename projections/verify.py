@@ -5,10 +5,10 @@ from typing import Any
 
 import msgspec
 
-from eventstore.engine import Connection
-from eventstore.reader import Fact
-from projections.unit_of_work import UnitOfWork
-from projections.view import Key, View
+from refold.eventstore.engine import Connection
+from refold.eventstore.reader import Fact
+from refold.projections.unit_of_work import UnitOfWork
+from refold.projections.view import Key, View
 
 
 class Difference(msgspec.Struct, frozen=True):

@@ -10,11 +10,11 @@ from typing import Any, Generic, TypeVar
 import msgspec
 from msgspec.structs import force_setattr
 
-from eventstore.errors import InvalidView
-from eventstore.events import Event
-from eventstore.recorded import EPOCH, MICROSECOND
-from eventstore.schema import statements
-from eventstore.sql import marks
+from refold.eventstore.errors import InvalidView
+from refold.eventstore.events import Event
+from refold.eventstore.recorded import EPOCH, MICROSECOND
+from refold.eventstore.schema import statements
+from refold.eventstore.sql import marks
 
 Key = int | str
 
@@ -83,7 +83,7 @@ class View(Generic[R]):
         stream: where the events stand that touch a row, `store` aside, such as `"run-{}"` with the
             key in it: then the row's history is found without reading the whole log.
 
-    >>> from eventstore import Event
+    >>> from refold.eventstore import Event
     >>> class StepTaken(Event):
     ...     run_id: int
     ...     loss: float

@@ -6,8 +6,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from eventstore.engine import Connection, Definition, Projections, Values
-from eventstore.errors import (
+from refold.eventstore.engine import Connection, Definition, Projections, Values
+from refold.eventstore.errors import (
     AccessDenied,
     InvalidQuery,
     InvalidView,
@@ -15,27 +15,27 @@ from eventstore.errors import (
     StoreTooNew,
     UnreadableEvent,
 )
-from eventstore.heads import PROJECTIONS, by_name, projections_of
-from eventstore.progress import ProgressBar
-from eventstore.reader import read_facts
-from eventstore.schema import section, statements
-from eventstore.store import EventStore
-from eventstore.transaction import Transaction
-from projections.actor_tasks import actor_tasks
-from projections.contexts import contexts
-from projections.experiments import experiments
-from projections.ids import ids
-from projections.interactive_control import interactive_control
-from projections.pipelines import pipelines
-from projections.progress import controller_progress, worker_progress
-from projections.runs import runs
-from projections.unit_of_work import UnitOfWork
-from projections.verify import Difference, differences
-from projections.view import View, created_by, types_of
-from projections.worker_task import worker_task
+from refold.eventstore.heads import PROJECTIONS, by_name, projections_of
+from refold.eventstore.progress import ProgressBar
+from refold.eventstore.reader import read_facts
+from refold.eventstore.schema import section, statements
+from refold.eventstore.store import EventStore
+from refold.eventstore.transaction import Transaction
+from refold.projections.actor_tasks import actor_tasks
+from refold.projections.contexts import contexts
+from refold.projections.experiments import experiments
+from refold.projections.ids import ids
+from refold.projections.interactive_control import interactive_control
+from refold.projections.pipelines import pipelines
+from refold.projections.progress import controller_progress, worker_progress
+from refold.projections.runs import runs
+from refold.projections.unit_of_work import UnitOfWork
+from refold.projections.verify import Difference, differences
+from refold.projections.view import View, created_by, types_of
+from refold.projections.worker_task import worker_task
 
 if TYPE_CHECKING:
-    from projections.past.versions import Versions
+    from refold.projections.past.versions import Versions
 
 ALL: tuple[View[Any], ...] = (
     experiments,
@@ -181,7 +181,7 @@ class Views:
     @cached_property
     def versions(self) -> "Versions":
         """Every version that a row ever had."""
-        from projections.past.versions import Versions  # only those who look back need it
+        from refold.projections.past.versions import Versions  # only those who look back need it
 
         # Two threads that look back at the same moment may both come here, and both get one.
         return self.__dict__.setdefault("versions", Versions(self.store, self.views))

@@ -4,9 +4,18 @@
 the same, awaited.
 """
 
+from os.path import dirname, isfile, join
 from typing import TYPE_CHECKING, Any
 
-from eventstore.errors import (
+if isfile(join(dirname(__file__), "eventstore")):
+    raise ImportError(
+        "refold/eventstore is a text file here, and should be a link to ../eventstore: this "
+        "checkout was made without symbolic links. Allow them (on Windows: developer mode), then "
+        "git config core.symlinks true && git checkout -- refold; or install refold by pip"
+    )
+
+from refold.copy_store import copy_store
+from refold.eventstore.errors import (
     AccessDenied,
     CommandIdReused,
     Conflict,
@@ -39,8 +48,8 @@ from eventstore.errors import (
     WriteRefused,
     WrongExpectedVersion,
 )
-from eventstore.payloads import decode_db_payload, encode_payload
-from eventstore.statuses import (
+from refold.eventstore.payloads import decode_db_payload, encode_payload
+from refold.eventstore.statuses import (
     ActorTaskStatus,
     ContextStatus,
     ControllerTask,
@@ -54,7 +63,6 @@ from eventstore.statuses import (
     TaskStatus,
     WorkerTask,
 )
-from refold.copy_store import copy_store
 from refold.extras import MissingPackage
 from refold.fork import fork
 from refold.replay import replay
@@ -64,6 +72,8 @@ from refold.try_projection import try_projection
 
 if TYPE_CHECKING:
     from refold.asynchronous import AsyncRFDatabase, AsyncRfDb
+
+__version__ = "0.1.0"
 
 __all__ = [
     "AccessDenied",

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from eventstore.pages import Page
+from refold.eventstore.pages import Page
 from refold.export.columns import Column, columns_of, misfit
 from refold.extras import needed_for
 from refold.face import Face

@@ -14,8 +14,8 @@ from functools import partial, wraps
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from eventstore.errors import StoreClosed
-from eventstore.moments import Moment
+from refold.eventstore.errors import StoreClosed
+from refold.eventstore.moments import Moment
 from refold.face import Face
 from refold.rf_database import RFDatabase
 from refold.rf_db import RfDb

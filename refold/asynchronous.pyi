@@ -9,11 +9,12 @@ from typing import Any, Self, Unpack
 
 import pyarrow
 
-from commands import Command
-from eventstore import Event, Recorded, Subscription
-from eventstore.engine import Durability
-from eventstore.moments import Moment
-from eventstore.statuses import (
+from refold.about import About
+from refold.commands import Command
+from refold.eventstore import Event, Recorded, Subscription
+from refold.eventstore.engine import Durability
+from refold.eventstore.moments import Moment
+from refold.eventstore.statuses import (
     ActorTaskStatus,
     ContextStatus,
     ControllerTask,
@@ -26,13 +27,12 @@ from eventstore.statuses import (
     TaskStatus,
     WorkerTask,
 )
-from projections import Difference, View
-from projections.past.change import Change
-from projections.past.history import Touched
-from projections.past.why import Why
-from projections.view import Key
-from refold.about import About
 from refold.face import Face
+from refold.projections import Difference, View
+from refold.projections.past.change import Change
+from refold.projections.past.history import Touched
+from refold.projections.past.why import Why
+from refold.projections.view import Key
 from refold.rf_database import RFDatabase
 from refold.rf_db import RfDb
 

@@ -5,11 +5,11 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
-from eventstore import open_store
-from eventstore.copying import copy_log
-from eventstore.errors import InvalidCommand, NotAStore
-from projections import View, Views
+from refold.eventstore import open_store
+from refold.eventstore.copying import copy_log
+from refold.eventstore.errors import InvalidCommand, NotAStore
 from refold.identity import identity
+from refold.projections import View, Views
 
 
 def copy_store(

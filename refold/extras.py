@@ -3,7 +3,7 @@
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from eventstore.errors import DBException
+from refold.eventstore.errors import DBException
 
 
 class MissingPackage(DBException):

@@ -9,25 +9,25 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from msgspec.structs import replace
 
-from commands import Command, ResetAllTables, ResetExperimentStates, execute
-from eventstore import Event, Metadata, Recorded, Subscription, open_store
-from eventstore.engine import Durability
-from eventstore.errors import InvalidPayload, NotFound
-from eventstore.moments import Moment, position_at
-from eventstore.payloads import PayloadCodec, is_payload
-from eventstore.recorded import NO_METADATA
-from projections import Difference, View, Views
-from projections.entities import view_of
-from projections.view import Key
 from refold.about import About
+from refold.commands import Command, ResetAllTables, ResetExperimentStates, execute
+from refold.eventstore import Event, Metadata, Recorded, Subscription, open_store
+from refold.eventstore.engine import Durability
+from refold.eventstore.errors import InvalidPayload, NotFound
+from refold.eventstore.moments import Moment, position_at
+from refold.eventstore.payloads import PayloadCodec, is_payload
+from refold.eventstore.recorded import NO_METADATA
+from refold.projections import Difference, View, Views
+from refold.projections.entities import view_of
+from refold.projections.view import Key
 from refold.queries import Queries
 
 if TYPE_CHECKING:
     import pyarrow
 
-    from projections.past.change import Change
-    from projections.past.history import Touched
-    from projections.past.why import Why
+    from refold.projections.past.change import Change
+    from refold.projections.past.history import Touched
+    from refold.projections.past.why import Why
 
 
 class Face:
@@ -188,7 +188,7 @@ class Face:
         >>> db.as_of(before).get_run(run_id)["current_chunk"]
         0
         """
-        from projections.past.views import PastViews  # only those who look back need it
+        from refold.projections.past.views import PastViews  # only those who look back need it
 
         position = position_at(self.store, moment)
         face = copy(self)
@@ -223,7 +223,7 @@ class Face:
         >>> db.history("run", run_id)[-1].change.columns
         {'current_chunk': (0, 3)}
         """
-        from projections.past.history import history
+        from refold.projections.past.history import history
 
         return history(self.views, view_of(entity, self.views.views), key)
 
@@ -240,7 +240,7 @@ class Face:
         Raises:
             NotFound: there is no such row, entity or column.
         """
-        from projections.past.why import why
+        from refold.projections.past.why import why
 
         return why(self.views, view_of(entity, self.views.views), key, column)
 
@@ -250,7 +250,7 @@ class Face:
         Raises:
             InvalidMoment: one lies in the future or before the first event, or has no zone.
         """
-        from projections.past.diff import diff
+        from refold.projections.past.diff import diff
 
         return diff(self.views.versions, self.position_at(a), self.position_at(b))
 
@@ -260,7 +260,7 @@ class Face:
         Raises:
             InvalidMoment: it has not happened here, or is not committed yet.
         """
-        from projections.past.diff import changes_by
+        from refold.projections.past.diff import changes_by
 
         self.position_at(recorded.position)
         return changes_by(self.views.versions, recorded)

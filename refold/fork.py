@@ -5,15 +5,15 @@ from contextlib import suppress
 from copy import copy
 from typing import Any, TypeVar
 
-from eventstore import EventStore, open_store
-from eventstore.copying import copy_log
-from eventstore.errors import InvalidCommand, NotAStore
-from eventstore.moments import Moment
-from eventstore.past import PastStore
-from eventstore.sqlite import SqliteEngine
-from projections import ALL, Views
+from refold.eventstore import EventStore, open_store
+from refold.eventstore.copying import copy_log
+from refold.eventstore.errors import InvalidCommand, NotAStore
+from refold.eventstore.moments import Moment
+from refold.eventstore.past import PastStore
+from refold.eventstore.sqlite import SqliteEngine
 from refold.face import Face
 from refold.identity import IDENTITY, identity
+from refold.projections import ALL, Views
 from refold.queries import Queries
 
 F = TypeVar("F", bound=Face)

@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from eventstore.errors import NotAStore
+from refold.eventstore.errors import NotAStore
 
 TIMEOUT = 30
 """Seconds to wait for a lock of the server's, as everywhere by default."""
@@ -38,9 +38,9 @@ def identity(place: str | os.PathLike[str]) -> tuple[Any, ...]:
 
 def _identity_on_server(url: str) -> tuple[Any, ...]:
     try:
-        from eventstore.postgres.connect import connect
-        from eventstore.postgres.connection import PostgresConnection
-        from eventstore.postgres.place import place_of
+        from refold.eventstore.postgres.connect import connect
+        from refold.eventstore.postgres.connection import PostgresConnection
+        from refold.eventstore.postgres.place import place_of
     except ImportError:  # open_store says what to install
         return (url,)
     place = place_of(url)

@@ -10,8 +10,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-from eventstore.errors import InvalidCommand, NotFound
-from eventstore.events import RunCreated, RunMetricsRecorded, RunProgressed
+from refold.eventstore.errors import InvalidCommand, NotFound
+from refold.eventstore.events import RunCreated, RunMetricsRecorded, RunProgressed
 from refold.export.metrics import numbers
 from refold.extras import needed_for
 from refold.face import Face

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from eventstore.errors import InvalidQuery
-from projections.views import Views
+from refold.eventstore.errors import InvalidQuery
+from refold.projections.views import Views
 
 _PARAMETERS = (int, float, str, bytes, bytearray, memoryview, type(None))
 

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Generic, TypeVar
 
-from eventstore.errors import InvalidCommand, UnreadableEvent
-from eventstore.moments import Moment
-from eventstore.recorded import Recorded
-from projections.past.change import Change
+from refold.eventstore.errors import InvalidCommand, UnreadableEvent
+from refold.eventstore.moments import Moment
+from refold.eventstore.recorded import Recorded
 from refold.face import Face
+from refold.projections.past.change import Change
 
 F = TypeVar("F", bound=Face)
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Unpack
 
-from commands import (
+from refold.about import About
+from refold.commands import (
     ClaimNextActorTask,
     CreateActorTask,
     CreateContext,
@@ -24,9 +25,9 @@ from commands import (
     SetPipelineProgress,
     SetPipelineStatus,
 )
-from eventstore.errors import InvalidCommand, NotFound
-from eventstore.events.codec import plain_scalar, to_json
-from eventstore.statuses import (
+from refold.eventstore.errors import InvalidCommand, NotFound
+from refold.eventstore.events.codec import plain_scalar, to_json
+from refold.eventstore.statuses import (
     ActorTaskStatus,
     ContextStatus,
     ExperimentStatus,
@@ -34,8 +35,7 @@ from eventstore.statuses import (
     PipelineStatus,
     TaskStatus,
 )
-from eventstore.transaction import Transaction
-from refold.about import About
+from refold.eventstore.transaction import Transaction
 from refold.face import Face
 
 Rows = list[dict[str, Any]]

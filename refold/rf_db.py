@@ -5,7 +5,8 @@ from typing import Any, Unpack
 
 import msgspec
 
-from commands import (
+from refold.about import About
+from refold.commands import (
     ClaimNextWorkerTask,
     CreateExperiment,
     CreateRun,
@@ -26,9 +27,9 @@ from commands import (
     SetWorkerTaskStatus,
     UpdateRunMetrics,
 )
-from eventstore.errors import InvalidCommand, InvalidPayload, NotFound
-from eventstore.sql import marks
-from eventstore.statuses import (
+from refold.eventstore.errors import InvalidCommand, InvalidPayload, NotFound
+from refold.eventstore.sql import marks
+from refold.eventstore.statuses import (
     ControllerTask,
     ExperimentStatus,
     RunEndedBy,
@@ -37,8 +38,7 @@ from eventstore.statuses import (
     TaskStatus,
     WorkerTask,
 )
-from eventstore.transaction import Transaction
-from refold.about import About
+from refold.eventstore.transaction import Transaction
 from refold.face import Face
 
 Rows = list[dict[str, Any]]

@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
-from eventstore.errors import InvalidCommand
-from eventstore.moments import Moment
-from projections import View
+from refold.eventstore.errors import InvalidCommand
+from refold.eventstore.moments import Moment
 from refold.face import Face
+from refold.projections import View
 
 if TYPE_CHECKING:
-    from projections.past.trial import Trial
+    from refold.projections.past.trial import Trial
 
 
 def try_projection(db: Face, view: View[Any], *, at: Moment | None = None) -> "Trial":
@@ -28,8 +28,8 @@ def try_projection(db: Face, view: View[Any], *, at: Moment | None = None) -> "T
         InvalidMoment: the moment lies in the future or before the first event, or has no zone.
         DamagedEvent, UnknownEventType: an event that the view folds cannot be decoded.
 
-    >>> from eventstore.events import RunProgressed
-    >>> from projections import Row, View
+    >>> from refold.eventstore.events import RunProgressed
+    >>> from refold.projections import Row, View
     >>> from refold import RfDb, try_projection
     >>> class Chunks(Row, frozen=True):
     ...     run_id: int
@@ -46,6 +46,6 @@ def try_projection(db: Face, view: View[Any], *, at: Moment | None = None) -> "T
     """
     if not isinstance(view, View):
         raise InvalidCommand(f"{view!r} is no view: pass a projections.View")
-    from projections.past.trial import trial  # only those who try a view need it
+    from refold.projections.past.trial import trial  # only those who try a view need it
 
     return trial((db if at is None else db.as_of(at)).views, view)

@@ -1,7 +1,7 @@
 """An event type and a view of a user's own, which the command line knows only by `--import`."""
 
-from eventstore.events.run import RunEvent
-from projections import Row, View
+from refold.eventstore.events.run import RunEvent
+from refold.projections import Row, View
 
 
 class GradientClipped(RunEvent, frozen=True):

@@ -13,8 +13,8 @@ from places import ENGINES, OTHER, Place, new_places
 from postgres import PostgresServer
 from tries import LONGER, SEED
 
-from eventstore import EventStore, open_store
 from refold import RFDatabase, RfDb
+from refold.eventstore import EventStore, open_store
 
 pytest.register_assert_rewrite("given", "face_methods")
 

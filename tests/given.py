@@ -4,12 +4,12 @@ from typing import Self
 
 import pytest
 
-from commands import Command, Decision
-from eventstore.errors import DBException
-from eventstore.events import Event
-from eventstore.events.codec import encode
-from eventstore.recorded import NO_METADATA, Recorded
-from projections import ALL, UnitOfWork
+from refold.commands import Command, Decision
+from refold.eventstore.errors import DBException
+from refold.eventstore.events import Event
+from refold.eventstore.events.codec import encode
+from refold.eventstore.recorded import NO_METADATA, Recorded
+from refold.projections import ALL, UnitOfWork
 
 
 class Given:

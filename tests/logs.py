@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from eventstore import open_store
+from refold.eventstore import open_store
 
 Rows = list[tuple[Any, ...]]
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from eventstore.payloads import encode_payload
+from refold.eventstore.payloads import encode_payload
 
 Row = dict[str, Any]
 Ids = dict[str, list[int]]

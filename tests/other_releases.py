@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from children import Parent
 
-from eventstore import Event, open_store
+from refold.eventstore import Event, open_store
 
 
 def write_first_schemas(_: Parent, place: str) -> None:

@@ -10,9 +10,10 @@ from msgspec.structs import replace
 from strategies import any_command, any_event, structs
 from tables import Tables, folded, tables
 
-from commands import Command
-from eventstore import DBException, Event, Id, Recorded, open_store
-from eventstore.events import (
+from refold import RfDb
+from refold.commands import Command
+from refold.eventstore import DBException, Event, Id, Recorded, open_store
+from refold.eventstore.events import (
     ContextCreated,
     ExperimentStatesReset,
     RunCreated,
@@ -24,9 +25,8 @@ from eventstore.events import (
     TaskStarted,
     WorkerProgressed,
 )
-from projections import ALL, Row, View
-from projections.past.change import Change
-from refold import RfDb
+from refold.projections import ALL, Row, View
+from refold.projections.past.change import Change
 
 # --- views of one's own: columns of every type, and events that delete, or touch several rows --
 

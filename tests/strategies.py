@@ -7,11 +7,11 @@ import msgspec
 from hypothesis import strategies as st
 from msgspec import inspect
 
-import commands
-from commands import Command
-from eventstore import events
-from eventstore.events import Event
-from eventstore.payloads import encode_payload
+from refold import commands
+from refold.commands import Command
+from refold.eventstore import events
+from refold.eventstore.events import Event
+from refold.eventstore.payloads import encode_payload
 
 
 def _is_concrete(thing: Any, base: type) -> bool:

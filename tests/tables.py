@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from typing import Any
 
-from eventstore import Recorded
-from projections import ALL, UnitOfWork, View
+from refold.eventstore import Recorded
 from refold.face import Face
+from refold.projections import ALL, UnitOfWork, View
 
 Tables = dict[str, list[dict[str, Any]]]
 

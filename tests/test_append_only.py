@@ -6,8 +6,8 @@ import psycopg
 import pytest
 from raw import raw
 
-from eventstore import EventStore
-from eventstore.events import RunProgressed, RunStarted
+from refold.eventstore import EventStore
+from refold.eventstore.events import RunProgressed, RunStarted
 
 CHANGES = [
     "UPDATE events SET data = '{}'",

@@ -17,13 +17,13 @@ from raw import raw
 from tables import Tables
 from tries import tries
 
-from eventstore import DamagedEvent, Event
-from eventstore.events import RunProgressed
-from eventstore.pages import PAGE
-from projections import Row, View
 from refold import InvalidMoment, InvalidView, NotFound, RfDb
 from refold.arrow import batches
+from refold.eventstore import DamagedEvent, Event
+from refold.eventstore.events import RunProgressed
+from refold.eventstore.pages import PAGE
 from refold.extras import MissingPackage
+from refold.projections import Row, View
 
 Place = Callable[[], str]
 

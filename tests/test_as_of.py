@@ -31,17 +31,6 @@ from random_logs import (
 from tables import folded, tables
 from tries import tries
 
-from eventstore import Id
-from eventstore.events import (
-    Event,
-    ExperimentCreated,
-    RunCreated,
-    RunMetricsRecorded,
-    RunProgressed,
-    TablesReset,
-)
-from projections import Row, View, Views
-from projections.past import version_writer, versions
 from refold import (
     DBException,
     InvalidMoment,
@@ -52,7 +41,18 @@ from refold import (
     RfDb,
     encode_payload,
 )
+from refold.eventstore import Id
+from refold.eventstore.events import (
+    Event,
+    ExperimentCreated,
+    RunCreated,
+    RunMetricsRecorded,
+    RunProgressed,
+    TablesReset,
+)
 from refold.face import Face
+from refold.projections import Row, View, Views
+from refold.projections.past import version_writer, versions
 
 Place = Callable[[], str]
 
@@ -295,8 +295,8 @@ def test_many_payloads_at_a_time(db: RfDb, monkeypatch: pytest.MonkeyPatch) -> N
     contents[large] = encode_payload("x" * 99)
     wanted = [*contents, large, "0" * 64, "no digest"]
     for keys, parcel in [(500, 2**24), (2, 2**24), (3, 20), (1, 1)]:
-        monkeypatch.setattr("eventstore.store.KEYS", keys)
-        monkeypatch.setattr("eventstore.parcels.PARCEL", parcel)
+        monkeypatch.setattr("refold.eventstore.store.KEYS", keys)
+        monkeypatch.setattr("refold.eventstore.parcels.PARCEL", parcel)
         for store in (db.store, db.as_of(0).store):
             found = list(store.get_payloads(iter(wanted)))
             assert found == sorted(contents.items())

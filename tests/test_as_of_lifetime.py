@@ -17,11 +17,11 @@ from random_logs import OWN, BirdSeen
 from tables import tables
 from test_forks import ended_well, forked
 
-from eventstore import Id
-from eventstore.events import Event, RunMetricsRecorded
-from projections import Row, View
-from projections.past import versions
 from refold import RfDb, StoreClosed, StoreFailed, StoreFull
+from refold.eventstore import Id
+from refold.eventstore.events import Event, RunMetricsRecorded
+from refold.projections import Row, View
+from refold.projections.past import versions
 
 Place = Callable[[], str]
 

@@ -9,11 +9,11 @@ from random_logs import append_row, exactly
 from tables import tables
 from test_damaged_events import damage
 
-from commands import SetRunStatus
-from eventstore import DamagedEvent, EventStore
-from eventstore.events import ExperimentCreated, RunProgressed
-from eventstore.statuses import RunStatus
 from refold import RFDatabase, RfDb, UnknownEventType, WriteRefused
+from refold.commands import SetRunStatus
+from refold.eventstore import DamagedEvent, EventStore
+from refold.eventstore.events import ExperimentCreated, RunProgressed
+from refold.eventstore.statuses import RunStatus
 from refold.face import Face
 
 # --- nothing but reads -------------------------------------------------------------------------

@@ -19,7 +19,6 @@ from children import Child, Parent
 # As a script it also runs in a checkout that is not installed.
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from eventstore.events import ExperimentCreated
 from refold import (
     AsyncRFDatabase,
     AsyncRfDb,
@@ -38,6 +37,7 @@ from refold import (
     rf_db,
 )
 from refold.asynchronous import AsyncFace
+from refold.eventstore.events import ExperimentCreated
 
 PAIRS = [(AsyncRfDb, RfDb), (AsyncRFDatabase, RFDatabase)]
 

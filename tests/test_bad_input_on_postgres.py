@@ -20,9 +20,6 @@ import pytest
 from postgres import PostgresServer, drop_schema, new_schema
 from psycopg import sql
 
-from eventstore import open_store
-from eventstore.events import RunCreated
-from projections import Row, View
 from refold import (
     AccessDenied,
     DBException,
@@ -35,6 +32,9 @@ from refold import (
     StoreTooNew,
     StoreUnreachable,
 )
+from refold.eventstore import open_store
+from refold.eventstore.events import RunCreated
+from refold.projections import Row, View
 
 SECRET = "se cret@:/%?#'\"é"
 

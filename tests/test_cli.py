@@ -15,9 +15,9 @@ from clippings import GradientClipped, clippings
 from command_line import Done, command, environment, here, record, refold
 from raw import raw
 
-from eventstore import open_store
-from eventstore.events import RunProgressed
 from refold import RfDb
+from refold.eventstore import open_store
+from refold.eventstore.events import RunProgressed
 
 LISTS = [
     "experiments",

@@ -9,8 +9,8 @@ import pytest
 from command_line import Done, here, record, refold
 from terminal import Terminal
 
-from eventstore import Transaction
 from refold import RfDb
+from refold.eventstore import Transaction
 
 
 @pytest.fixture

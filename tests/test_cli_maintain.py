@@ -12,9 +12,9 @@ from raw import raw
 from tables import tables
 from terminal import Terminal
 
-from eventstore import Transaction
-from projections import Views
 from refold import RfDb, TaskStatus
+from refold.eventstore import Transaction
+from refold.projections import Views
 
 Place = Callable[[], str]
 
@@ -272,7 +272,7 @@ def test_a_copy_goes_on_where_it_was_interrupted(
 ) -> None:
     to = new_place()
     with monkeypatch.context() as patch:
-        patch.setattr("eventstore.copying._append", interrupt)
+        patch.setattr("refold.eventstore.copying._append", interrupt)
         done = here("copy", to, "--yes", "--store", recorded)
     assert (done.out, done.code) == ("", 130)
     assert "holds the beginning of the log: copy again to go on" in done.err

@@ -8,9 +8,6 @@ import pytest
 import typer
 from command_line import START, record
 
-from eventstore.errors import DBException, InvalidMoment, NotFound
-from eventstore.statuses import RunStatus, TaskStatus
-from projections import ALL
 from refold import RfDb
 from refold.cli import lists
 from refold.cli.commands import COMMANDS
@@ -22,6 +19,9 @@ from refold.cli.moment import moment, position
 from refold.cli.output import plain, printable, shown, size, span, time_of
 from refold.cli.show import show
 from refold.cli.why import why
+from refold.eventstore.errors import DBException, InvalidMoment, NotFound
+from refold.eventstore.statuses import RunStatus, TaskStatus
+from refold.projections import ALL
 
 PLACES = [place for places in COMMANDS.values() for place in places.values()]
 

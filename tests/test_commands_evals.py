@@ -4,7 +4,7 @@ import pytest
 from given import given
 from ids import told
 
-from commands import (
+from refold.commands import (
     ClaimNextActorTask,
     CreateActorTask,
     CreateContext,
@@ -22,8 +22,8 @@ from commands import (
     SetPipelineProgress,
     SetPipelineStatus,
 )
-from eventstore.errors import IllegalTransition, InvalidCommand, NotFound
-from eventstore.events import (
+from refold.eventstore.errors import IllegalTransition, InvalidCommand, NotFound
+from refold.eventstore.events import (
     ActorTaskEndTimeRecorded,
     ActorTaskErrorRecorded,
     ActorTaskScheduled,
@@ -40,7 +40,12 @@ from eventstore.events import (
     PipelineProgressed,
     ShardCompleted,
 )
-from eventstore.statuses import ActorTaskStatus, ContextStatus, ExperimentStatus, PipelineStatus
+from refold.eventstore.statuses import (
+    ActorTaskStatus,
+    ContextStatus,
+    ExperimentStatus,
+    PipelineStatus,
+)
 
 EXPERIMENT = ExperimentCreated(1, "evals", "qwen", "running")
 CONTEXT = ContextCreated(2, "a1b2")

@@ -7,7 +7,7 @@ import pytest
 from given import given
 from ids import told
 
-from commands import (
+from refold.commands import (
     ClaimNextWorkerTask,
     CreateExperiment,
     CreateRun,
@@ -29,8 +29,8 @@ from commands import (
     SetWorkerTaskStatus,
     UpdateRunMetrics,
 )
-from eventstore.errors import IllegalTransition, InvalidCommand, NotFound
-from eventstore.events import (
+from refold.eventstore.errors import IllegalTransition, InvalidCommand, NotFound
+from refold.eventstore.events import (
     CloneModifyRequested,
     ControllerTaskSet,
     DeleteRequested,
@@ -51,7 +51,7 @@ from eventstore.events import (
     TaskStarted,
     WorkerProgressed,
 )
-from eventstore.statuses import (
+from refold.eventstore.statuses import (
     ControllerTask,
     ExperimentStatus,
     RunEndedBy,

@@ -4,7 +4,7 @@ import pytest
 from given import given
 from ids import told
 
-from commands import (
+from refold.commands import (
     Command,
     CreateActorTask,
     CreateContext,
@@ -17,8 +17,8 @@ from commands import (
     ResetExperimentStates,
     SetRunStatus,
 )
-from eventstore.errors import InvalidCommand, NotFound
-from eventstore.events import (
+from refold.eventstore.errors import InvalidCommand, NotFound
+from refold.eventstore.events import (
     ActorTaskCompleted,
     ActorTaskFailed,
     ActorTaskScheduled,
@@ -43,7 +43,7 @@ from eventstore.events import (
     TaskStarted,
     WorkerProgressed,
 )
-from eventstore.statuses import (
+from refold.eventstore.statuses import (
     ContextStatus,
     ControllerTask,
     ExperimentStatus,
@@ -52,13 +52,13 @@ from eventstore.statuses import (
     TaskStatus,
     WorkerTask,
 )
-from projections.contexts import contexts
-from projections.experiments import experiments
-from projections.interactive_control import interactive_control
-from projections.pipelines import pipelines
-from projections.progress import CONTROLLER, controller_progress, worker_progress
-from projections.runs import runs
-from projections.worker_task import worker_task
+from refold.projections.contexts import contexts
+from refold.projections.experiments import experiments
+from refold.projections.interactive_control import interactive_control
+from refold.projections.pipelines import pipelines
+from refold.projections.progress import CONTROLLER, controller_progress, worker_progress
+from refold.projections.runs import runs
+from refold.projections.worker_task import worker_task
 
 EXPERIMENT = ExperimentCreated(3, "fit", "digits", "RUNNING")
 

@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 from given import given
 
-from commands import (
+from refold.commands import (
     MarkICOpsCompleted,
     MarkICOpsFailed,
     MarkICOpsSkipped,
@@ -16,8 +16,8 @@ from commands import (
     SetRunStatus,
     SetWorkerTaskStatus,
 )
-from eventstore.errors import IllegalTransition
-from eventstore.events import (
+from refold.eventstore.errors import IllegalTransition
+from refold.eventstore.events import (
     ActorTaskCompleted,
     ActorTaskFailed,
     ActorTaskScheduled,
@@ -53,7 +53,7 @@ from eventstore.events import (
     TaskScheduled,
     TaskStarted,
 )
-from eventstore.statuses import (
+from refold.eventstore.statuses import (
     ActorTaskStatus,
     ContextStatus,
     ExperimentStatus,

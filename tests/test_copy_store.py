@@ -27,8 +27,9 @@ from strategies import any_command, any_event
 from tables import tables
 from tries import tries
 
-from commands import Command, execute
-from eventstore import (
+from refold import DBException, RfDb, copy_store, fork
+from refold.commands import Command, execute
+from refold.eventstore import (
     DamagedEvent,
     Event,
     InvalidCommand,
@@ -39,14 +40,13 @@ from eventstore import (
     UnknownEventType,
     open_store,
 )
-from eventstore.copying import copy_log
-from eventstore.events import RunCreated, RunProgressed, WorkerProgressed
-from eventstore.pages import PAGE
-from eventstore.parcels import PARCEL
-from eventstore.sql import KEYS
-from eventstore.statuses import TaskStatus, WorkerTask
-from projections import Row, View
-from refold import DBException, RfDb, copy_store, fork
+from refold.eventstore.copying import copy_log
+from refold.eventstore.events import RunCreated, RunProgressed, WorkerProgressed
+from refold.eventstore.pages import PAGE
+from refold.eventstore.parcels import PARCEL
+from refold.eventstore.sql import KEYS
+from refold.eventstore.statuses import TaskStatus, WorkerTask
+from refold.projections import Row, View
 
 
 @pytest.fixture(params=ENGINES, ids="to_{}".format)
@@ -536,7 +536,9 @@ def test_a_store_is_not_copied_to_itself(
 
 
 def copy_without_psycopg(_: Parent, url: str, path: str) -> list[str]:
-    for name in [name for name in sys.modules if name.startswith(("psycopg", "eventstore.post"))]:
+    for name in [
+        name for name in sys.modules if name.startswith(("psycopg", "refold.eventstore.post"))
+    ]:
         del sys.modules[name]
     sys.modules["psycopg"] = None  # type: ignore[assignment]
     told: list[str] = []

@@ -13,9 +13,9 @@ import pytest
 from children import Child, Parent, call
 from tables import folded, tables
 
-from eventstore import Event, Id, Recorded, open_store
-from projections import ALL, Row, View
 from refold import IllegalTransition, RFDatabase, RfDb, RunStatus, TaskStatus
+from refold.eventstore import Event, Id, Recorded, open_store
+from refold.projections import ALL, Row, View
 
 Place = Callable[[], str]
 

@@ -3,9 +3,9 @@
 import pytest
 from raw import raw
 
-from eventstore import DamagedEvent, EventStore
-from eventstore.events import RunProgressed
 from refold import RfDb
+from refold.eventstore import DamagedEvent, EventStore
+from refold.eventstore.events import RunProgressed
 
 DAMAGE = {
     "no JSON": '{"run_id":1,"current_chu',

@@ -24,11 +24,11 @@ from tables import tables
 from test_damaged_events import damage
 from tries import tries
 
-from eventstore import DamagedEvent
-from eventstore.events import RunProgressed, TablesReset
-from projections.past import version_writer, versions
-from projections.past.change import Change
 from refold import DBException, InvalidMoment, RfDb, UnknownEventType
+from refold.eventstore import DamagedEvent
+from refold.eventstore.events import RunProgressed, TablesReset
+from refold.projections.past import version_writer, versions
+from refold.projections.past.change import Change
 
 Place = Callable[[], str]
 

@@ -11,9 +11,6 @@ from types import ModuleType
 
 import pytest
 
-import commands
-import eventstore
-import projections
 import refold
 
 TOP = Path(__file__).parent.parent
@@ -21,9 +18,9 @@ PAGES = [TOP / "README.md", TOP / "docs" / "how-to.md"]
 
 
 def modules() -> Iterator[ModuleType]:
-    for package in (eventstore, projections, commands, refold):
-        yield package
-        for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+    yield refold
+    for info in pkgutil.walk_packages(refold.__path__, "refold."):
+        if info.name != "refold.__main__":
             yield importlib.import_module(info.name)
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from eventstore import Event, EventStore, open_store
-from eventstore.events import RunStarted
-from eventstore.postgres.place import place_of
-from projections import Row, View
 from refold import AccessDenied, InvalidQuery, NotFound, RfDb, StoreFailed, TransactionFailed
+from refold.eventstore import Event, EventStore, open_store
+from refold.eventstore.events import RunStarted
+from refold.eventstore.postgres.place import place_of
+from refold.projections import Row, View
 
 
 class Scaled(Event):

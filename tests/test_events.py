@@ -12,8 +12,16 @@ from hypothesis import strategies as st
 from strategies import EVENT_TYPES, structs
 from tries import tries
 
-from eventstore import Event, EventStore, Id, InvalidEvent, UnknownEventType, open_store, upcaster
-from eventstore.events import (
+from refold.eventstore import (
+    Event,
+    EventStore,
+    Id,
+    InvalidEvent,
+    UnknownEventType,
+    open_store,
+    upcaster,
+)
+from refold.eventstore.events import (
     ControllerTaskSet,
     ExperimentCreated,
     ExperimentErrorRecorded,
@@ -23,7 +31,7 @@ from eventstore.events import (
     RunProgressed,
     RunStarted,
 )
-from eventstore.statuses import ControllerTask, TaskStatus
+from refold.eventstore.statuses import ControllerTask, TaskStatus
 
 
 def kept(store: EventStore, event: Event) -> Event:

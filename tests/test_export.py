@@ -23,16 +23,16 @@ from tables import tables
 from test_damaged_events import DAMAGE, damage
 from tries import tries
 
-from commands import Command, execute
-from eventstore import DamagedEvent, Metadata, NotAStore, UnknownEventType, open_store
-from eventstore.events import ExperimentErrorRecorded, RunProgressed
-from eventstore.pages import PAGE
-from eventstore.parcels import PARCEL
-from eventstore.sql import KEYS
-from projections import Row, View
 from refold import DBException, NotFound, RfDb
+from refold.commands import Command, execute
+from refold.eventstore import DamagedEvent, Metadata, NotAStore, UnknownEventType, open_store
+from refold.eventstore.events import ExperimentErrorRecorded, RunProgressed
+from refold.eventstore.pages import PAGE
+from refold.eventstore.parcels import PARCEL
+from refold.eventstore.sql import KEYS
 from refold.export import csv, json_lines, parquet
 from refold.export.json_lines import InvalidFile
+from refold.projections import Row, View
 
 NOTHING: dict[str, Rows] = {name: [] for name in LOG}
 

@@ -7,9 +7,6 @@ import pytest
 from ids import told
 from querying import alone_and_in_a_batch, check_refused, querying
 
-from eventstore import Event
-from eventstore.events import RunProgressed
-from projections import Row, View
 from refold import (
     CommandIdReused,
     IllegalTransition,
@@ -26,6 +23,9 @@ from refold import (
     StoreFailed,
     TaskStatus,
 )
+from refold.eventstore import Event
+from refold.eventstore.events import RunProgressed
+from refold.projections import Row, View
 
 
 @pytest.fixture

@@ -19,8 +19,6 @@ from postgres import PostgresServer
 from proxy import Held, Proxy
 from psycopg import sql
 
-from eventstore import Event, EventStore, Id, Recorded, open_store
-from projections import Row, View
 from refold import (
     AsyncRfDb,
     ConnectionLost,
@@ -31,6 +29,8 @@ from refold import (
     StoreBusy,
     StoreUnreachable,
 )
+from refold.eventstore import Event, EventStore, Id, Recorded, open_store
+from refold.projections import Row, View
 
 COMMIT = r"\bCOMMIT\b"
 

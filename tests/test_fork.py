@@ -19,7 +19,8 @@ from raw import raw
 from tables import tables
 from tries import tries
 
-from eventstore import (
+from refold import RFDatabase, RfDb, copy_store, fork
+from refold.eventstore import (
     DamagedEvent,
     DBException,
     InvalidCommand,
@@ -29,12 +30,11 @@ from eventstore import (
     UnreadableEvent,
     open_store,
 )
-from eventstore.events import RunKilled, RunProgressed
-from eventstore.pages import PAGE
-from eventstore.recorded import EPOCH, MICROSECOND
-from eventstore.sql import KEYS
-from projections import Views
-from refold import RFDatabase, RfDb, copy_store, fork
+from refold.eventstore.events import RunKilled, RunProgressed
+from refold.eventstore.pages import PAGE
+from refold.eventstore.recorded import EPOCH, MICROSECOND
+from refold.eventstore.sql import KEYS
+from refold.projections import Views
 
 
 def append_of_others(place: str, event_type: str, data: object, schema_version: int = 1) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from children import Parent, call
 
-from eventstore import DBException, StoreFailed, open_store
-from eventstore.events import RunCompleted, RunProgressed, RunStarted
-from eventstore.forks import watch_forks
 from refold import RfDb
+from refold.eventstore import DBException, StoreFailed, open_store
+from refold.eventstore.events import RunCompleted, RunProgressed, RunStarted
+from refold.eventstore.forks import watch_forks
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 

@@ -14,18 +14,6 @@ from random_logs import OWN, BirdSeen, BirdsFlown, Step, append_row, exactly, lo
 from test_damaged_events import damage
 from tries import tries
 
-from eventstore import DamagedEvent, Event, EventStore, open_store
-from eventstore.events import (
-    RunCompleted,
-    RunMetricsRecorded,
-    RunProgressed,
-    RunStarted,
-    RunStopped,
-    TablesReset,
-)
-from projections.entities import ENTITIES, entity_of, view_of
-from projections.past.change import BOOKKEEPING
-from projections.past.history import Touched
 from refold import (
     InvalidCommand,
     InvalidEvent,
@@ -35,6 +23,18 @@ from refold import (
     UnknownEventType,
     copy_store,
 )
+from refold.eventstore import DamagedEvent, Event, EventStore, open_store
+from refold.eventstore.events import (
+    RunCompleted,
+    RunMetricsRecorded,
+    RunProgressed,
+    RunStarted,
+    RunStopped,
+    TablesReset,
+)
+from refold.projections.entities import ENTITIES, entity_of, view_of
+from refold.projections.past.change import BOOKKEEPING
+from refold.projections.past.history import Touched
 
 Place = Callable[[], str]
 LOGS = sorted((Path(__file__).parent / "stored_logs").glob("*.db"))

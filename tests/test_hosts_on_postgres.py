@@ -12,15 +12,15 @@ import pytest
 from network import Host, Network, NoNetwork
 from postgres import PostgresServer
 
-from eventstore import Recorded, Subscription
-from eventstore.events import (
+from refold import RfDb, RunStatus, TaskStatus, WorkerTask
+from refold.eventstore import Recorded, Subscription
+from refold.eventstore.events import (
     ExperimentCompleted,
     RunCompleted,
     TaskCompleted,
     TaskStarted,
     WorkerProgressed,
 )
-from refold import RfDb, RunStatus, TaskStatus, WorkerTask
 
 Happened = dict[str, Any]
 

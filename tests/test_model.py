@@ -19,10 +19,6 @@ from model import Evals, Fit, Model, Refused, State
 from tables import Folding, Tables, tables
 from tries import tries
 
-from eventstore import open_store
-from eventstore.events import WorkerProgressed
-from eventstore.statuses import TaskStatus as Status
-from eventstore.statuses import WorkerTask as Task
 from refold import (
     ActorTaskStatus,
     ContextStatus,
@@ -39,6 +35,10 @@ from refold import (
     TaskStatus,
     WorkerTask,
 )
+from refold.eventstore import open_store
+from refold.eventstore.events import WorkerProgressed
+from refold.eventstore.statuses import TaskStatus as Status
+from refold.eventstore.statuses import WorkerTask as Task
 from refold.face import Face
 
 

@@ -12,9 +12,9 @@ from random_logs import append_row
 from tables import tables
 from tries import tries
 
-from eventstore.events import RunProgressed
-from eventstore.recorded import EPOCH, MICROSECOND
 from refold import InvalidMoment, RfDb
+from refold.eventstore.events import RunProgressed
+from refold.eventstore.recorded import EPOCH, MICROSECOND
 
 Place = Callable[[], str]
 

@@ -11,12 +11,12 @@ from places import Place
 from random_logs import append_row, exactly
 from tables import tables
 
-from eventstore import Event, Id
-from eventstore.events import ExperimentCreated, RunMetricsRecorded
-from projections import Row, View
 from refold import RFDatabase, RfDb, copy_store
+from refold.eventstore import Event, Id
+from refold.eventstore.events import ExperimentCreated, RunMetricsRecorded
 from refold.export import json_lines
 from refold.face import Face
+from refold.projections import Row, View
 
 
 def assert_same_everywhere(db: Face, place: str, new_place: Place, new_target: Place) -> None:

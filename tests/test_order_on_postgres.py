@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from postgres import PostgresServer, new_schema
 from tries import tries
 
-from eventstore import Event, EventStore, Recorded, open_store
-from eventstore.events import RunProgressed
-from eventstore.transaction import Transaction
 from refold import DBException, RFDatabase, RfDb
+from refold.eventstore import Event, EventStore, Recorded, open_store
+from refold.eventstore.events import RunProgressed
+from refold.eventstore.transaction import Transaction
 
 WAIT = 20.0
 """Seconds after which a test gives up waiting for something that should come at once."""

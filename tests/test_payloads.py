@@ -23,8 +23,8 @@ import pytest
 from hypothesis import example, given
 from ids import told
 
-from eventstore.errors import InvalidPayload, PayloadRefused
-from eventstore.payloads import (
+from refold.eventstore.errors import InvalidPayload, PayloadRefused
+from refold.eventstore.payloads import (
     PayloadCodec,
     codec,
     decode_db_payload,
@@ -169,7 +169,7 @@ def test_the_same_data_gives_the_same_bytes(value: Any) -> None:
 
 def test_sets_give_the_same_bytes_in_every_process() -> None:
     code = (
-        "from eventstore.payloads import encode_payload\n"
+        "from refold.eventstore.payloads import encode_payload\n"
         "words = [f'word-{i}' for i in range(50)]\n"
         "print(encode_payload({'set': set(words), 'sets': {frozenset(words[:3]), 'a'}}).hex())"
     )
@@ -309,7 +309,7 @@ def test_what_was_nested_too_deeply_to_read_was_not_written(wrap: Any) -> None:
 def test_neither_torch_nor_numpy_nor_dill_is_imported_for_plain_data() -> None:
     code = (
         "import sys\n"
-        "from eventstore.payloads import decode_db_payload, encode_payload\n"
+        "from refold.eventstore.payloads import decode_db_payload, encode_payload\n"
         "decode_db_payload(encode_payload({'a': (1, 2.5, {3})}))\n"
         "print({'torch', 'numpy', 'dill'} & set(sys.modules))"
     )

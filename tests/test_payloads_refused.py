@@ -14,12 +14,12 @@ from hypothesis import example, given
 from ids import told
 from tries import tries
 
-from eventstore.errors import InvalidPayload, PayloadRefused
-from eventstore.payloads import decode_db_payload, dill_objects, encode_payload
-from eventstore.payloads.bundle import bundle
-from eventstore.payloads.header import DILL, PLAIN, TENSORS
-from eventstore.payloads.layout import ArrayLayout, TensorLayout
-from eventstore.payloads.tensors import Tensors
+from refold.eventstore.errors import InvalidPayload, PayloadRefused
+from refold.eventstore.payloads import decode_db_payload, dill_objects, encode_payload
+from refold.eventstore.payloads.bundle import bundle
+from refold.eventstore.payloads.header import DILL, PLAIN, TENSORS
+from refold.eventstore.payloads.layout import ArrayLayout, TensorLayout
+from refold.eventstore.payloads.tensors import Tensors
 
 KEY = b"secret"
 SAMPLES = {
@@ -236,7 +236,7 @@ def test_a_signed_payload_without_a_key_names_the_variable_to_set(no_dill: None)
 
 
 def test_a_payload_signed_twice_is_refused() -> None:
-    from eventstore.payloads.signing import sign
+    from refold.eventstore.payloads.signing import sign
 
     twice = b"".join(sign([SAMPLES["signed"]], KEY))
     with pytest.raises(InvalidPayload, match="twice"):

@@ -14,9 +14,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from eventstore.errors import InvalidPayload
-from eventstore.payloads import decode_db_payload, encode_payload
-from eventstore.payloads.script_functions import make_function
+from refold.eventstore.errors import InvalidPayload
+from refold.eventstore.payloads import decode_db_payload, encode_payload
+from refold.eventstore.payloads.script_functions import make_function
 
 TOP = Path(__file__).parent.parent
 
@@ -51,7 +51,7 @@ def twice(x): return 2 * x
 WRITER = """
 import abc, collections, dataclasses, enum, functools, pathlib, sys, typing
 import project
-from eventstore.payloads import decode_db_payload, encode_payload
+from refold.eventstore.payloads import decode_db_payload, encode_payload
 
 UNPICKLABLE = (i for i in [])
 
@@ -199,7 +199,7 @@ if __name__ == "__main__":
 
 READER = """
 import dataclasses, pathlib, sys
-from eventstore.payloads import decode_db_payload
+from refold.eventstore.payloads import decode_db_payload
 
 def read(name):
     return decode_db_payload(pathlib.Path(sys.argv[1], name).read_bytes())
@@ -266,7 +266,7 @@ def test_what_a_script_defines_is_read_by_another_process(tmp_path: Path) -> Non
 
 RESUMED = """
 import dataclasses, pathlib, sys
-from eventstore.payloads import decode_db_payload, encode_payload
+from refold.eventstore.payloads import decode_db_payload, encode_payload
 
 @dataclasses.dataclass
 class Config:

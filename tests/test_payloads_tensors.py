@@ -14,7 +14,7 @@ from hypothesis import given
 from ids import told
 from tries import tries
 
-from eventstore.payloads import decode_db_payload, encode_payload, is_payload
+from refold.eventstore.payloads import decode_db_payload, encode_payload, is_payload
 
 PLAIN, TENSORS, DILL = 0xF8, 0xF9, 0xFA
 
@@ -251,8 +251,8 @@ def test_reading_tensors_without_torch_says_what_to_install() -> None:
     code = (
         "import sys\n"
         "sys.modules['torch'] = None\n"
-        "from eventstore.errors import InvalidPayload\n"
-        "from eventstore.payloads import decode_db_payload\n"
+        "from refold.eventstore.errors import InvalidPayload\n"
+        "from refold.eventstore.payloads import decode_db_payload\n"
         "try:\n"
         "    decode_db_payload(bytes.fromhex(sys.argv[1]))\n"
         "except InvalidPayload as error:\n"

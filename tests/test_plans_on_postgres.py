@@ -5,12 +5,12 @@ import re
 import pytest
 from raw import raw
 
-from eventstore import open_store
-from eventstore.engine import Values
-from eventstore.events import RunProgressed
-from eventstore.postgres import dialect
-from eventstore.postgres.connection import PostgresConnection
 from refold import RfDb, copy_store
+from refold.eventstore import open_store
+from refold.eventstore.engine import Values
+from refold.eventstore.events import RunProgressed
+from refold.eventstore.postgres import dialect
+from refold.eventstore.postgres.connection import PostgresConnection
 
 
 def test_pages_of_a_log_without_statistics_are_not_sorted(

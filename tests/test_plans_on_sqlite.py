@@ -6,9 +6,9 @@ from collections.abc import Callable
 import pytest
 from raw_sqlite import noting, raw
 
-from eventstore import open_store
-from eventstore.events import RunCompleted, RunStarted
 from refold import RFDatabase, RfDb
+from refold.eventstore import open_store
+from refold.eventstore.events import RunCompleted, RunStarted
 
 Poll = Callable[[RfDb, RFDatabase], object]
 

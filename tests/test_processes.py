@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 from children import Child, Parent
 
-from eventstore import Recorded, open_store
-from eventstore.events import (
+from refold import ActorTaskStatus, PipelineStatus, RFDatabase, RfDb, RunStatus
+from refold.eventstore import Recorded, open_store
+from refold.eventstore.events import (
     RunMetricsRecorded,
     RunProgressed,
     StopRequested,
@@ -17,8 +18,7 @@ from eventstore.events import (
     TaskStarted,
     WorkerProgressed,
 )
-from eventstore.statuses import TaskStatus, WorkerTask
-from refold import ActorTaskStatus, PipelineStatus, RFDatabase, RfDb, RunStatus
+from refold.eventstore.statuses import TaskStatus, WorkerTask
 
 RUNS = 4
 

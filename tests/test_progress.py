@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from eventstore import progress
-from eventstore.progress import ProgressBar
 from refold import RfDb
+from refold.eventstore import progress
+from refold.eventstore.progress import ProgressBar
 
 
 def test_a_bar_that_is_asked_for_is_drawn_and_taken_away(

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import msgspec
 
-from commands import transitions
-from eventstore.events import Event, event_types
-from projections import ALL
+from refold.commands import transitions
+from refold.eventstore.events import Event, event_types
+from refold.projections import ALL
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference.md"
 

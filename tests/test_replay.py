@@ -13,9 +13,9 @@ from tables import tables
 from test_damaged_events import damage
 from tries import tries
 
-from eventstore import DamagedEvent, Recorded
-from eventstore.events import ExperimentCreated, RunProgressed
 from refold import InvalidCommand, InvalidMoment, RfDb, replay
+from refold.eventstore import DamagedEvent, Recorded
+from refold.eventstore.events import ExperimentCreated, RunProgressed
 
 Place = Callable[[], str]
 

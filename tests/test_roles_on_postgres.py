@@ -10,8 +10,8 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from eventstore.postgres.place import place_of
 from refold import AccessDenied, RfDb
+from refold.eventstore.postgres.place import place_of
 
 PAGE = Path(__file__).parent.parent / "docs" / "scaling.md"
 READER, WRITER = "refold_reader", "refold_writer"

@@ -7,8 +7,8 @@ import pytest
 from proxy import Proxy
 from raw_sqlite import noting
 
-from eventstore.events import RunProgressed
 from refold import RFDatabase, RfDb
+from refold.eventstore.events import RunProgressed
 
 Work = Callable[[RfDb, RFDatabase, int], object]
 

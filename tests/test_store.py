@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ids import told
 from tries import tries
 
-from eventstore import (
+from refold.eventstore import (
     CommandIdReused,
     Event,
     EventStore,
@@ -28,8 +28,8 @@ from eventstore import (
     WrongExpectedVersion,
     open_store,
 )
-from eventstore.events import RunCompleted, RunProgressed, RunStarted
-from eventstore.pages import PAGE
+from refold.eventstore.events import RunCompleted, RunProgressed, RunStarted
+from refold.eventstore.pages import PAGE
 
 STREAMS = ["run-1", "run-2", "worker-0", "é"]
 TYPES = [RunStarted, RunProgressed, RunCompleted]

@@ -7,9 +7,9 @@ import pytest
 from children import Parent, call
 from raw_sqlite import raw
 
-from eventstore import EventStore, StoreFailed, StoreFull, open_store
-from eventstore.events import RunProgressed, RunStarted
 from refold import RfDb
+from refold.eventstore import EventStore, StoreFailed, StoreFull, open_store
+from refold.eventstore.events import RunProgressed, RunStarted
 
 
 def read_positions(_: Parent, place: str) -> list[int]:

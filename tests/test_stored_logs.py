@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from eventstore import open_store
-from eventstore.events import event_types
-from projections import ALL, UnitOfWork, View
 from refold import RFDatabase, RfDb, copy_store
+from refold.eventstore import open_store
+from refold.eventstore.events import event_types
+from refold.projections import ALL, UnitOfWork, View
 
 FOLDER = Path(__file__).parent / "stored_logs"
 LOGS = sorted(FOLDER.glob("*.db"))

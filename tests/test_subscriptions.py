@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from children import Child, Parent, call
 
-from eventstore import EventStore, Recorded, StoreClosed, open_store, subscription, upcaster
-from eventstore.events import Event, RunCompleted, RunProgressed, RunStarted
+from refold.eventstore import EventStore, Recorded, StoreClosed, open_store, subscription, upcaster
+from refold.eventstore.events import Event, RunCompleted, RunProgressed, RunStarted
 
 
 def progressed(count: int) -> list[RunProgressed]:

@@ -16,8 +16,9 @@ from strategies import any_event
 from test_damaged_events import damage
 from tries import tries
 
-from eventstore import DamagedEvent, Event, EventStore, open_store
-from eventstore.events import (
+from refold import ControllerTask, RfDb, TaskStatus
+from refold.eventstore import DamagedEvent, Event, EventStore, open_store
+from refold.eventstore.events import (
     ActorTaskScheduled,
     ActorTaskStarted,
     ControllerTaskSet,
@@ -29,7 +30,6 @@ from eventstore.events import (
     TaskScheduled,
     TaskStarted,
 )
-from refold import ControllerTask, RfDb, TaskStatus
 from refold.export import trace
 
 SECOND = 1_000_000

@@ -14,11 +14,18 @@ from raw import raw
 from tables import tables
 from tries import tries
 
-from eventstore import DamagedEvent, Id, InvalidCommand, InvalidMoment, ProjectionFailed, open_store
-from eventstore.events import RunMetricsRecorded, RunProgressed, TablesReset
-from eventstore.events.run import RunEvent
-from projections import Row, View
 from refold import RfDb, try_projection
+from refold.eventstore import (
+    DamagedEvent,
+    Id,
+    InvalidCommand,
+    InvalidMoment,
+    ProjectionFailed,
+    open_store,
+)
+from refold.eventstore.events import RunMetricsRecorded, RunProgressed, TablesReset
+from refold.eventstore.events.run import RunEvent
+from refold.projections import Row, View
 
 Place = Callable[[], str]
 
@@ -164,7 +171,7 @@ def test_events_that_the_live_view_does_not_know_add_rows(spiked: RfDb) -> None:
 def check_trials(place: str, happens: list[Step], data: st.DataObject) -> None:
     with log_of(place, happens) as log, pytest.MonkeyPatch.context() as patch:
         pages = data.draw(st.integers(1, 4), label="events at a time")
-        patch.setattr("projections.past.trial.EVENTS_PER_PAGE", pages)
+        patch.setattr("refold.projections.past.trial.EVENTS_PER_PAGE", pages)
         position = data.draw(st.integers(0, log.db.store.head()), label="position")
         past = log.db.as_of(position)
         before = everything(log.db)
@@ -345,7 +352,7 @@ def test_a_view_that_fails_names_the_event_and_the_row(
     at_a_time: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("projections.past.trial.EVENTS_PER_PAGE", at_a_time)
+    monkeypatch.setattr("refold.projections.past.trial.EVENTS_PER_PAGE", at_a_time)
     spiked.append(LossSpiked(4, 1.0), RunProgressed(2, 1, 0), RunProgressed(3, 1, 0))
     view = spikes_of(schema=STRICT)
     spoil(view)

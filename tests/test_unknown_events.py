@@ -12,9 +12,9 @@ from ids import told
 from random_logs import append_row
 from test_damaged_events import damage
 
-from eventstore import DamagedEvent, Event, EventStore, UnknownEventType, open_store
-from eventstore.events import RunProgressed, RunStarted, UnknownEvent
 from refold import InvalidEvent, RfDb, UnreadableEvent
+from refold.eventstore import DamagedEvent, Event, EventStore, UnknownEventType, open_store
+from refold.eventstore.events import RunProgressed, RunStarted, UnknownEvent
 
 DOSE = {"mg": 5, "at": [1, 2.5, None], "by": {"name": "Ada"}, "ok": True}
 

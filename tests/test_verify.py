@@ -4,8 +4,8 @@ import pytest
 from raw import raw
 from tables import tables
 
-from projections import ALL
 from refold import RFDatabase, RfDb
+from refold.projections import ALL
 
 
 @pytest.fixture

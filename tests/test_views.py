@@ -14,9 +14,10 @@ from strategies import any_command, any_event
 from tables import Folding, Tables, folded, tables
 from tries import tries
 
-from commands import Command
-from eventstore import DBException, Event, EventStore, Id, Recorded, StoreTooNew, open_store
-from eventstore.events import (
+from refold import NotFound, RFDatabase, RfDb
+from refold.commands import Command
+from refold.eventstore import DBException, Event, EventStore, Id, Recorded, StoreTooNew, open_store
+from refold.eventstore.events import (
     ExperimentCreated,
     RunCreated,
     RunMetricsRecorded,
@@ -25,10 +26,9 @@ from eventstore.events import (
     TablesReset,
     WorkerProgressed,
 )
-from eventstore.statuses import TaskStatus, WorkerTask
-from projections import ALL, Row, View
-from projections.views import EVENTS_PER_PAGE
-from refold import NotFound, RFDatabase, RfDb
+from refold.eventstore.statuses import TaskStatus, WorkerTask
+from refold.projections import ALL, Row, View
+from refold.projections.views import EVENTS_PER_PAGE
 
 Place = Callable[[], str]
 
@@ -174,7 +174,7 @@ def test_a_reset_and_what_follows_it_in_the_same_transaction(db: RfDb) -> None:
 def test_a_long_log_is_folded_flush_by_flush(
     db: RfDb, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("projections.views.ROWS_PER_FLUSH", rows)
+    monkeypatch.setattr("refold.projections.views.ROWS_PER_FLUSH", rows)
     runs = [RunCreated(n, 1, f"run_{n}") for n in range(1, 101)]
     progress: list[Event] = [
         RunProgressed(n % 100 + 1, n, 0) for n in range(3 * EVENTS_PER_PAGE + 1)

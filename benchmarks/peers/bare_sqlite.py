@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from eventstore import Event
-from eventstore.schema import section, statements
+from refold.eventstore import Event
+from refold.eventstore.schema import section, statements
 
 SETTINGS = """
     PRAGMA journal_mode = WAL;

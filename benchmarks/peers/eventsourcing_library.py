@@ -22,7 +22,7 @@ from eventsourcing.sqlite import (
 from psycopg.conninfo import conninfo_to_dict
 
 from benchmarks.peers.bare_sqlite import SETTINGS
-from eventstore import Event
+from refold.eventstore import Event
 
 PAGE = 5_000
 """Events that are read at a time; refold reads 2,000."""

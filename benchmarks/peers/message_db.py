@@ -16,7 +16,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from benchmarks.places import Places
-from eventstore import Event
+from refold.eventstore import Event
 
 PACKAGE = "@eventide/message-db@1.3.1"
 

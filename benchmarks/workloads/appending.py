@@ -9,8 +9,8 @@ from benchmarks.peers.bare_sqlite import BareSqlite, Rows
 from benchmarks.peers.eventsourcing_library import EventsourcingLibrary
 from benchmarks.places import Places
 from benchmarks.results import Curve, Figure, Section, at_least, ratio
-from eventstore import Event, EventStore, open_store
-from eventstore.events import Id, RunProgressed
+from refold.eventstore import Event, EventStore, open_store
+from refold.eventstore.events import Id, RunProgressed
 
 BATCH = 1_000
 BATCHES = 5  # of each contender in a round

@@ -7,8 +7,8 @@ from benchmarks.peers.bare_sqlite import RUN, BareSqlite, Rows
 from benchmarks.peers.crud import Crud
 from benchmarks.places import Places
 from benchmarks.results import Section, at_least, ratio
-from eventstore.events import RunProgressed
 from refold import RfDb
+from refold.eventstore.events import RunProgressed
 
 RUNS = 100
 COMMANDS = 1_000  # of each contender in a round

@@ -15,8 +15,8 @@ from benchmarks.measure import figures, latencies, seconds
 from benchmarks.peers.payload_table import PayloadTable
 from benchmarks.places import Places
 from benchmarks.results import Curve, Figure, Ratio, Section, at_most, ratio
-from eventstore.payloads import decode_db_payload, encode_payload
 from refold import RfDb
+from refold.eventstore.payloads import decode_db_payload, encode_payload
 
 CONFIG: dict[str, Any] = {
     "model_name": "Qwen/Qwen2.5-3B-Instruct",

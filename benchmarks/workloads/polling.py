@@ -11,8 +11,9 @@ from benchmarks.measure import latencies
 from benchmarks.peers.bare_connection import BareConnection, connect, dicts
 from benchmarks.places import ENGINES, Engine, Places
 from benchmarks.results import Curve, Figure, Section, at_most
-from eventstore import Event, open_store
-from eventstore.events import (
+from refold import RFDatabase, RfDb
+from refold.eventstore import Event, open_store
+from refold.eventstore.events import (
     ActorTaskCompleted,
     ActorTaskScheduled,
     InteractiveControlCompleted,
@@ -20,7 +21,6 @@ from eventstore.events import (
     TaskCompleted,
     TaskScheduled,
 )
-from refold import RFDatabase, RfDb
 
 LENGTHS = [1_000, 10_000, 100_000]
 WORKERS = 8

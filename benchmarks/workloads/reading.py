@@ -11,8 +11,8 @@ from benchmarks.peers.bare_sqlite import SELECT_EVENTS, SETTINGS
 from benchmarks.peers.eventsourcing_library import EventsourcingLibrary
 from benchmarks.places import Places
 from benchmarks.results import Section, at_least, ratio
-from eventstore import events as event_types
-from eventstore import open_store
+from refold.eventstore import events as event_types
+from refold.eventstore import open_store
 
 EVENTS = 100_000
 

@@ -1,6 +1,6 @@
 """Everything that can happen: one frozen struct for each kind of event."""
 
-from eventstore.events.actor_task import (
+from refold.eventstore.events.actor_task import (
     ActorTaskCompleted,
     ActorTaskEndTimeRecorded,
     ActorTaskErrorRecorded,
@@ -9,7 +9,7 @@ from eventstore.events.actor_task import (
     ActorTaskStarted,
     ActorTaskStartTimeRecorded,
 )
-from eventstore.events.context import (
+from refold.eventstore.events.context import (
     ContextBuildStarted,
     ContextCreated,
     ContextEndTimeRecorded,
@@ -18,15 +18,15 @@ from eventstore.events.context import (
     ContextReady,
     ContextStartTimeRecorded,
 )
-from eventstore.events.event import Digest, Event, Id, Int, Name, UnknownEvent, event_type
-from eventstore.events.experiment import (
+from refold.eventstore.events.event import Digest, Event, Id, Int, Name, UnknownEvent, event_type
+from refold.eventstore.events.experiment import (
     ExperimentCompleted,
     ExperimentCreated,
     ExperimentErrorRecorded,
     ExperimentFailed,
     ExperimentStarted,
 )
-from eventstore.events.interactive_control import (
+from refold.eventstore.events.interactive_control import (
     CloneModifyRequested,
     DeleteRequested,
     InteractiveControlCompleted,
@@ -35,7 +35,7 @@ from eventstore.events.interactive_control import (
     ResumeRequested,
     StopRequested,
 )
-from eventstore.events.pipeline import (
+from refold.eventstore.events.pipeline import (
     PipelineCompleted,
     PipelineCreated,
     PipelineDeleted,
@@ -47,8 +47,8 @@ from eventstore.events.pipeline import (
     PipelineStopped,
     ShardCompleted,
 )
-from eventstore.events.progress import ControllerTaskSet, WorkerProgressed
-from eventstore.events.run import (
+from refold.eventstore.events.progress import ControllerTaskSet, WorkerProgressed
+from refold.eventstore.events.run import (
     RunCompleted,
     RunCreated,
     RunEnded,
@@ -60,9 +60,9 @@ from eventstore.events.run import (
     RunStarted,
     RunStopped,
 )
-from eventstore.events.store import ExperimentStatesReset, TablesReset
-from eventstore.events.task import TaskCompleted, TaskFailed, TaskScheduled, TaskStarted
-from eventstore.events.upcasting import upcaster
+from refold.eventstore.events.store import ExperimentStatesReset, TablesReset
+from refold.eventstore.events.task import TaskCompleted, TaskFailed, TaskScheduled, TaskStarted
+from refold.eventstore.events.upcasting import upcaster
 
 __all__ = [
     "ActorTaskCompleted",

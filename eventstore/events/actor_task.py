@@ -1,6 +1,6 @@
 """What happens to an actor's task: one pipeline, one shard of data."""
 
-from eventstore.events.event import Event, Id, Int, Name
+from refold.eventstore.events.event import Event, Id, Int, Name
 
 
 class ActorTaskEvent(Event, frozen=True):

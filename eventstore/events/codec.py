@@ -6,9 +6,9 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-from eventstore.errors import DamagedEvent, InvalidEvent, UnknownEventType
-from eventstore.events.event import Event, UnknownEvent, decoders, event_type
-from eventstore.events.upcasting import upcast
+from refold.eventstore.errors import DamagedEvent, InvalidEvent, UnknownEventType
+from refold.eventstore.events.event import Event, UnknownEvent, decoders, event_type
+from refold.eventstore.events.upcasting import upcast
 
 Decode = Callable[[str], Event]
 E = TypeVar("E", bound=Event)

@@ -1,7 +1,7 @@
 """What happens to a context: the index (RAG) that pipelines read from."""
 
-from eventstore.events.event import Event, Id, Name
-from eventstore.statuses import ContextStatus
+from refold.eventstore.events.event import Event, Id, Name
+from refold.eventstore.statuses import ContextStatus
 
 
 class ContextEvent(Event, frozen=True):

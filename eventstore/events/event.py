@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar
 
 import msgspec
 
-from eventstore.errors import InvalidEvent
+from refold.eventstore.errors import InvalidEvent
 
 Int = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 """An integer that every engine can hold (64 bits)."""

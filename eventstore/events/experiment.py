@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from eventstore.events.event import Event, Id, Int, Name
+from refold.eventstore.events.event import Event, Id, Int, Name
 
 
 class ExperimentEvent(Event, frozen=True):

@@ -1,6 +1,6 @@
 """What users ask of a run while it trains, and what became of it."""
 
-from eventstore.events.event import Digest, Event, Id
+from refold.eventstore.events.event import Digest, Event, Id
 
 
 class InteractiveControlEvent(Event, frozen=True):

@@ -1,7 +1,7 @@
 """What happens to an inference pipeline."""
 
-from eventstore.events.event import Event, Id, Int, Name
-from eventstore.statuses import PipelineStatus
+from refold.eventstore.events.event import Event, Id, Int, Name
+from refold.eventstore.statuses import PipelineStatus
 
 
 class PipelineEvent(Event, frozen=True):

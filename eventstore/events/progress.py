@@ -1,7 +1,7 @@
 """What the controller and the workers report of themselves."""
 
-from eventstore.events.event import Event, Id
-from eventstore.statuses import ControllerTask, TaskStatus, WorkerTask
+from refold.eventstore.events.event import Event, Id
+from refold.eventstore.statuses import ControllerTask, TaskStatus, WorkerTask
 
 
 class ControllerTaskSet(Event, frozen=True):

@@ -1,7 +1,7 @@
 """What happens to a run."""
 
-from eventstore.events.event import Digest, Event, Id, Int, Name
-from eventstore.statuses import RunEndedBy, RunSource, RunStatus
+from refold.eventstore.events.event import Digest, Event, Id, Int, Name
+from refold.eventstore.statuses import RunEndedBy, RunSource, RunStatus
 
 Scalar = Int | float | str | bool | None
 Group = Scalar | list[Scalar] | dict[str, Scalar]

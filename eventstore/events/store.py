@@ -1,6 +1,6 @@
 """What happens to the store as a whole."""
 
-from eventstore.events.event import Event, Id
+from refold.eventstore.events.event import Event, Id
 
 
 class StoreEvent(Event, frozen=True):

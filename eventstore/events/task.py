@@ -1,6 +1,6 @@
 """What happens to a worker's task: one run, one chunk of data, one epoch."""
 
-from eventstore.events.event import Event, Id, Int
+from refold.eventstore.events.event import Event, Id, Int
 
 
 class TaskEvent(Event, frozen=True):

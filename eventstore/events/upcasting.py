@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from eventstore.events.event import Event, decoders
+from refold.eventstore.events.event import Event, decoders
 
 Data = dict[str, Any]
 Upcast = Callable[[Data], Data]

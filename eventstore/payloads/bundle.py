@@ -13,9 +13,9 @@ from zlib import crc32
 
 import msgspec
 
-from eventstore.errors import InvalidPayload
-from eventstore.payloads.layout import ArrayLayout, Count, TensorLayout
-from eventstore.payloads.tensors import StoredTensors, Tensors
+from refold.eventstore.errors import InvalidPayload
+from refold.eventstore.payloads.layout import ArrayLayout, Count, TensorLayout
+from refold.eventstore.payloads.tensors import StoredTensors, Tensors
 
 _ALIGNMENT = 64
 _CHECK = struct.Struct(">IQ")

@@ -5,13 +5,13 @@ from typing import Any, cast
 
 import msgspec
 
-from eventstore.errors import InvalidPayload, PayloadRefused
-from eventstore.payloads.bundle import bundle, unbundle
-from eventstore.payloads.extension_types import NotPlain
-from eventstore.payloads.header import DILL, PLAIN, SIGNED, TENSORS, kind_of, view_of
-from eventstore.payloads.plain import pack_plain, unpack_plain
-from eventstore.payloads.signing import KEY_VARIABLE, sign, signing_key, verify
-from eventstore.payloads.tensors import Tensors
+from refold.eventstore.errors import InvalidPayload, PayloadRefused
+from refold.eventstore.payloads.bundle import bundle, unbundle
+from refold.eventstore.payloads.extension_types import NotPlain
+from refold.eventstore.payloads.header import DILL, PLAIN, SIGNED, TENSORS, kind_of, view_of
+from refold.eventstore.payloads.plain import pack_plain, unpack_plain
+from refold.eventstore.payloads.signing import KEY_VARIABLE, sign, signing_key, verify
+from refold.eventstore.payloads.tensors import Tensors
 
 
 class PayloadCodec(msgspec.Struct, frozen=True):
@@ -33,7 +33,7 @@ class PayloadCodec(msgspec.Struct, frozen=True):
     Raises:
         InvalidPayload: the key is empty.
 
-    >>> from eventstore.payloads import PayloadCodec
+    >>> from refold.eventstore.payloads import PayloadCodec
     >>> codec = PayloadCodec(key="a secret")
     >>> codec.decode(codec.encode({"lr": 0.1, "betas": (0.9, 0.999)}))
     {'lr': 0.1, 'betas': (0.9, 0.999)}
@@ -97,7 +97,7 @@ class PayloadCodec(msgspec.Struct, frozen=True):
                 "the payload is pickled with dill, which allow_dill=False refuses: unpickling runs "
                 "code, so allow it only if you trust whoever wrote the payload"
             )
-        from eventstore.payloads import dill_objects
+        from refold.eventstore.payloads import dill_objects
 
         tree, tensors = unbundle(payload)
         return dill_objects.load(tree, tensors.get)
@@ -108,7 +108,7 @@ def _parts(obj: Any) -> list[bytes | memoryview]:
     try:
         tree = pack_plain(obj, tensors.add)
     except NotPlain:
-        from eventstore.payloads import dill_objects
+        from refold.eventstore.payloads import dill_objects
 
         return bundle(DILL, dill_objects.dump(obj, tensors), tensors)
     except RecursionError as error:
@@ -122,7 +122,7 @@ def encode_payload(obj: Any, *, key: bytes | str | None = None) -> bytes:
     Raises:
         InvalidPayload: it holds what cannot be stored, or the key is empty.
 
-    >>> from eventstore.payloads import encode_payload
+    >>> from refold.eventstore.payloads import encode_payload
     >>> encode_payload({"lr": 0.1}).hex()
     'f80181a26c72cb3fb999999999999a'
     """
@@ -138,7 +138,7 @@ def decode_db_payload(
         InvalidPayload: the bytes are not a payload, or are damaged.
         PayloadRefused: it is not signed with the key, or it is dill and dill is not allowed.
 
-    >>> from eventstore.payloads import decode_db_payload, encode_payload
+    >>> from refold.eventstore.payloads import decode_db_payload, encode_payload
     >>> decode_db_payload(encode_payload({"lr": 0.1}))
     {'lr': 0.1}
     """
@@ -148,7 +148,7 @@ def decode_db_payload(
 def digest(data: bytes) -> str:
     """The SHA-256 of the bytes of a payload in hex: the address of its content.
 
-    >>> from eventstore.payloads import digest
+    >>> from refold.eventstore.payloads import digest
     >>> digest(b"")[:8]
     'e3b0c442'
     """

@@ -4,16 +4,19 @@
 
 import io
 import pickle
+import re
 import sys
 from collections.abc import Callable
+from importlib import import_module
+from operator import attrgetter
 from typing import Any
 
 import dill
 
-from eventstore.errors import InvalidPayload
-from eventstore.payloads.importable import SCRIPTS
-from eventstore.payloads.script_code import reduction
-from eventstore.payloads.tensors import Tensors
+from refold.eventstore.errors import InvalidPayload
+from refold.eventstore.payloads.importable import SCRIPTS
+from refold.eventstore.payloads.script_code import reduction
+from refold.eventstore.payloads.tensors import Tensors
 
 _PROTOCOL = 5
 
@@ -119,3 +122,30 @@ class _Unpickler(dill.Unpickler):
 
     def persistent_load(self, pid: Any) -> Any:
         return self._tensor(pid)
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return super().find_class(module, name)
+        except (ImportError, AttributeError):
+            if not _OURS.match(module):
+                raise
+        return _moved(module, name)
+
+
+# Up to 0.1.0 these were packages of their own.
+_OURS = re.compile(r"(?:refold\.)?(?:eventstore|projections|commands)(?:\.|$)")
+
+
+def _moved(module: str, name: str) -> Any:
+    """Return what a payload of an older release names in a module of refold that is no more.
+
+    It stands in the module's package, or in a package around that one.
+    """
+    inside = module.removeprefix("refold.")
+    place = f"refold.{inside}"
+    while place != "refold":
+        try:
+            return attrgetter(name)(import_module(place))
+        except (ImportError, AttributeError):
+            place = place.rpartition(".")[0]
+    raise AttributeError(f"refold has no {name} any more, which stood in {inside}")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from eventstore.errors import InvalidPayload
+from refold.eventstore.errors import InvalidPayload
 
 # The kind and the version of its format. No UTF-8 text, pickle, image or archive starts with one
 # of these bytes, and so no JSON or base64 does.
@@ -22,7 +22,7 @@ _SIGNED_PREFIX = len(SIGNED) + MAC_SIZE
 def is_payload(data: object) -> bool:
     """Whether `data` begins like bytes that `encode_payload` made; the rest is not looked at.
 
-    >>> from eventstore.payloads import encode_payload, is_payload
+    >>> from refold.eventstore.payloads import encode_payload, is_payload
     >>> is_payload(encode_payload({"lr": 0.1})), is_payload(b'{"lr": 0.1}')
     (True, False)
     """

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from eventstore.payloads.layout import ArrayLayout, inverse, memory_order
+from refold.eventstore.payloads.layout import ArrayLayout, inverse, memory_order
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 from msgspec.msgpack import Ext
 
-from eventstore.errors import InvalidPayload
-from eventstore.payloads.extension_types import FROM_EXTENSION, TO_EXTENSION, NotPlain, pack
-from eventstore.payloads.numpy_array import pack_scalar, unpack_scalar
+from refold.eventstore.errors import InvalidPayload
+from refold.eventstore.payloads.extension_types import FROM_EXTENSION, TO_EXTENSION, NotPlain, pack
+from refold.eventstore.payloads.numpy_array import pack_scalar, unpack_scalar
 
 # The codes are in payloads for ever: add to them, never change one.
 _TUPLE = 1

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from uuid import uuid4
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
-from eventstore.payloads.importable import SCRIPTS, is_importable
+from refold.eventstore.payloads.importable import SCRIPTS, is_importable
 
 _SKELETON = "__refold_skeleton__"
 _GIVEN_AT_BIRTH = ("__module__", "__qualname__", "__slots__", "__orig_bases__")

@@ -9,9 +9,9 @@ import sys
 import types
 from typing import Any, TypeVar, cast
 
-from eventstore.payloads.importable import SCRIPTS, is_importable
-from eventstore.payloads.script_classes import reduce_class, reduce_type_variable
-from eventstore.payloads.script_functions import reduce_cell, reduce_function
+from refold.eventstore.payloads.importable import SCRIPTS, is_importable
+from refold.eventstore.payloads.script_classes import reduce_class, reduce_type_variable
+from refold.eventstore.payloads.script_functions import reduce_cell, reduce_function
 
 
 def reduction(obj: Any) -> Any:

@@ -10,8 +10,8 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-from eventstore.errors import InvalidPayload
-from eventstore.payloads.importable import SCRIPTS
+from refold.eventstore.errors import InvalidPayload
+from refold.eventstore.payloads.importable import SCRIPTS
 
 _PYTHON = sys.version_info[:2]
 _GLOBAL_INSTRUCTIONS = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL", "DELETE_GLOBAL"})

@@ -4,8 +4,8 @@ import hmac
 import os
 from collections.abc import Sequence
 
-from eventstore.errors import InvalidPayload, PayloadRefused
-from eventstore.payloads.header import MAC_SIZE, SIGNED
+from refold.eventstore.errors import InvalidPayload, PayloadRefused
+from refold.eventstore.payloads.header import MAC_SIZE, SIGNED
 
 KEY_VARIABLE = "REFOLD_PAYLOAD_KEY"
 """The environment variable with the key, for callers that pass none."""

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from eventstore.errors import InvalidPayload
-from eventstore.payloads.layout import ArrayLayout, TensorLayout
-from eventstore.payloads.numpy_array import lower_array, raise_array
-from eventstore.payloads.torch_tensor import lower_tensor, new_storage, raise_tensor
+from refold.eventstore.errors import InvalidPayload
+from refold.eventstore.payloads.layout import ArrayLayout, TensorLayout
+from refold.eventstore.payloads.numpy_array import lower_array, raise_array
+from refold.eventstore.payloads.torch_tensor import lower_tensor, new_storage, raise_tensor
 
 _MALFORMED = (
     LookupError,

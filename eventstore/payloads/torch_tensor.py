@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from eventstore.payloads.layout import TensorLayout, inverse, memory_order
+from refold.eventstore.payloads.layout import TensorLayout, inverse, memory_order
 
 
 def lower_tensor(tensor: Any, place: Callable[[memoryview, int], int]) -> TensorLayout | None:

@@ -1,5 +1,5 @@
 """The engine for several machines: a PostgreSQL server. Needs `refold[postgres]`."""
 
-from eventstore.postgres.engine import PostgresEngine
+from refold.eventstore.postgres.engine import PostgresEngine
 
 __all__ = ["PostgresEngine"]

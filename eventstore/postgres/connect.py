@@ -7,8 +7,8 @@ from psycopg.abc import Buffer
 from psycopg.adapt import Loader
 from psycopg.types.numeric import Int8Dumper
 
-from eventstore.postgres.failures import fail_to_connect
-from eventstore.postgres.place import Place
+from refold.eventstore.postgres.failures import fail_to_connect
+from refold.eventstore.postgres.place import Place
 
 Raw = psycopg.Connection[tuple[Any, ...]]
 

@@ -11,15 +11,15 @@ from zlib import crc32
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from eventstore import errors
-from eventstore.engine import Definition, Values
-from eventstore.postgres import dialect
-from eventstore.postgres.connect import Raw
-from eventstore.postgres.failures import FAILURES, fail
-from eventstore.postgres.guard import refuse_writing, told
-from eventstore.postgres.place import Place
-from eventstore.postgres.settled import Settled
-from eventstore.sql import marks
+from refold.eventstore import errors
+from refold.eventstore.engine import Definition, Values
+from refold.eventstore.postgres import dialect
+from refold.eventstore.postgres.connect import Raw
+from refold.eventstore.postgres.failures import FAILURES, fail
+from refold.eventstore.postgres.guard import refuse_writing, told
+from refold.eventstore.postgres.place import Place
+from refold.eventstore.postgres.settled import Settled
+from refold.eventstore.sql import marks
 
 T = TypeVar("T")
 Rows = list[tuple[Any, ...]]

@@ -3,7 +3,7 @@
 import re
 from functools import lru_cache
 
-from eventstore.errors import InvalidQuery
+from refold.eventstore.errors import InvalidQuery
 
 _TEXT = (
     r"\b[eE]'(?:[^'\\]|\\.|'')*'"  # an escape string

@@ -13,8 +13,8 @@ from typing import Any
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from eventstore import errors
-from eventstore.engine import (
+from refold.eventstore import errors
+from refold.eventstore.engine import (
     Connection,
     Durability,
     Projections,
@@ -23,15 +23,15 @@ from eventstore.engine import (
     busy,
     check_options,
 )
-from eventstore.heads import EVENT_COLUMNS
-from eventstore.pool import Pool
-from eventstore.postgres.connect import Raw, connect
-from eventstore.postgres.connection import PostgresConnection, WriteConnection
-from eventstore.postgres.heads import AloneHeads, BesideHeads, ServerHeads
-from eventstore.postgres.place import place_of
-from eventstore.postgres.prepare import prepare
-from eventstore.postgres.settled import Settled
-from eventstore.postgres.watch import PostgresWatch
+from refold.eventstore.heads import EVENT_COLUMNS
+from refold.eventstore.pool import Pool
+from refold.eventstore.postgres.connect import Raw, connect
+from refold.eventstore.postgres.connection import PostgresConnection, WriteConnection
+from refold.eventstore.postgres.heads import AloneHeads, BesideHeads, ServerHeads
+from refold.eventstore.postgres.place import place_of
+from refold.eventstore.postgres.prepare import prepare
+from refold.eventstore.postgres.settled import Settled
+from refold.eventstore.postgres.watch import PostgresWatch
 
 RETRY = 0.1  # seconds between attempts to reach a server that does not answer
 

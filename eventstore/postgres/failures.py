@@ -5,7 +5,7 @@ from typing import NoReturn
 
 import psycopg
 
-from eventstore import errors
+from refold.eventstore import errors
 
 _MEANINGS: dict[str, tuple[type[errors.DBException], str]] = {
     "08": (errors.ConnectionLost, "nothing of what was under way is kept: try again"),

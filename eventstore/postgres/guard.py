@@ -2,7 +2,7 @@
 
 import re
 
-from eventstore.errors import WriteRefused
+from refold.eventstore.errors import WriteRefused
 
 _QUERIES = {"SELECT", "WITH", "VALUES", "TABLE", "EXPLAIN", "SHOW"}
 _FIRST_WORD = re.compile(r"(?:\s|\(|--[^\n]*(?:\n|$)|/\*.*?\*/)*(\w*)", re.DOTALL)

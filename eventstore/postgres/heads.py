@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from eventstore.engine import Connection, Place, Projections, Values
-from eventstore.heads import PROJECTIONS, LoneHeads, by_name, projections_of
-from eventstore.postgres.connection import WriteConnection
-from eventstore.transaction import NotAlone
+from refold.eventstore.engine import Connection, Place, Projections, Values
+from refold.eventstore.heads import PROJECTIONS, LoneHeads, by_name, projections_of
+from refold.eventstore.postgres.connection import WriteConnection
+from refold.eventstore.transaction import NotAlone
 
 # The transaction's id tells later whether it has ended, should the connection break in its commit.
 ID_AND_TIME = """

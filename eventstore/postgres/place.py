@@ -8,7 +8,7 @@ import msgspec
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from eventstore.errors import NotAStore
+from refold.eventstore.errors import NotAStore
 
 DEFAULT_SCHEMA = "refold"
 

@@ -3,11 +3,11 @@
 import psycopg
 from psycopg import sql
 
-from eventstore import errors, schema
-from eventstore.postgres import dialect
-from eventstore.postgres.connect import Raw
-from eventstore.postgres.failures import FAILURES, fail
-from eventstore.postgres.place import Place
+from refold.eventstore import errors, schema
+from refold.eventstore.postgres import dialect
+from refold.eventstore.postgres.connect import Raw
+from refold.eventstore.postgres.failures import FAILURES, fail
+from refold.eventstore.postgres.place import Place
 
 LOG_FORMAT = 1  # of the tables of the log, not of events or views
 MARK = "refold, log format "  # the comment on the table of events: tells a store from other schemas

@@ -3,7 +3,7 @@
 import time
 from typing import Any, Protocol
 
-from eventstore.engine import Values
+from refold.eventstore.engine import Values
 
 # A writer holds a transaction id before it draws positions, and its events are written under a
 # later one than that (BesideHeads). So no transaction can commit an event below one whose row is

@@ -11,10 +11,10 @@ from contextlib import suppress
 import psycopg
 from psycopg import sql
 
-from eventstore.errors import StoreUnreachable
-from eventstore.postgres.connect import Raw
-from eventstore.postgres.failures import fail_to_connect
-from eventstore.postgres.settled import Settled
+from refold.eventstore.errors import StoreUnreachable
+from refold.eventstore.postgres.connect import Raw
+from refold.eventstore.postgres.failures import fail_to_connect
+from refold.eventstore.postgres.settled import Settled
 
 AGAIN = 0.02  # seconds until another look, while an event waits for one below it
 RETRY = (

@@ -1,5 +1,5 @@
 """The embedded engine: one SQLite file."""
 
-from eventstore.sqlite.engine import SqliteEngine
+from refold.eventstore.sqlite.engine import SqliteEngine
 
 __all__ = ["SqliteEngine"]

@@ -5,9 +5,9 @@ from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from eventstore import errors
-from eventstore.engine import Definition, Values
-from eventstore.sql import marks
+from refold.eventstore import errors
+from refold.eventstore.engine import Definition, Values
+from refold.eventstore.sql import marks
 
 _ERRORS: dict[int, tuple[type[errors.DBException], str]] = {
     sqlite3.SQLITE_FULL: (errors.StoreFull, "the disk is full: make room and try again"),

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from eventstore import errors
-from eventstore.engine import Connection, Durability, Values, Writing, busy, check_options
-from eventstore.heads import LoneHeads, microseconds
-from eventstore.pool import Pool
-from eventstore.sqlite.connection import FAILURES, SqliteConnection, fail
-from eventstore.sqlite.file import is_immutable, place_of, prepare
-from eventstore.sqlite.guard import only_reads
-from eventstore.sqlite.watch import SqliteWatch
+from refold.eventstore import errors
+from refold.eventstore.engine import Connection, Durability, Values, Writing, busy, check_options
+from refold.eventstore.heads import LoneHeads, microseconds
+from refold.eventstore.pool import Pool
+from refold.eventstore.sqlite.connection import FAILURES, SqliteConnection, fail
+from refold.eventstore.sqlite.file import is_immutable, place_of, prepare
+from refold.eventstore.sqlite.guard import only_reads
+from refold.eventstore.sqlite.watch import SqliteWatch
 
 
 class SqliteEngine:

@@ -5,8 +5,8 @@ import random
 import time
 from pathlib import Path
 
-from eventstore import errors, schema
-from eventstore.sqlite.connection import SqliteConnection
+from refold.eventstore import errors, schema
+from refold.eventstore.sqlite.connection import SqliteConnection
 
 APPLICATION_ID = 0x72666C64  # "rfld", in the header of the file: tells a store from other databases
 LOG_FORMAT = 1  # PRAGMA user_version: of the tables of the log, not of events or views

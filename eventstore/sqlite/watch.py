@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from eventstore.sqlite.connection import SqliteConnection
+from refold.eventstore.sqlite.connection import SqliteConnection
 
 # Reading news costs one look at shared memory, about a microsecond; 100 looks a second are
 # 0.1 % of a core and bound the delay of a subscription.

@@ -4,8 +4,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from eventstore.engine import Values
-from projections.view import Key, Row, View
+from refold.eventstore.engine import Values
+from refold.projections.view import Key, Row, View
 
 BOOKKEEPING = frozenset(Row.__struct_fields__)
 """Columns that say when a row changed, not what changed in it."""

@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from eventstore.engine import Connection, Values
-from eventstore.recorded import Recorded
-from projections.past.change import Change, change
-from projections.past.layout import UNTIL, columns_of
-from projections.past.versions import Versions
-from projections.view import Key, View
+from refold.eventstore.engine import Connection, Values
+from refold.eventstore.recorded import Recorded
+from refold.projections.past.change import Change, change
+from refold.projections.past.layout import UNTIL, columns_of
+from refold.projections.past.versions import Versions
+from refold.projections.view import Key, View
 
 
 def diff(versions: Versions, a: int, b: int) -> list[Change]:

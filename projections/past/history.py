@@ -7,15 +7,15 @@ from typing import Any
 
 import msgspec
 
-from eventstore.engine import Values
-from eventstore.errors import NotFound
-from eventstore.recorded import Recorded
-from projections.entities import check_key
-from projections.past.change import Change, change
-from projections.past.layout import UNTIL, columns_of
-from projections.unit_of_work import UnitOfWork
-from projections.view import Key, View, types_of
-from projections.views import Views
+from refold.eventstore.engine import Values
+from refold.eventstore.errors import NotFound
+from refold.eventstore.recorded import Recorded
+from refold.projections.entities import check_key
+from refold.projections.past.change import Change, change
+from refold.projections.past.layout import UNTIL, columns_of
+from refold.projections.unit_of_work import UnitOfWork
+from refold.projections.view import Key, View, types_of
+from refold.projections.views import Views
 
 
 class Touched(msgspec.Struct, frozen=True):

@@ -5,8 +5,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from eventstore.sqlite.connection import SqliteConnection, fail
-from projections.view import View
+from refold.eventstore.sqlite.connection import SqliteConnection, fail
+from refold.projections.view import View
 
 UNTIL = '"holds until"'
 """The column that a version has beyond its row's: no row can have one of that name."""

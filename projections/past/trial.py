@@ -11,16 +11,16 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from eventstore.engine import Connection
-from eventstore.errors import InvalidCommand, InvalidQuery, ProjectionFailed
-from eventstore.heads import projections_of
-from eventstore.recorded import Recorded
-from eventstore.sqlite.connection import SqliteConnection
-from projections.past.change import BOOKKEEPING, Change
-from projections.past.views import PastViews
-from projections.unit_of_work import UnitOfWork
-from projections.view import Handler, Key, R, View, types_of
-from projections.views import EVENTS_PER_PAGE, Views
+from refold.eventstore.engine import Connection
+from refold.eventstore.errors import InvalidCommand, InvalidQuery, ProjectionFailed
+from refold.eventstore.heads import projections_of
+from refold.eventstore.recorded import Recorded
+from refold.eventstore.sqlite.connection import SqliteConnection
+from refold.projections.past.change import BOOKKEEPING, Change
+from refold.projections.past.views import PastViews
+from refold.projections.unit_of_work import UnitOfWork
+from refold.projections.view import Handler, Key, R, View, types_of
+from refold.projections.views import EVENTS_PER_PAGE, Views
 
 SHOWN = 5
 """Rows that a trial prints."""

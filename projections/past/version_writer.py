@@ -7,13 +7,13 @@ from typing import Any
 
 from msgspec.structs import astuple
 
-from eventstore.events import Event
-from eventstore.reader import Fact
-from eventstore.sql import chunks, marks
-from eventstore.store import EventStore
-from projections.past.layout import NEVER, UNTIL, connect, index_of, table_of
-from projections.unit_of_work import UnitOfWork
-from projections.view import Key, R, View
+from refold.eventstore.events import Event
+from refold.eventstore.reader import Fact
+from refold.eventstore.sql import chunks, marks
+from refold.eventstore.store import EventStore
+from refold.projections.past.layout import NEVER, UNTIL, connect, index_of, table_of
+from refold.projections.unit_of_work import UnitOfWork
+from refold.projections.view import Key, R, View
 
 ROWS_REMEMBERED = 400_000
 """Bounds the memory of a build; rows beyond it are loaded again when an event changes them."""

@@ -10,15 +10,15 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
-from eventstore.errors import InvalidMoment, StoreClosed, StoreFailed, UnreadableEvent
-from eventstore.forks import FORK_PATIENCE, Gate, watch_forks
-from eventstore.reader import read_facts, read_head
-from eventstore.sqlite.connection import SqliteConnection
-from eventstore.store import EventStore
-from projections.past.layout import connect
-from projections.past.version_writer import VersionWriter
-from projections.view import View, types_of
-from projections.views import EVENTS_PER_PAGE
+from refold.eventstore.errors import InvalidMoment, StoreClosed, StoreFailed, UnreadableEvent
+from refold.eventstore.forks import FORK_PATIENCE, Gate, watch_forks
+from refold.eventstore.reader import read_facts, read_head
+from refold.eventstore.sqlite.connection import SqliteConnection
+from refold.eventstore.store import EventStore
+from refold.projections.past.layout import connect
+from refold.projections.past.version_writer import VersionWriter
+from refold.projections.view import View, types_of
+from refold.projections.views import EVENTS_PER_PAGE
 
 # What a process inherited from the one that it was forked from: to close it would disturb that one.
 _inherited: list[VersionWriter | None] = []

@@ -7,17 +7,17 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
-from eventstore.engine import Connection, Values
-from eventstore.errors import StoreBusy, StoreClosed
-from eventstore.past import PastStore
-from eventstore.reader import read_facts
-from eventstore.sqlite.connection import SqliteConnection
-from eventstore.sqlite.guard import only_reads
-from projections.past.layout import UNTIL, columns_of, connect
-from projections.past.versions import Versions
-from projections.verify import Difference, differences
-from projections.view import View, types_of
-from projections.views import EVENTS_PER_PAGE, Views
+from refold.eventstore.engine import Connection, Values
+from refold.eventstore.errors import StoreBusy, StoreClosed
+from refold.eventstore.past import PastStore
+from refold.eventstore.reader import read_facts
+from refold.eventstore.sqlite.connection import SqliteConnection
+from refold.eventstore.sqlite.guard import only_reads
+from refold.projections.past.layout import UNTIL, columns_of, connect
+from refold.projections.past.versions import Versions
+from refold.projections.verify import Difference, differences
+from refold.projections.view import View, types_of
+from refold.projections.views import EVENTS_PER_PAGE, Views
 
 
 class PastViews(Views):

@@ -5,18 +5,18 @@ from typing import Any
 
 import msgspec
 
-from eventstore.errors import NotFound
-from eventstore.events import (
+from refold.eventstore.errors import NotFound
+from refold.eventstore.events import (
     InteractiveControlCompleted,
     InteractiveControlFailed,
     InteractiveControlSkipped,
 )
-from eventstore.recorded import Recorded
-from eventstore.store import EventStore
-from projections.entities import check_column, entity_of
-from projections.past.history import history
-from projections.view import Key, View
-from projections.views import Views
+from refold.eventstore.recorded import Recorded
+from refold.eventstore.store import EventStore
+from refold.projections.entities import check_column, entity_of
+from refold.projections.past.history import history
+from refold.projections.view import Key, View
+from refold.projections.views import Views
 
 PROCESSED = (InteractiveControlCompleted, InteractiveControlFailed, InteractiveControlSkipped)
 

@@ -11,12 +11,12 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from eventstore.errors import DBException
+from refold import __version__
 from refold.cli.commands import COMMANDS
 from refold.cli.ends import BROKEN_PIPE, FAILED, INTERRUPTED
 from refold.cli.options import NEVER_IN_A_URL
 from refold.cli.output import complain, is_terminal
-from refold.cli.versions import version_of
+from refold.eventstore.errors import DBException
 
 HELP = f"""The event-sourced state store for ML experiments: look at it, ask why, change it.
 
@@ -104,7 +104,7 @@ class Group(TyperGroup):
 
 def _version(asked: bool) -> None:
     if asked:
-        print(f"refold {version_of('refold')}")
+        print(f"refold {__version__}")
         raise typer.Exit
 
 

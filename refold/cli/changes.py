@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from projections.entities import entity_of
-from projections.past.change import Change
-from projections.view import View
 from refold.cli.output import COLOURS, paint, parsed, shortened, shown
+from refold.projections.entities import entity_of
+from refold.projections.past.change import Change
+from refold.projections.view import View
 
 COLOURS_OF_CHANGES = {"added": "green", "changed": "yellow", "removed": "red"}
 _SIGNS = {"added": "+", "changed": "~", "removed": "-"}

@@ -8,13 +8,13 @@ from uuid import uuid4
 import msgspec
 import typer
 
-from eventstore.errors import InvalidPayload, NotFound
 from refold.cli.ask import ask
 from refold.cli.interrupted import tell_if_interrupted
 from refold.cli.open_face import actor_name, open_face
 from refold.cli.options import DEFAULT_STORE, Actor, AllowDill, Json, Store, Yes
 from refold.cli.output import note, print_json, shown
 from refold.cli.rows import Row, select
+from refold.eventstore.errors import InvalidPayload, NotFound
 from refold.rf_db import RfDb
 
 Run = Annotated[int, typer.Argument(metavar="RUN", help="Its id, such as 5.")]

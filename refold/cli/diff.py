@@ -4,13 +4,13 @@ from typing import Annotated
 
 import typer
 
-from projections.entities import view_of
-from projections.ids import ids
 from refold.cli.changes import change_as_json, change_line
 from refold.cli.moment import position
 from refold.cli.open_face import open_face
 from refold.cli.options import DEFAULT_STORE, Imports, Json, Store
 from refold.cli.output import note, print_json
+from refold.projections.entities import view_of
+from refold.projections.ids import ids
 
 
 def diff(

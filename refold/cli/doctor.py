@@ -7,19 +7,21 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+import dill
+import msgspec
 import typer
 
-from eventstore import EventStore
-from eventstore.errors import DBException, NotAStore
-from eventstore.schema import section
-from projections import View
+import refold
 from refold.cli.checkup import leftovers, log, views
 from refold.cli.checkup.finding import Finding, Findings, findings_of
 from refold.cli.ends import NO
 from refold.cli.open_face import import_views, open_log
 from refold.cli.options import DEFAULT_STORE, Imports, Json, Store
 from refold.cli.output import paint, print_json, printable
-from refold.cli.versions import version_of
+from refold.eventstore import EventStore
+from refold.eventstore.errors import DBException, NotAStore
+from refold.eventstore.schema import section
+from refold.projections import View
 
 _COLOURS = {"ok": "green", "note": "yellow", "problem": "red"}
 _TRIGGER = re.compile(r"CREATE TRIGGER IF NOT EXISTS (\w+) BEFORE (\w+)")
@@ -68,8 +70,8 @@ def doctor(
 
 
 def _versions() -> str:
-    packages = ", ".join(f"{name} {version_of(name)}" for name in ("msgspec", "dill"))
-    return f"{version_of('refold')} on Python {platform.python_version()}, {packages}"
+    packages = f"msgspec {msgspec.__version__}, dill {dill.__version__}"
+    return f"{refold.__version__} on Python {platform.python_version()}, {packages}"
 
 
 def _examine(place: str, more: Sequence[View[Any]], verify: bool) -> Findings:

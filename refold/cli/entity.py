@@ -6,8 +6,8 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 import typer
 
-from projections.entities import ENTITIES, view_of
-from projections.view import Key, View
+from refold.projections.entities import ENTITIES, view_of
+from refold.projections.view import Key, View
 
 _STREAMS = {"ic": "request", "actor-task": "actor_task"}
 """Words of the log, or of the command line, for what Python calls otherwise."""

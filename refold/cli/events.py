@@ -5,9 +5,9 @@ from typing import Any
 
 import msgspec
 
-from eventstore.events import UnknownEvent
-from eventstore.recorded import Recorded
 from refold.cli.output import COLOURS, paint, printable, shortened, time_of
+from refold.eventstore.events import UnknownEvent
+from refold.eventstore.recorded import Recorded
 
 _WORDS = re.compile("|".join(COLOURS))
 

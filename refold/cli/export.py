@@ -9,14 +9,14 @@ from typing import Annotated, BinaryIO
 
 import typer
 
-from eventstore import EventStore
-from eventstore.moments import position_at
-from eventstore.past import PastStore
 from refold.cli.moment import moment
 from refold.cli.open_face import import_views, open_face, open_log
 from refold.cli.options import DEFAULT_STORE, At, Imports, Json, Store, Yes
 from refold.cli.out_file import STDOUT, out_file
 from refold.cli.output import note, print_json
+from refold.eventstore import EventStore
+from refold.eventstore.moments import position_at
+from refold.eventstore.past import PastStore
 from refold.face import Face
 
 

@@ -1,12 +1,12 @@
 """`refold history`: the events that touched one row."""
 
-from projections.entities import check_column
 from refold.cli.changes import change_as_json, columns_in_words
 from refold.cli.entity import Words, entity_and_column
 from refold.cli.events import event_as_json, event_line
 from refold.cli.open_face import open_face
 from refold.cli.options import DEFAULT_STORE, At, Imports, Json, Store
 from refold.cli.output import print_json
+from refold.projections.entities import check_column
 
 
 def history(

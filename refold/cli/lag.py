@@ -1,7 +1,7 @@
 """How far the views of a store are behind its log."""
 
-from eventstore import EventStore
-from eventstore.heads import projections_of
+from refold.eventstore import EventStore
+from refold.eventstore.heads import projections_of
 
 
 def lag(store: EventStore) -> dict[str, int]:

@@ -6,7 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from eventstore.statuses import (
+from refold.cli.open_face import open_face
+from refold.cli.options import DEFAULT_STORE, At, Json, Store
+from refold.cli.rows import Row, select
+from refold.cli.table import Columns, show_rows
+from refold.eventstore.statuses import (
     ActorTaskStatus,
     ContextStatus,
     ExperimentStatus,
@@ -15,11 +19,7 @@ from eventstore.statuses import (
     RunStatus,
     TaskStatus,
 )
-from projections.entities import ENTITIES
-from refold.cli.open_face import open_face
-from refold.cli.options import DEFAULT_STORE, At, Json, Store
-from refold.cli.rows import Row, select
-from refold.cli.table import Columns, show_rows
+from refold.projections.entities import ENTITIES
 
 
 def _status(words: type[StrEnum]) -> Any:

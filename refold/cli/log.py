@@ -8,18 +8,18 @@ from typing import Annotated, Any
 
 import typer
 
-from eventstore import EventStore
-from eventstore.errors import DamagedEvent, InvalidMoment
-from eventstore.events import event_types
-from eventstore.moments import position_at
-from eventstore.recorded import EPOCH, MICROSECOND, Recorded
-from projections import ALL, View
 from refold.cli.entity import entity
 from refold.cli.events import event_as_json, event_line
 from refold.cli.moment import moment
 from refold.cli.open_face import import_views, open_log
 from refold.cli.options import DEFAULT_STORE, Imports, Json, Store
 from refold.cli.output import note, print_json_line
+from refold.eventstore import EventStore
+from refold.eventstore.errors import DamagedEvent, InvalidMoment
+from refold.eventstore.events import event_types
+from refold.eventstore.moments import position_at
+from refold.eventstore.recorded import EPOCH, MICROSECOND, Recorded
+from refold.projections import ALL, View
 
 JUST_BEFORE = 10
 """Events that `--follow` shows of what has happened already."""

@@ -5,10 +5,6 @@ from uuid import uuid4
 
 import typer
 
-from commands import ResetExperimentStates
-from eventstore.errors import Conflict
-from eventstore.heads import projections_of
-from projections import UnitOfWork
 from refold.cli.ask import ask
 from refold.cli.ends import NO
 from refold.cli.interrupted import note_if_interrupted, tell_if_interrupted
@@ -16,6 +12,10 @@ from refold.cli.moment import position
 from refold.cli.open_face import actor_name, open_face, open_log
 from refold.cli.options import DEFAULT_STORE, Actor, Imports, Json, Store, Yes
 from refold.cli.output import note, paint, print_json, printable, shown
+from refold.commands import ResetExperimentStates
+from refold.eventstore.errors import Conflict
+from refold.eventstore.heads import projections_of
+from refold.projections import UnitOfWork
 from refold.rf_db import RfDb
 
 To = Annotated[

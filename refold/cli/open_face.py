@@ -9,11 +9,11 @@ from typing import Any, cast
 
 import typer
 
-from eventstore import EventStore, open_store
-from eventstore.heads import projections_of
-from projections import ALL, View
 from refold.cli.moment import position
+from refold.eventstore import EventStore, open_store
+from refold.eventstore.heads import projections_of
 from refold.identity import identity
+from refold.projections import ALL, View
 from refold.rf_db import RfDb
 
 

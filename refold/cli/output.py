@@ -12,7 +12,7 @@ from typing import Any, cast
 import msgspec
 import typer
 
-from eventstore.recorded import EPOCH, MICROSECOND
+from refold.eventstore.recorded import EPOCH, MICROSECOND
 
 COLOURS = {
     "ongoing": "yellow",

@@ -5,8 +5,8 @@ from typing import Any, cast
 
 import msgspec
 
-from eventstore.errors import InvalidPayload
 from refold.cli.output import time_of
+from refold.eventstore.errors import InvalidPayload
 from refold.face import Face
 
 Row = dict[str, Any]

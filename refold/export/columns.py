@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from eventstore.errors import DamagedEvent, InvalidView, NotFound
-from eventstore.pages import Page
-from eventstore.reader import READ_COLUMNS
-from eventstore.recorded import EPOCH, MICROSECOND
-from eventstore.rows import event_rows
-from eventstore.schema import section, statements
-from projections.view import Row, View
+from refold.eventstore.errors import DamagedEvent, InvalidView, NotFound
+from refold.eventstore.pages import Page
+from refold.eventstore.reader import READ_COLUMNS
+from refold.eventstore.recorded import EPOCH, MICROSECOND
+from refold.eventstore.rows import event_rows
+from refold.eventstore.schema import section, statements
 from refold.face import Face
+from refold.projections.view import Row, View
 
 EVENTS = "events"
 

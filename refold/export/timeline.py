@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from eventstore.events import (
+from refold.eventstore.events import (
     ActorTaskCompleted,
     ActorTaskFailed,
     ActorTaskScheduled,
@@ -45,8 +45,8 @@ from eventstore.events import (
     TaskScheduled,
     TaskStarted,
 )
-from eventstore.recorded import Recorded
-from eventstore.statuses import TaskStatus
+from refold.eventstore.recorded import Recorded
+from refold.eventstore.statuses import TaskStatus
 from refold.export.metrics import numbers
 
 Args = dict[str, Any]

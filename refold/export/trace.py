@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Literal
 
 import msgspec
 
-from eventstore import EventStore
+from refold.eventstore import EventStore
 from refold.export.json_lines.line import time_of
 from refold.export.timeline import GROUPS, METRICS, Counter, Instant, Lane, Slice, Timeline
 from refold.face import Face

@@ -11,9 +11,9 @@ from benchmarks.peers.bare_postgres import BarePostgres, progressed
 from benchmarks.peers.eventsourcing_library import EventsourcingLibrary
 from benchmarks.places import Places
 from benchmarks.results import Section, ratio
-from eventstore import Event, open_store
-from eventstore.events import RunProgressed
 from refold import RfDb
+from refold.eventstore import Event, open_store
+from refold.eventstore.events import RunProgressed
 
 TOGETHER = 1_000
 TIMES = 5

@@ -16,8 +16,8 @@ from benchmarks.peers.bare_postgres import BarePostgres, progressed
 from benchmarks.peers.eventsourcing_library import EventsourcingLibrary
 from benchmarks.places import Places
 from benchmarks.results import Figure, Section, ratio
-from eventstore import open_store
-from eventstore.events import RunProgressed
+from refold.eventstore import open_store
+from refold.eventstore.events import RunProgressed
 
 ROUNDS = 7
 CALLS = 50

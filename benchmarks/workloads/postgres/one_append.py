@@ -9,8 +9,8 @@ from benchmarks.peers.eventsourcing_library import EventsourcingLibrary
 from benchmarks.peers.message_db import MessageDb
 from benchmarks.places import Places
 from benchmarks.results import Section, at_least, ratio
-from eventstore import open_store
-from eventstore.events import RunProgressed
+from refold.eventstore import open_store
+from refold.eventstore.events import RunProgressed
 
 BY_DEFAULT = "eventsourcing, by default"
 WITH_FUNCTIONS = "eventsourcing, database functions"

@@ -16,9 +16,9 @@ from benchmarks.peers.bare_postgres import BarePostgres
 from benchmarks.peers.message_db import MessageDb
 from benchmarks.places import Places
 from benchmarks.results import Figure, Section, at_least, ratio
-from eventstore import open_store
-from eventstore.events import RunProgressed
 from refold import RfDb
+from refold.eventstore import open_store
+from refold.eventstore.events import RunProgressed
 
 WRITERS = 8
 SECONDS = 0.5  # that each writes at a time

@@ -11,9 +11,9 @@ from typing import Any
 from msgspec import Struct
 
 from benchmarks.peers.crud_tasks import CrudTasks
-from eventstore.events import TaskStarted
-from eventstore.heads import microseconds
 from refold import DBException, RfDb, TaskStatus
+from refold.eventstore.events import TaskStarted
+from refold.eventstore.heads import microseconds
 
 WORKERS = 8
 RUNS_EACH = 8

@@ -5,7 +5,7 @@ from typing import Literal
 
 import msgspec
 
-from eventstore.errors import DBException
+from refold.eventstore.errors import DBException
 
 FEW = 10
 """Of things of one kind, so many are named."""

@@ -2,11 +2,11 @@
 
 from datetime import UTC, datetime
 
-from eventstore import EventStore
-from eventstore.heads import projections_of
-from eventstore.recorded import MICROSECOND
 from refold.cli.checkup.finding import Finding, Findings
 from refold.cli.output import span
+from refold.eventstore import EventStore
+from refold.eventstore.heads import projections_of
+from refold.eventstore.recorded import MICROSECOND
 
 QUIET = 10 * 60 * 1_000_000
 """Microseconds after which a store in which something should go on is suspiciously quiet."""

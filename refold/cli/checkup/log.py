@@ -4,12 +4,12 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable
 
-from eventstore import EventStore
-from eventstore.engine import Connection
-from eventstore.errors import DamagedEvent
-from eventstore.events import UnknownEvent
 from refold.cli.checkup.finding import FEW, Finding, Findings
 from refold.cli.output import printable, size, time_of
+from refold.eventstore import EventStore
+from refold.eventstore.engine import Connection
+from refold.eventstore.errors import DamagedEvent
+from refold.eventstore.events import UnknownEvent
 
 # Each stream is counted 1, 2, 3 … and each event knows the one before it.
 BROKEN_CHAINS = f"""

@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from eventstore.engine import Connection
-from eventstore.recorded import EPOCH, MICROSECOND
 from refold.cli.checkup.finding import Finding, Findings
 from refold.cli.output import size
+from refold.eventstore.engine import Connection
+from refold.eventstore.recorded import EPOCH, MICROSECOND
 
 ALLOWED_SKEW = 2_000_000
 """Microseconds by which this machine's clock may differ from the server's."""

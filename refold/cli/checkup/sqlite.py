@@ -6,9 +6,9 @@ import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 
-from eventstore.engine import Connection
 from refold.cli.checkup.finding import FEW, Finding, Findings
 from refold.cli.output import size
+from refold.eventstore.engine import Connection
 
 FAR = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "afs", "lustre"})
 """File systems of other machines, over most of which SQLite's locks do not work."""

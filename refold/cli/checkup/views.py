@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from eventstore import EventStore
-from eventstore.heads import projections_of
-from projections import ALL, View, Views
 from refold.cli.checkup.finding import FEW, Finding, Findings
 from refold.cli.lag import lag
 from refold.cli.output import printable
+from refold.eventstore import EventStore
+from refold.eventstore.heads import projections_of
+from refold.projections import ALL, View, Views
 
 
 def check_views(store: EventStore, more: Sequence[View[Any]]) -> Findings:

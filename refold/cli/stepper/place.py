@@ -5,12 +5,12 @@ from typing import Any
 
 import msgspec
 
-from eventstore.recorded import Recorded
-from projections.entities import entity_of
-from projections.ids import ids
-from projections.past.change import Change
-from projections.view import Key, View
 from refold.cli.entity import Entity
+from refold.eventstore.recorded import Recorded
+from refold.projections.entities import entity_of
+from refold.projections.ids import ids
+from refold.projections.past.change import Change
+from refold.projections.view import Key, View
 from refold.replay import Step
 from refold.rf_db import RfDb
 

@@ -6,14 +6,14 @@ from typing import Any
 
 from rich.text import Text
 
-from eventstore.errors import DBException
-from eventstore.recorded import Recorded
-from projections.past.change import BOOKKEEPING, Change
 from refold.cli.changes import COLOURS_OF_CHANGES
 from refold.cli.events import colour_of, told
 from refold.cli.output import COLOURS, printable, shortened, time_of
 from refold.cli.stepper.place import Place
 from refold.cli.stepper.walk import Walk
+from refold.eventstore.errors import DBException
+from refold.eventstore.recorded import Recorded
+from refold.projections.past.change import BOOKKEEPING, Change
 
 KEYS = "n next  p back  e entity  x error  g go to  w why  ? help  q quit"
 

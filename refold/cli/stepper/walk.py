@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 import typer
 
-from eventstore.errors import DBException
-from eventstore.events import UnknownEvent
-from eventstore.recorded import Recorded
 from refold.cli.entity import Entity
 from refold.cli.moment import position
 from refold.cli.stepper.place import Place
+from refold.eventstore.errors import DBException
+from refold.eventstore.events import UnknownEvent
+from refold.eventstore.recorded import Recorded
 from refold.replay import replay
 from refold.rf_db import RfDb
 

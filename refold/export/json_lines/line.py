@@ -5,10 +5,10 @@ from typing import Annotated
 
 import msgspec
 
-from eventstore.errors import DBException, UnknownEventType
-from eventstore.events import Digest, Int, event_type
-from eventstore.events.codec import damaged, decode, decode_unknown
-from eventstore.recorded import EPOCH, MICROSECOND, decode_metadata
+from refold.eventstore.errors import DBException, UnknownEventType
+from refold.eventstore.events import Digest, Int, event_type
+from refold.eventstore.events.codec import damaged, decode, decode_unknown
+from refold.eventstore.recorded import EPOCH, MICROSECOND, decode_metadata
 
 FORMAT = 1
 """Raise it when a file of today could be misread by yesterday's `read`."""

@@ -7,13 +7,12 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from eventstore import Transaction, open_store
-from eventstore.errors import NotAStore, UnreadableEvent
-from eventstore.pages import PAGE
-from eventstore.parcels import PARCEL
-from eventstore.progress import ProgressBar
-from eventstore.sql import chunks, marks
-from projections import View, Views
+from refold.eventstore import Transaction, open_store
+from refold.eventstore.errors import NotAStore, UnreadableEvent
+from refold.eventstore.pages import PAGE
+from refold.eventstore.parcels import PARCEL
+from refold.eventstore.progress import ProgressBar
+from refold.eventstore.sql import chunks, marks
 from refold.export.json_lines.line import (
     FORMAT,
     CommandLine,
@@ -25,6 +24,7 @@ from refold.export.json_lines.line import (
     microseconds_of,
     refuse_unreadable,
 )
+from refold.projections import View, Views
 
 FIRST_LINE = 4096
 """Bytes that a first line has at most: another file's may be as long as the file."""

@@ -7,14 +7,14 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from eventstore.digests import digests_in
-from eventstore.errors import UnreadableEvent
-from eventstore.events.codec import damaged
-from eventstore.past import PastStore
-from eventstore.progress import ProgressBar
-from eventstore.rows import command_rows, event_rows, payload_rows
-from eventstore.sql import KEYS
-from eventstore.store import EventStore
+from refold.eventstore.digests import digests_in
+from refold.eventstore.errors import UnreadableEvent
+from refold.eventstore.events.codec import damaged
+from refold.eventstore.past import PastStore
+from refold.eventstore.progress import ProgressBar
+from refold.eventstore.rows import command_rows, event_rows, payload_rows
+from refold.eventstore.sql import KEYS
+from refold.eventstore.store import EventStore
 from refold.export.json_lines.line import (
     FORMAT,
     CommandLine,
