@@ -19,7 +19,9 @@ help:
 
 # By way of the environment, so that no command line shows a password.
 demo: export REFOLD_STORE = $(or $(value URL),$(value STORE))
-demo: $(VENV)/demo $(if $(value URL),$(VENV)/postgres)
+# The first process that imports a module keeps its bytecode for those that follow.
+demo: export PYTHONDONTWRITEBYTECODE =
+demo: $(VENV)/demo $(if $(findstring ://,$(value URL)$(value STORE)),$(VENV)/postgres)
 	$(BIN)/python -m examples.demo
 
 test: $(VENV)/test
@@ -63,22 +65,25 @@ clean:
 
 # --- environments: a stamp for each group of packages, renewed when pyproject.toml changes ------
 
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# What takes long says something every few seconds.
+ALOUD := $(PYTHON) tools/aloud.py $(VENV)
+PIP := $(ALOUD) $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "refold needs Python 3.11 or later: make PYTHON=python3.11 ...")'
-	$(PYTHON) -m venv $(VENV)
+	$(ALOUD) $(PYTHON) -m venv $(VENV)
 
 # Older ones know no groups.
 $(VENV)/pip: | $(BIN)/python
 	$(PIP) 'pip>=25.1'
 	touch $@
 
-$(VENV)/demo: EXTRAS :=
+# The demo imports a tenth of what it installs; to compile all of it takes longer than the demo.
+$(VENV)/demo: OPTIONS := --no-compile
 $(VENV)/test $(VENV)/bench $(VENV)/dev: EXTRAS := [all]
 
 $(VENV)/demo $(VENV)/test $(VENV)/bench $(VENV)/dev: $(VENV)/%: pyproject.toml $(VENV)/pip
-	$(PIP) --editable '.$(EXTRAS)' --group $*
+	$(PIP) $(OPTIONS) --editable '.$(EXTRAS)' --group $*
 	touch $@
 
 $(VENV)/postgres: pyproject.toml $(VENV)/pip

@@ -10,7 +10,7 @@ Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 VALIDATION, TEST = 300, 400  # digits; the other 1,097 are trained on
-PASSES = 10  # through each chunk
+PASSES = 6  # through each chunk
 
 
 class Config(TypedDict):

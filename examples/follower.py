@@ -1,8 +1,9 @@
 """Follows a store for its watchers: tells what happens, draws how far it is, waits for events."""
 
 import time
+from collections import deque
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -12,6 +13,8 @@ from refold.eventstore import Event, Recorded, events
 
 E = TypeVar("E", bound=Event)
 
+SILENCE = 3  # seconds after which a line tells how far it is
+
 
 class DemoFailed(Exception):
     """What the demo waits for can no longer happen."""
@@ -20,15 +23,17 @@ class DemoFailed(Exception):
 class Follower:
     """The events of a store, from now on.
 
-    On a terminal there is a progress bar below the lines; elsewhere there are only the lines.
+    On a terminal there is a progress bar below the lines. Elsewhere there are only the lines: one
+    tells how far it is whenever there has been no other for a while.
     """
 
     def __init__(self, db: RfDb) -> None:
         self._db = db
         self._news = db.subscribe(after=None)
-        self._began = time.monotonic()
+        self._came: deque[Recorded] = deque()
+        self._began = self._said = time.monotonic()
         self._failure: str | None = None
-        console = Console(stderr=True, highlight=False, markup=False)
+        console = Console(highlight=False, markup=False)
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -83,17 +88,20 @@ class Follower:
             raise DemoFailed(self._failure)
 
     def _next(self) -> Recorded:
-        for recorded in self._news:
-            line = tell(recorded)
-            if line is not None:
-                self.say(line)
-            if isinstance(recorded.event, events.RunProgressed | events.RunKilled):
-                self._draw_training()
-            elif isinstance(recorded.event, events.ShardCompleted):
-                self._draw_evaluation()
-            return recorded
-        self.check()
-        raise DemoFailed("the subscription was closed")
+        self._break_silence()
+        while not self._came:
+            self._came.extend(self._news.wait(max(0, self._said + SILENCE - time.monotonic())))
+            self.check()
+            self._break_silence()
+        recorded = self._came.popleft()
+        line = tell(recorded)
+        if line is not None:
+            self.say(line)
+        if isinstance(recorded.event, events.RunProgressed | events.RunKilled):
+            self._draw_training()
+        elif isinstance(recorded.event, events.ShardCompleted):
+            self._draw_evaluation()
+        return recorded
 
     # --- showing --------------------------------------------------------------------------
 
@@ -101,22 +109,65 @@ class Follower:
         """Print a line."""
         seconds = time.monotonic() - self._began
         self._bars.console.print(f"{seconds:5.1f} s  {line}", soft_wrap=True)
+        self._said = time.monotonic()
+
+    def _break_silence(self) -> None:
+        if time.monotonic() - self._said < SILENCE:
+            return
+        if self._bars.disable:
+            self.say(progress(self._db))
+        else:  # the bar tells it
+            self._said = time.monotonic()
 
     def _draw_training(self) -> None:
-        runs = [run for run in self._db.get_all_runs() if run["status"] != RunStatus.KILLED]
-        self._bars.update(
-            self._training,
-            completed=sum(r["current_epoch"] * r["num_chunks"] + r["current_chunk"] for r in runs),
-            total=sum(r["config_leaf"]["epochs"] * r["num_chunks"] for r in runs),
-        )
+        self._bars.update(self._training, **chunks(self._db)._asdict())
 
     def _draw_evaluation(self) -> None:
-        [tasks] = self._db.db.execute(
-            "SELECT count(*) AS total, count(*) FILTER (WHERE status = 'completed') AS completed "
-            "FROM actor_tasks"
-        )
         self._bars.start_task(self._evaluation)
-        self._bars.update(self._evaluation, visible=True, **tasks)
+        self._bars.update(self._evaluation, visible=True, **shards(self._db)._asdict())
+
+
+class Part(NamedTuple):
+    """How much of something is done."""
+
+    completed: int
+    total: int
+
+
+def chunks(db: RfDb) -> Part:
+    """Return how many chunks are trained, of those of all runs that are not deleted."""
+    runs = [run for run in db.get_all_runs() if run["status"] != RunStatus.KILLED]
+    return Part(
+        sum(run["current_epoch"] * run["num_chunks"] + run["current_chunk"] for run in runs),
+        sum(run["config_leaf"]["epochs"] * run["num_chunks"] for run in runs),
+    )
+
+
+def shards(db: RfDb) -> Part:
+    """Return how many shards are read, of those of all pipelines."""
+    [tasks] = db.db.execute(
+        "SELECT count(*) AS total, count(*) FILTER (WHERE status = 'completed') AS completed "
+        "FROM actor_tasks"
+    )
+    return Part(**tasks)
+
+
+def progress(db: RfDb) -> str:
+    """Return how far it is, as a line."""
+    trained, read = chunks(db), shards(db)
+    if read.total:
+        return f"{read.completed} of {read.total} shards are read"
+    if not trained.total:
+        return "the processes import what they need"
+    if trained.completed == trained.total:
+        return "all chunks are trained, no shard is read yet"
+    losses = ", ".join(
+        f"run {run['run_id']} {run['metrics']['loss']:.3f}"
+        for run in db.get_runs_by_status([RunStatus.NEW, RunStatus.ONGOING, RunStatus.STOPPED])
+        if run["metrics"]
+    )
+    line = f"{trained.completed} of {trained.total} chunks are trained"
+    return f"{line}; losses: {losses}" if losses else line
 
 
 def tell(recorded: Recorded) -> str | None:

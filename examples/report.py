@@ -1,7 +1,9 @@
 """What the demo prints at its end: what is in the store, and whether it is right."""
 
 import json
+import shlex
 import sys
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -11,7 +13,8 @@ from rich.table import Table
 
 from examples.checkpoints import checkpoints
 from examples.scores import scores
-from refold import RfDb
+from refold import RfDb, RunStatus, TaskStatus
+from refold.eventstore.events import ExperimentStatesReset
 
 Row = dict[str, Any]
 
@@ -23,7 +26,11 @@ PIPELINES = """
 
 
 def report(store: str) -> int:
-    """Print the runs, the pipelines, the events and the checks; return the exit code."""
+    """Print the runs, the pipelines, the events, the checks and commands to go on with.
+
+    Returns:
+        The exit code.
+    """
     width = None if sys.stdout.isatty() else 110  # a pipe has none of its own
     console = Console(width=width, highlight=False, markup=False)
     with RfDb(store, projections=[checkpoints, scores]) as db:
@@ -34,6 +41,7 @@ def report(store: str) -> int:
         )
         differences = db.verify()
         name = db.store.engine.name  # without any password
+        questions = worth_asking(db)
     console.print()
     console.print(table("Runs, on the validation digits", [run_line(run) for run in runs]))
     console.print()
@@ -50,7 +58,42 @@ def report(store: str) -> int:
     if not differences:
         print("verify: views equal the log")
     print(f"store: {name}")
+    if "://" not in name:
+        name = from_here(Path(name))
+    elif name != store:
+        print("\nThe commands need the password of the URL: put it into PGPASSWORD or ~/.pgpass.")
+    print("\nLook into it:")
+    for question in questions:
+        print(shlex.join([*command_line(), *question, "--store", name]))
     return 1 if differences else 0
+
+
+def worth_asking(db: RfDb) -> list[list[str]]:
+    """Return commands of `refold`, with their arguments, that show what happened here."""
+    [killed] = db.get_runs_by_status([RunStatus.KILLED])
+    failed = db.get_worker_tasks(status=TaskStatus.FAILED)
+    [recovery] = db.store.read(types=[ExperimentStatesReset])
+    return [
+        ["status"],
+        ["why", "run", str(killed["run_id"]), "status"],
+        ["history", "task", str(failed[0]["task_id"])],
+        ["runs", "--at", str(recovery.position - 1)],  # while the controller was dead
+        ["verify", "--import", "examples.checkpoints", "--import", "examples.scores"],
+    ]
+
+
+def command_line() -> list[str]:
+    """Return how to start the `refold` of this environment from here."""
+    script = Path(sys.executable).with_name("refold")
+    if script.exists():
+        return [from_here(script)]
+    return [from_here(Path(sys.executable)), "-m", "refold"]
+
+
+def from_here(path: Path) -> str:
+    """Write a path as it is shortest from the present folder."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def run_line(run: Row) -> dict[str, str]:

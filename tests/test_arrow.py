@@ -247,12 +247,13 @@ def test_without_pyarrow_it_says_what_to_install(db: RfDb, monkeypatch: pytest.M
         db.to_arrow("runs")
 
 
-def test_refold_imports_no_extra() -> None:
+def test_refold_imports_no_extra_and_nothing_of_the_command_line() -> None:
     code = (
         "import sys, refold, refold.plot, refold.arrow\n"
         "from refold.export import csv, json_lines, parquet, trace\n"
-        "extras = {'pyarrow', 'matplotlib', 'plotext', 'numpy', 'torch', 'psycopg', 'rich'}\n"
-        "assert not extras & sys.modules.keys(), extras & sys.modules.keys()\n"
+        "others = {'pyarrow', 'matplotlib', 'plotext', 'numpy', 'torch', 'psycopg'}\n"
+        "others |= {'typer', 'click', 'rich'}\n"
+        "assert not others & sys.modules.keys(), others & sys.modules.keys()\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -10,8 +10,17 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import psutil
+import pytest
 
-from refold import RfDb
+from examples.follower import Follower
+from refold import ActorTaskStatus, RFDatabase, RfDb
+from refold.eventstore import Event
+from refold.eventstore.events import (
+    ActorTaskCompleted,
+    ExperimentCreated,
+    RunCreated,
+    RunProgressed,
+)
 
 TOP = Path(__file__).parent.parent
 ENVIRONMENT = {**os.environ, "PYTHONWARNINGS": "error"}
@@ -72,24 +81,24 @@ def the_only(events: list[Happened], kind: str) -> Happened:
 
 def test_the_demo(place: str) -> None:
     with start(place, "-m", "examples.demo") as demo:
-        assert demo.stderr is not None
         assert demo.stdout is not None
-        told = ""
-        while "begins" not in told and (line := demo.stderr.readline()):
-            told += line
+        printed = ""
+        while "begins" not in printed and (line := demo.stdout.readline()):
+            printed += line
         commands = [process.cmdline() for process in psutil.Process(demo.pid).children()]
-        told += demo.stderr.read()
-        printed = demo.stdout.read()
-    assert demo.returncode == 0, printed + told
+        rest, failed = demo.communicate()
+        printed += rest
+    assert (demo.returncode, failed) == (0, ""), printed + failed
 
-    nobody_else_can_see_the_password(place, commands, told + printed)
+    nobody_else_can_see_the_password(place, commands, printed)
     events = log(place)
     it_says_what_is_there(printed, place, events)
+    the_commands_at_its_end_work(printed, place)
     the_views_equal_the_log(place)
     users_were_heard(events)
     the_clone_began_with_its_parents_weights(place, events)
-    a_worker_was_killed_in_its_task(told, events)
-    the_controller_was_killed_and_recovered(told, events)
+    a_worker_was_killed_in_its_task(printed, events)
+    the_controller_was_killed_and_recovered(printed, events)
     no_chunk_was_lost_or_trained_twice(place, events)
     it_learned(place)
     all_shards_were_evaluated_by_two_actors(place, events)
@@ -108,11 +117,36 @@ def nobody_else_can_see_the_password(place: str, commands: list[list[str]], said
 def it_says_what_is_there(printed: str, place: str, events: list[Happened]) -> None:
     with RfDb(place) as db:
         name = db.store.engine.name
-    assert printed.splitlines()[-2:] == ["verify: views equal the log", f"store: {name}"]
+    assert f"\nverify: views equal the log\nstore: {name}\n" in printed
     assert f"{len(events)} events" in printed
     assert "\x1b" not in printed
     for kind in {event["type"] for event in events}:
         assert re.search(rf"(?<!\d){len(of_type(events, kind))} {kind}\b", printed)
+
+
+def the_commands_at_its_end_work(printed: str, place: str) -> None:
+    _, _, end = printed.partition("\nLook into it:\n")
+    password = urlsplit(place).password
+    assert ("PGPASSWORD" in printed) == (password is not None)
+    env = {**ENVIRONMENT, "PGPASSWORD": unquote(password or "")}
+    env.pop("REFOLD_STORE", None)
+    for command, answer in zip(
+        end.splitlines(),
+        [
+            r"^runs +1 KILLED, 4 COMPLETED$",
+            r"^run 4: status is 'KILLED' .*\n +because of .* DeleteRequested .* by user\b",
+            r"\bTaskStarted\b.*\n.*\bTaskFailed\b.*the worker was killed$",
+            r"^ +2 +1 +run_2 +STOPPED\b",
+            r"^equal: the views are what the log makes of them",
+        ],
+        strict=True,
+    ):
+        done = subprocess.run(
+            command, shell=True, cwd=TOP, env=env, capture_output=True, text=True, timeout=60
+        )
+        assert (done.returncode, done.stderr) == (0, ""), command
+        assert re.search(answer, done.stdout, re.MULTILINE), (command, done.stdout)
+        assert "not known here" not in done.stdout
 
 
 def the_views_equal_the_log(place: str) -> None:
@@ -148,8 +182,8 @@ def the_clone_began_with_its_parents_weights(place: str, events: list[Happened])
     assert started["digest"] == of_the_parent[-1]["digest"]
 
 
-def a_worker_was_killed_in_its_task(told: str, events: list[Happened]) -> None:
-    killed = re.search(r"SIGKILL: worker-1 \(process \d+\) dies in task (\d+)", told)
+def a_worker_was_killed_in_its_task(printed: str, events: list[Happened]) -> None:
+    killed = re.search(r"SIGKILL: worker-1 \(process \d+\) dies in task (\d+)", printed)
     assert killed is not None
     task_id = int(killed[1])
     life = [event for event in events if event.get("task_id") == task_id]
@@ -160,8 +194,8 @@ def a_worker_was_killed_in_its_task(told: str, events: list[Happened]) -> None:
     assert life[-1]["error"] == "the worker was killed"
 
 
-def the_controller_was_killed_and_recovered(told: str, events: list[Happened]) -> None:
-    assert re.search(r"SIGKILL: the controller \(process \d+\) dies", told)
+def the_controller_was_killed_and_recovered(printed: str, events: list[Happened]) -> None:
+    assert re.search(r"SIGKILL: the controller \(process \d+\) dies", printed)
     reset = the_only(events, "ExperimentStatesReset")
     assert reset["controller"]
     assert the_only(events, "ResumeRequested")["position"] < reset["position"]
@@ -220,6 +254,40 @@ def all_shards_were_evaluated_by_two_actors(place: str, events: list[Happened]) 
     for task in tasks:
         assert task["status"] == "completed"
         assert task["started_at"] < task["completed_at"]
+
+
+def test_a_silence_ends_with_a_line_that_tells_how_far_it_is(
+    db: RfDb, evals: RFDatabase, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("examples.follower.SILENCE", 0)
+
+    def last_line_before(kind: type[Event]) -> str:
+        capsys.readouterr()
+        follower.until(kind)
+        lines = capsys.readouterr().out.splitlines()
+        return [line.partition(" s  ")[2] for line in lines][-1]
+
+    with Follower(db) as follower:
+        experiment_id = db.create_experiment("digits")
+        assert last_line_before(ExperimentCreated) == "the processes import what they need"
+        for _ in range(2):
+            db.create_run(experiment_id, config_leaf={"epochs": 2}, num_chunks=4)
+        assert last_line_before(RunCreated) == "0 of 16 chunks are trained"
+        db.update_run_metrics(1, {"loss": 0.5})
+        db.set_run_progress(1, current_chunk=1, current_epoch=1)
+        line = "5 of 16 chunks are trained; losses: run 1 0.500"
+        assert last_line_before(RunProgressed) == line
+        for run_id in (1, 2):
+            db.set_run_progress(run_id, current_chunk=0, current_epoch=2)
+        line = "all chunks are trained, no shard is read yet"
+        assert last_line_before(RunProgressed) == line
+        experiment_id = evals.create_experiment("digits", num_shards=2, num_actors=1)
+        pipeline_id = evals.create_pipeline(experiment_id, "alone", "mlp", model_config_json={})
+        for shard_id in range(2):
+            evals.create_actor_task(experiment_id, pipeline_id, 0, shard_id)
+        evals.claim_next_actor_task(0)
+        evals.set_actor_task_status(1, ActorTaskStatus.COMPLETED)
+        assert last_line_before(ActorTaskCompleted) == "1 of 2 shards are read"
 
 
 def test_a_store_that_is_there_is_left_alone(place: str) -> None:
