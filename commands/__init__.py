@@ -4,25 +4,28 @@
 if __name__ == "commands":
     raise ImportError("import refold.commands instead of commands")
 
-from refold.commands.actor_tasks import (
+from refold.commands.command import Command, Decision, execute
+from refold.commands.evals import (
     ClaimNextActorTask,
     CreateActorTask,
+    CreateContext,
+    CreatePipeline,
     SetActorTaskEndTime,
     SetActorTaskError,
     SetActorTaskStartTime,
     SetActorTaskStatus,
-)
-from refold.commands.command import Command, Decision
-from refold.commands.contexts import (
-    CreateContext,
     SetContextEndTime,
     SetContextError,
     SetContextStartTime,
     SetContextStatus,
+    SetPipelineError,
+    SetPipelineProgress,
+    SetPipelineStatus,
 )
-from refold.commands.execute import execute
-from refold.commands.experiments import CreateExperiment, SetExperimentError, SetExperimentStatus
-from refold.commands.interactive_control import (
+from refold.commands.fit import (
+    ClaimNextWorkerTask,
+    CreateRun,
+    CreateWorkerTask,
     MarkICOpsCompleted,
     MarkICOpsFailed,
     MarkICOpsSkipped,
@@ -30,23 +33,21 @@ from refold.commands.interactive_control import (
     RequestDelete,
     RequestResume,
     RequestStop,
-)
-from refold.commands.pipelines import (
-    CreatePipeline,
-    SetPipelineError,
-    SetPipelineProgress,
-    SetPipelineStatus,
-)
-from refold.commands.progress import SetControllerTask, SetWorkerProgress
-from refold.commands.runs import (
-    CreateRun,
+    SetControllerTask,
     SetRunEndedBy,
     SetRunProgress,
     SetRunStatus,
+    SetWorkerProgress,
+    SetWorkerTaskStatus,
     UpdateRunMetrics,
 )
-from refold.commands.store import ResetAllTables, ResetExperimentStates
-from refold.commands.worker_task import ClaimNextWorkerTask, CreateWorkerTask, SetWorkerTaskStatus
+from refold.commands.store import (
+    CreateExperiment,
+    ResetAllTables,
+    ResetExperimentStates,
+    SetExperimentError,
+    SetExperimentStatus,
+)
 
 __all__ = [
     "ClaimNextActorTask",

@@ -1,5 +1,6 @@
-"""What someone asks for: a frozen struct that decides, from the rows, which events follow."""
+"""What someone asks for, and the way that it takes: load, decide, append, evolve, commit."""
 
+import hashlib
 from collections.abc import Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -8,11 +9,14 @@ from uuid import UUID
 
 import msgspec
 
+from refold.eventstore.codec import plain_scalar, to_json
 from refold.eventstore.errors import InvalidCommand, NotFound
-from refold.eventstore.events import Event
-from refold.eventstore.events.codec import plain_scalar
+from refold.eventstore.event import Event
+from refold.eventstore.log.recorded import NO_METADATA, Metadata
+from refold.eventstore.log.transaction import Transaction
 from refold.projections.unit_of_work import Rows
 from refold.projections.view import Key, R, View
+from refold.projections.views import Views
 
 # What would pass for text otherwise.
 _AS_THEY_ARE = (bytes, bytearray, memoryview, datetime, date, time, timedelta, Decimal, UUID)
@@ -68,3 +72,38 @@ def existing(rows: Rows, view: View[R], key: Key, noun: str) -> R:
             f"those that there are; a reset may have removed it)"
         )
     return row
+
+
+def execute(views: Views, command: Command, metadata: Metadata = NO_METADATA) -> Any:
+    """Carry out a command in one transaction and return its result.
+
+    With a command id in the metadata it is carried out once: sent again, it changes nothing and
+    returns what it returned then.
+
+    Raises:
+        DBException: the command is refused or the store failed; nothing was changed.
+    """
+    command = command.validated()
+
+    def work(transaction: Transaction) -> Any:
+        if metadata.command_id is not None:
+            sent = transaction.sent(metadata.command_id, _told(command))
+            if sent is not None:
+                return sent.result
+        decision = command.decide(views.unit_of_work(transaction))
+        for content in decision.payloads:
+            transaction.put_payload(content)
+        appended = transaction.append(decision.events, metadata=metadata)
+        if metadata.command_id is not None:
+            transaction.remember(metadata.command_id, _told(command), appended, decision.result)
+        return decision.result
+
+    return views.store.perform(work)
+
+
+def _told(command: Command) -> str:
+    # Payloads are left out: the same object may be pickled to other bytes in another process.
+    fields = msgspec.structs.asdict(command)
+    asked = {name: value for name, value in fields.items() if not isinstance(value, bytes)}
+    digest = hashlib.sha256(to_json(asked).encode()).hexdigest()[:16]
+    return f"{type(command).__name__} {digest}"

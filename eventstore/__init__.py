@@ -37,12 +37,11 @@ from refold.eventstore.errors import (
     WriteRefused,
     WrongExpectedVersion,
 )
-from refold.eventstore.events import Digest, Event, Id, Int, Name, upcaster
-from refold.eventstore.open import open_store
-from refold.eventstore.recorded import Metadata, Recorded
-from refold.eventstore.store import EventStore
-from refold.eventstore.subscription import Subscription
-from refold.eventstore.transaction import Transaction
+from refold.eventstore.event import Digest, Event, Id, Int, Name, upcaster
+from refold.eventstore.log.recorded import Metadata, Recorded
+from refold.eventstore.log.store import EventStore, open_store
+from refold.eventstore.log.subscription import Subscription
+from refold.eventstore.log.transaction import Transaction
 
 __all__ = [
     "AccessDenied",

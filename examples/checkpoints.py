@@ -6,8 +6,7 @@ like the others: folded in the transaction that appends, rebuilt, and verified.
 
 from refold import RfDb
 from refold.eventstore import Digest, Id, Int
-from refold.eventstore.events import TablesReset
-from refold.eventstore.events.run import RunEvent
+from refold.eventstore.events import RunEvent, TablesReset
 from refold.projections import Row, View
 
 

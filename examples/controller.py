@@ -21,8 +21,12 @@ from refold import (
     RunStatus,
     TaskStatus,
 )
-from refold.eventstore.events import TaskCompleted, TaskFailed, WorkerProgressed
-from refold.eventstore.events.interactive_control import InteractiveControlEvent
+from refold.eventstore.events import (
+    InteractiveControlEvent,
+    TaskCompleted,
+    TaskFailed,
+    WorkerProgressed,
+)
 
 CONFIGS = [
     {"hidden": (64,), "learning_rate": 0.0001, "epochs": 4},

@@ -2,9 +2,8 @@
 
 from msgspec.structs import replace
 
-from refold.eventstore.events import Digest, Int, TablesReset
-from refold.eventstore.events.context import ContextEvent
-from refold.eventstore.events.pipeline import PipelineEvent
+from refold.eventstore.event import Digest, Int
+from refold.eventstore.events import ContextEvent, PipelineEvent, TablesReset
 from refold.projections import Row, View
 
 

@@ -6,16 +6,17 @@ from typing import Any
 import msgspec
 
 from refold.eventstore.errors import InvalidCommand, NotFound
-from refold.eventstore.transaction import is_utf8
-from refold.projections.actor_tasks import actor_tasks
-from refold.projections.contexts import contexts
+from refold.eventstore.log.transaction import is_utf8
+from refold.projections.evals import actor_tasks, contexts, pipelines
 from refold.projections.experiments import experiments
-from refold.projections.interactive_control import interactive_control
-from refold.projections.pipelines import pipelines
-from refold.projections.progress import controller_progress, worker_progress
-from refold.projections.runs import runs
+from refold.projections.fit import (
+    controller_progress,
+    interactive_control,
+    runs,
+    worker_progress,
+    worker_task,
+)
 from refold.projections.view import View
-from refold.projections.worker_task import worker_task
 
 ENTITIES: dict[str, View[Any]] = {
     "experiment": experiments,

@@ -6,9 +6,9 @@ from typing import Any, Protocol, TypeVar
 
 from msgspec.structs import force_setattr
 
-from refold.eventstore.engine import Connection
-from refold.eventstore.events import Event
-from refold.eventstore.recorded import Recorded
+from refold.eventstore.engines.engine import Connection
+from refold.eventstore.event import Event
+from refold.eventstore.log.recorded import Recorded
 from refold.eventstore.sql import chunks, marks
 from refold.eventstore.statuses import Word
 from refold.projections.view import Handler, Key, R, Row, View

@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 
-from refold.eventstore.engine import Connection
-from refold.eventstore.reader import Fact
+from refold.eventstore.engines.engine import Connection
+from refold.eventstore.log.reading import Fact
 from refold.projections.unit_of_work import UnitOfWork
 from refold.projections.view import Key, View
 

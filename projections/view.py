@@ -11,10 +11,9 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from refold.eventstore.errors import InvalidView
-from refold.eventstore.events import Event
-from refold.eventstore.recorded import EPOCH, MICROSECOND
-from refold.eventstore.schema import statements
-from refold.eventstore.sql import marks
+from refold.eventstore.event import Event
+from refold.eventstore.log.recorded import EPOCH, MICROSECOND
+from refold.eventstore.sql import marks, statements
 
 Key = int | str
 

@@ -6,7 +6,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from refold.eventstore.engine import Connection, Definition, Projections, Values
+from refold.eventstore.engines.engine import Connection, Definition, Projections, Values
+from refold.eventstore.engines.log_end import PROJECTIONS, by_name, projections_of
 from refold.eventstore.errors import (
     AccessDenied,
     InvalidQuery,
@@ -15,24 +16,23 @@ from refold.eventstore.errors import (
     StoreTooNew,
     UnreadableEvent,
 )
-from refold.eventstore.heads import PROJECTIONS, by_name, projections_of
+from refold.eventstore.log.reading import read_facts
+from refold.eventstore.log.store import EventStore
+from refold.eventstore.log.transaction import Transaction
 from refold.eventstore.progress import ProgressBar
-from refold.eventstore.reader import read_facts
-from refold.eventstore.schema import section, statements
-from refold.eventstore.store import EventStore
-from refold.eventstore.transaction import Transaction
-from refold.projections.actor_tasks import actor_tasks
-from refold.projections.contexts import contexts
-from refold.projections.experiments import experiments
-from refold.projections.ids import ids
-from refold.projections.interactive_control import interactive_control
-from refold.projections.pipelines import pipelines
-from refold.projections.progress import controller_progress, worker_progress
-from refold.projections.runs import runs
+from refold.eventstore.sql import section, statements
+from refold.projections.evals import actor_tasks, contexts, pipelines
+from refold.projections.experiments import experiments, ids
+from refold.projections.fit import (
+    controller_progress,
+    interactive_control,
+    runs,
+    worker_progress,
+    worker_task,
+)
 from refold.projections.unit_of_work import UnitOfWork
 from refold.projections.verify import Difference, differences
 from refold.projections.view import View, created_by, types_of
-from refold.projections.worker_task import worker_task
 
 if TYPE_CHECKING:
     from refold.projections.past.versions import Versions

@@ -14,7 +14,7 @@ if isfile(join(dirname(__file__), "eventstore")):
         "git config core.symlinks true && git checkout -- refold; or install refold by pip"
     )
 
-from refold.copy_store import copy_store
+from refold.copies import copy_store, fork
 from refold.eventstore.errors import (
     AccessDenied,
     CommandIdReused,
@@ -64,11 +64,9 @@ from refold.eventstore.statuses import (
     WorkerTask,
 )
 from refold.extras import MissingPackage
-from refold.fork import fork
-from refold.replay import replay
+from refold.replay import replay, try_projection
 from refold.rf_database import RFDatabase
 from refold.rf_db import RfDb
-from refold.try_projection import try_projection
 
 if TYPE_CHECKING:
     from refold.asynchronous import AsyncRFDatabase, AsyncRfDb

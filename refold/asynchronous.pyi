@@ -9,11 +9,10 @@ from typing import Any, Self, Unpack
 
 import pyarrow
 
-from refold.about import About
 from refold.commands import Command
 from refold.eventstore import Event, Recorded, Subscription
-from refold.eventstore.engine import Durability
-from refold.eventstore.moments import Moment
+from refold.eventstore.engines.engine import Durability
+from refold.eventstore.log.past import Moment
 from refold.eventstore.statuses import (
     ActorTaskStatus,
     ContextStatus,
@@ -27,11 +26,10 @@ from refold.eventstore.statuses import (
     TaskStatus,
     WorkerTask,
 )
-from refold.face import Face
+from refold.face import About, Face
 from refold.projections import Difference, View
-from refold.projections.past.change import Change
-from refold.projections.past.history import Touched
-from refold.projections.past.why import Why
+from refold.projections.past.changes import Change
+from refold.projections.past.history import Touched, Why
 from refold.projections.view import Key
 from refold.rf_database import RFDatabase
 from refold.rf_db import RfDb

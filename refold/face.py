@@ -5,18 +5,17 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from copy import copy
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
 from msgspec.structs import replace
 
-from refold.about import About
 from refold.commands import Command, ResetAllTables, ResetExperimentStates, execute
 from refold.eventstore import Event, Metadata, Recorded, Subscription, open_store
-from refold.eventstore.engine import Durability
+from refold.eventstore.engines.engine import Durability
 from refold.eventstore.errors import InvalidPayload, NotFound
-from refold.eventstore.moments import Moment, position_at
+from refold.eventstore.log.past import Moment, position_at
+from refold.eventstore.log.recorded import NO_METADATA
 from refold.eventstore.payloads import PayloadCodec, is_payload
-from refold.eventstore.recorded import NO_METADATA
 from refold.projections import Difference, View, Views
 from refold.projections.entities import view_of
 from refold.projections.view import Key
@@ -25,9 +24,21 @@ from refold.queries import Queries
 if TYPE_CHECKING:
     import pyarrow
 
-    from refold.projections.past.change import Change
-    from refold.projections.past.history import Touched
-    from refold.projections.past.why import Why
+    from refold.projections.past.changes import Change
+    from refold.projections.past.history import Touched, Why
+
+
+class About(TypedDict, total=False):
+    """Keywords that every method takes that changes something."""
+
+    command_id: str
+    """An id of your own: the command is carried out once, however often it is sent."""
+    actor: str
+    """Who acts; it defaults to the `actor` of the face."""
+    correlation: str
+    """What it belongs to, such as the id of a web request."""
+    cause: int
+    """The position of the event that led to it, such as `row["position"]` of a request."""
 
 
 class Face:
@@ -240,7 +251,7 @@ class Face:
         Raises:
             NotFound: there is no such row, entity or column.
         """
-        from refold.projections.past.why import why
+        from refold.projections.past.history import why
 
         return why(self.views, view_of(entity, self.views.views), key, column)
 
@@ -250,7 +261,7 @@ class Face:
         Raises:
             InvalidMoment: one lies in the future or before the first event, or has no zone.
         """
-        from refold.projections.past.diff import diff
+        from refold.projections.past.changes import diff
 
         return diff(self.views.versions, self.position_at(a), self.position_at(b))
 
@@ -260,7 +271,7 @@ class Face:
         Raises:
             InvalidMoment: it has not happened here, or is not committed yet.
         """
-        from refold.projections.past.diff import changes_by
+        from refold.projections.past.changes import changes_by
 
         self.position_at(recorded.position)
         return changes_by(self.views.versions, recorded)
@@ -279,7 +290,7 @@ class Face:
             InvalidMoment: the moment lies in the future or before the first event, or has no zone.
             MissingPackage: pyarrow is not installed.
         """
-        from refold.arrow import to_arrow
+        from refold.export.arrow import to_arrow
 
         return to_arrow(self if at is None else self.as_of(at), what)
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Unpack
 
-from refold.about import About
 from refold.commands import (
     ClaimNextActorTask,
     CreateActorTask,
@@ -25,8 +24,9 @@ from refold.commands import (
     SetPipelineProgress,
     SetPipelineStatus,
 )
+from refold.eventstore.codec import plain_scalar, to_json
 from refold.eventstore.errors import InvalidCommand, NotFound
-from refold.eventstore.events.codec import plain_scalar, to_json
+from refold.eventstore.log.transaction import Transaction
 from refold.eventstore.statuses import (
     ActorTaskStatus,
     ContextStatus,
@@ -35,8 +35,7 @@ from refold.eventstore.statuses import (
     PipelineStatus,
     TaskStatus,
 )
-from refold.eventstore.transaction import Transaction
-from refold.face import Face
+from refold.face import About, Face
 
 Rows = list[dict[str, Any]]
 Time = str | datetime | float

@@ -5,7 +5,6 @@ from typing import Any, Unpack
 
 import msgspec
 
-from refold.about import About
 from refold.commands import (
     ClaimNextWorkerTask,
     CreateExperiment,
@@ -28,6 +27,7 @@ from refold.commands import (
     UpdateRunMetrics,
 )
 from refold.eventstore.errors import InvalidCommand, InvalidPayload, NotFound
+from refold.eventstore.log.transaction import Transaction
 from refold.eventstore.sql import marks
 from refold.eventstore.statuses import (
     ControllerTask,
@@ -38,8 +38,7 @@ from refold.eventstore.statuses import (
     TaskStatus,
     WorkerTask,
 )
-from refold.eventstore.transaction import Transaction
-from refold.face import Face
+from refold.face import About, Face
 
 Rows = list[dict[str, Any]]
 

@@ -1,6 +1,6 @@
 """An event type and a view of a user's own, which the command line knows only by `--import`."""
 
-from refold.eventstore.events.run import RunEvent
+from refold.eventstore.events import RunEvent
 from refold.projections import Row, View
 
 

@@ -5,10 +5,10 @@ from typing import Self
 import pytest
 
 from refold.commands import Command, Decision
+from refold.eventstore.codec import encode
 from refold.eventstore.errors import DBException
-from refold.eventstore.events import Event
-from refold.eventstore.events.codec import encode
-from refold.eventstore.recorded import NO_METADATA, Recorded
+from refold.eventstore.event import Event
+from refold.eventstore.log.recorded import NO_METADATA, Recorded
 from refold.projections import ALL, UnitOfWork
 
 

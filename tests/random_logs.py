@@ -26,7 +26,7 @@ from refold.eventstore.events import (
     WorkerProgressed,
 )
 from refold.projections import ALL, Row, View
-from refold.projections.past.change import Change
+from refold.projections.past.changes import Change
 
 # --- views of one's own: columns of every type, and events that delete, or touch several rows --
 

@@ -10,7 +10,7 @@ from msgspec import inspect
 from refold import commands
 from refold.commands import Command
 from refold.eventstore import events
-from refold.eventstore.events import Event
+from refold.eventstore.event import Event
 from refold.eventstore.payloads import encode_payload
 
 

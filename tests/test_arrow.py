@@ -18,10 +18,10 @@ from tables import Tables
 from tries import tries
 
 from refold import InvalidMoment, InvalidView, NotFound, RfDb
-from refold.arrow import batches
 from refold.eventstore import DamagedEvent, Event
 from refold.eventstore.events import RunProgressed
-from refold.eventstore.pages import PAGE
+from refold.eventstore.log.reading import PAGE
+from refold.export.arrow import batches
 from refold.extras import MissingPackage
 from refold.projections import Row, View
 
@@ -249,8 +249,8 @@ def test_without_pyarrow_it_says_what_to_install(db: RfDb, monkeypatch: pytest.M
 
 def test_refold_imports_no_extra_and_nothing_of_the_command_line() -> None:
     code = (
-        "import sys, refold, refold.plot, refold.arrow\n"
-        "from refold.export import csv, json_lines, parquet, trace\n"
+        "import sys, refold, refold.plot, refold.export.arrow\n"
+        "from refold.export import arrow, csv, json_lines, trace\n"
         "others = {'pyarrow', 'matplotlib', 'plotext', 'numpy', 'torch', 'psycopg'}\n"
         "others |= {'typer', 'click', 'rich'}\n"
         "assert not others & sys.modules.keys(), others & sys.modules.keys()\n"

@@ -42,8 +42,8 @@ from refold import (
     encode_payload,
 )
 from refold.eventstore import Id
+from refold.eventstore.event import Event
 from refold.eventstore.events import (
-    Event,
     ExperimentCreated,
     RunCreated,
     RunMetricsRecorded,
@@ -295,8 +295,8 @@ def test_many_payloads_at_a_time(db: RfDb, monkeypatch: pytest.MonkeyPatch) -> N
     contents[large] = encode_payload("x" * 99)
     wanted = [*contents, large, "0" * 64, "no digest"]
     for keys, parcel in [(500, 2**24), (2, 2**24), (3, 20), (1, 1)]:
-        monkeypatch.setattr("refold.eventstore.store.KEYS", keys)
-        monkeypatch.setattr("refold.eventstore.parcels.PARCEL", parcel)
+        monkeypatch.setattr("refold.eventstore.sql.KEYS", keys)
+        monkeypatch.setattr("refold.eventstore.sql.PARCEL", parcel)
         for store in (db.store, db.as_of(0).store):
             found = list(store.get_payloads(iter(wanted)))
             assert found == sorted(contents.items())

@@ -19,7 +19,8 @@ from test_forks import ended_well, forked
 
 from refold import RfDb, StoreClosed, StoreFailed, StoreFull
 from refold.eventstore import Id
-from refold.eventstore.events import Event, RunMetricsRecorded
+from refold.eventstore.event import Event
+from refold.eventstore.events import RunMetricsRecorded
 from refold.projections import Row, View
 from refold.projections.past import versions
 

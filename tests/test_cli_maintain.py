@@ -272,7 +272,7 @@ def test_a_copy_goes_on_where_it_was_interrupted(
 ) -> None:
     to = new_place()
     with monkeypatch.context() as patch:
-        patch.setattr("refold.eventstore.copying._append", interrupt)
+        patch.setattr("refold.eventstore.log.rows._append", interrupt)
         done = here("copy", to, "--yes", "--store", recorded)
     assert (done.out, done.code) == ("", 130)
     assert "holds the beginning of the log: copy again to go on" in done.err

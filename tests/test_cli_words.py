@@ -10,15 +10,12 @@ from command_line import START, record
 
 from refold import RfDb
 from refold.cli import lists
-from refold.cli.commands import COMMANDS
-from refold.cli.diff import diff
-from refold.cli.entity import entity
-from refold.cli.history import history
+from refold.cli.app import COMMANDS
 from refold.cli.log import log
-from refold.cli.moment import moment, position
+from refold.cli.options import entity, moment, position
 from refold.cli.output import plain, printable, shown, size, span, time_of
+from refold.cli.past import diff, history, why
 from refold.cli.show import show
-from refold.cli.why import why
 from refold.eventstore.errors import DBException, InvalidMoment, NotFound
 from refold.eventstore.statuses import RunStatus, TaskStatus
 from refold.projections import ALL

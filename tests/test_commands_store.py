@@ -52,13 +52,16 @@ from refold.eventstore.statuses import (
     TaskStatus,
     WorkerTask,
 )
-from refold.projections.contexts import contexts
+from refold.projections.evals import contexts, pipelines
 from refold.projections.experiments import experiments
-from refold.projections.interactive_control import interactive_control
-from refold.projections.pipelines import pipelines
-from refold.projections.progress import CONTROLLER, controller_progress, worker_progress
-from refold.projections.runs import runs
-from refold.projections.worker_task import worker_task
+from refold.projections.fit import (
+    CONTROLLER,
+    controller_progress,
+    interactive_control,
+    runs,
+    worker_progress,
+    worker_task,
+)
 
 EXPERIMENT = ExperimentCreated(3, "fit", "digits", "RUNNING")
 

@@ -40,11 +40,10 @@ from refold.eventstore import (
     UnknownEventType,
     open_store,
 )
-from refold.eventstore.copying import copy_log
 from refold.eventstore.events import RunCreated, RunProgressed, WorkerProgressed
-from refold.eventstore.pages import PAGE
-from refold.eventstore.parcels import PARCEL
-from refold.eventstore.sql import KEYS
+from refold.eventstore.log.reading import PAGE
+from refold.eventstore.log.rows import copy_log
+from refold.eventstore.sql import KEYS, PARCEL
 from refold.eventstore.statuses import TaskStatus, WorkerTask
 from refold.projections import Row, View
 

@@ -28,7 +28,7 @@ from refold import DBException, InvalidMoment, RfDb, UnknownEventType
 from refold.eventstore import DamagedEvent
 from refold.eventstore.events import RunProgressed, TablesReset
 from refold.projections.past import version_writer, versions
-from refold.projections.past.change import Change
+from refold.projections.past.changes import Change
 
 Place = Callable[[], str]
 

@@ -13,8 +13,8 @@ import pytest
 
 from refold import AccessDenied, InvalidQuery, NotFound, RfDb, StoreFailed, TransactionFailed
 from refold.eventstore import Event, EventStore, open_store
+from refold.eventstore.engines.postgres.server import place_of
 from refold.eventstore.events import RunStarted
-from refold.eventstore.postgres.place import place_of
 from refold.projections import Row, View
 
 

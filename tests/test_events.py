@@ -226,7 +226,9 @@ def test_a_class_defined_anew_takes_the_place_of_the_first(store: EventStore) ->
 
 
 def test_two_types_of_one_name_are_refused() -> None:
-    with pytest.raises(InvalidEvent, match=r"RunStarted is defined twice, in eventstore\.events"):
+    with pytest.raises(
+        InvalidEvent, match=r"RunStarted is defined twice, in refold\.eventstore\.events"
+    ):
 
         class RunStarted(Event, frozen=True):
             pass

@@ -27,10 +27,9 @@ from refold import DBException, NotFound, RfDb
 from refold.commands import Command, execute
 from refold.eventstore import DamagedEvent, Metadata, NotAStore, UnknownEventType, open_store
 from refold.eventstore.events import ExperimentErrorRecorded, RunProgressed
-from refold.eventstore.pages import PAGE
-from refold.eventstore.parcels import PARCEL
-from refold.eventstore.sql import KEYS
-from refold.export import csv, json_lines, parquet
+from refold.eventstore.log.reading import PAGE
+from refold.eventstore.sql import KEYS, PARCEL
+from refold.export import arrow, csv, json_lines
 from refold.export.json_lines import InvalidFile
 from refold.projections import Row, View
 
@@ -580,7 +579,7 @@ def test_csv_and_parquet_hold_what_the_views_hold(engine: str, new_place: Place)
             found = read_csv(file, expected.schema)
             assert repr(decoded(found, expected.schema)) == repr(expected.to_pylist())
             file = io.BytesIO()
-            assert parquet.write(face, name, file) == expected.num_rows
+            assert arrow.write(face, name, file) == expected.num_rows
             file.seek(0)
             assert pyarrow.parquet.read_table(file).equals(expected)
 
@@ -619,7 +618,7 @@ def test_the_events_as_csv(db: RfDb) -> None:
     assert json.loads(rows[-1]["data"])["current_chunk"] == PAGE - 1
 
 
-@pytest.mark.parametrize("write", [csv.write, parquet.write], ids=["csv", "parquet"])
+@pytest.mark.parametrize("write", [csv.write, arrow.write], ids=["csv", "parquet"])
 def test_a_view_that_is_not_there_is_refused(db: RfDb, write: Callable[..., int]) -> None:
     with pytest.raises(NotFound, match="there is no view 'rnus': take one of experiments, runs,"):
         write(db, "rnus", io.BytesIO())
@@ -630,6 +629,6 @@ def test_csv_of_altered_events_is_refused(tmp_path: Path) -> None:
     fill(place)
     damage(place, 5, "x", column="recorded_at")
     with RfDb(place) as db:
-        for write in (csv.write, parquet.write):
+        for write in (csv.write, arrow.write):
             with pytest.raises(DamagedEvent, match="one of the events 1 to 7 was altered"):
                 write(db, "events", io.BytesIO())

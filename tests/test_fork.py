@@ -31,8 +31,8 @@ from refold.eventstore import (
     open_store,
 )
 from refold.eventstore.events import RunKilled, RunProgressed
-from refold.eventstore.pages import PAGE
-from refold.eventstore.recorded import EPOCH, MICROSECOND
+from refold.eventstore.log.reading import PAGE
+from refold.eventstore.log.recorded import EPOCH, MICROSECOND
 from refold.eventstore.sql import KEYS
 from refold.projections import Views
 

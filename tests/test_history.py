@@ -33,7 +33,7 @@ from refold.eventstore.events import (
     TablesReset,
 )
 from refold.projections.entities import ENTITIES, entity_of, view_of
-from refold.projections.past.change import BOOKKEEPING
+from refold.projections.past.changes import BOOKKEEPING
 from refold.projections.past.history import Touched
 
 Place = Callable[[], str]

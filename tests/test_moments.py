@@ -14,7 +14,7 @@ from tries import tries
 
 from refold import InvalidMoment, RfDb
 from refold.eventstore.events import RunProgressed
-from refold.eventstore.recorded import EPOCH, MICROSECOND
+from refold.eventstore.log.recorded import EPOCH, MICROSECOND
 
 Place = Callable[[], str]
 

@@ -89,7 +89,7 @@ def test_a_negative_zero_of_an_older_release_is_read(
         assert_same_everywhere(db, place, new_place, new_target)
 
 
-class LossSeen(Event, frozen=True):
+class NumberSeen(Event, frozen=True):
     run_id: Id
     loss: float | int
 
@@ -108,7 +108,7 @@ class Losses(Row, frozen=True):
 
 losses = View("losses", Losses, version=1, stream="run-{}")
 losses.put_by(
-    LossSeen,
+    NumberSeen,
     lambda row, e: (
         Losses(e.run_id, 0.0, 0.0, None)
         if row is None
@@ -131,9 +131,9 @@ def test_rows_of_own_views_are_the_same_remembered_and_loaded(
     seen = [0.0, 0, 3, 0.5, -0.0, 2**53, -1]
     with RfDb(place, projections=[losses]) as db:
         for loss in seen:
-            db.append(LossSeen(1, loss))
+            db.append(NumberSeen(1, loss))
             with RfDb(place, projections=[losses]) as other:  # which loads each row anew
-                other.append(LossSeen(2, loss))
+                other.append(NumberSeen(2, loss))
     with RfDb(place, projections=[losses]) as db:
         first, second = db.db.execute("SELECT * FROM losses ORDER BY run_id")
         assert repr(first["told"]) == repr(second["told"])

@@ -21,7 +21,7 @@ from tries import tries
 from refold import DBException, RFDatabase, RfDb
 from refold.eventstore import Event, EventStore, Recorded, open_store
 from refold.eventstore.events import RunProgressed
-from refold.eventstore.transaction import Transaction
+from refold.eventstore.log.transaction import Transaction
 
 WAIT = 20.0
 """Seconds after which a test gives up waiting for something that should come at once."""

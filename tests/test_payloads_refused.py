@@ -15,11 +15,9 @@ from ids import told
 from tries import tries
 
 from refold.eventstore.errors import InvalidPayload, PayloadRefused
-from refold.eventstore.payloads import decode_db_payload, dill_objects, encode_payload
-from refold.eventstore.payloads.bundle import bundle
-from refold.eventstore.payloads.header import DILL, PLAIN, TENSORS
-from refold.eventstore.payloads.layout import ArrayLayout, TensorLayout
-from refold.eventstore.payloads.tensors import Tensors
+from refold.eventstore.payloads import decode_db_payload, encode_payload, pickled
+from refold.eventstore.payloads.arrays import ArrayLayout, TensorLayout, Tensors
+from refold.eventstore.payloads.codec import DILL, PLAIN, TENSORS, bundle
 
 KEY = b"secret"
 SAMPLES = {
@@ -41,7 +39,7 @@ def no_dill(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*_: Any) -> Any:
         raise AssertionError("dill was reached")
 
-    monkeypatch.setattr(dill_objects, "load", load)
+    monkeypatch.setattr(pickled, "load", load)
 
 
 # --- no payloads, and damaged ones --------------------------------------------------------------
@@ -236,7 +234,7 @@ def test_a_signed_payload_without_a_key_names_the_variable_to_set(no_dill: None)
 
 
 def test_a_payload_signed_twice_is_refused() -> None:
-    from refold.eventstore.payloads.signing import sign
+    from refold.eventstore.payloads.codec import sign
 
     twice = b"".join(sign([SAMPLES["signed"]], KEY))
     with pytest.raises(InvalidPayload, match="twice"):

@@ -16,7 +16,7 @@ import pytest
 
 from refold.eventstore.errors import InvalidPayload
 from refold.eventstore.payloads import decode_db_payload, encode_payload
-from refold.eventstore.payloads.script_functions import make_function
+from refold.eventstore.payloads.scripts import make_function
 
 TOP = Path(__file__).parent.parent
 

@@ -7,10 +7,10 @@ from raw import raw
 
 from refold import RfDb, copy_store
 from refold.eventstore import open_store
-from refold.eventstore.engine import Values
+from refold.eventstore.engines.engine import Values
+from refold.eventstore.engines.postgres import dialect
+from refold.eventstore.engines.postgres.connection import PostgresConnection
 from refold.eventstore.events import RunProgressed
-from refold.eventstore.postgres import dialect
-from refold.eventstore.postgres.connection import PostgresConnection
 
 
 def test_pages_of_a_log_without_statistics_are_not_sorted(

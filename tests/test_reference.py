@@ -5,8 +5,9 @@ from pathlib import Path
 
 import msgspec
 
-from refold.commands import transitions
-from refold.eventstore.events import Event, event_types
+from refold.commands import moves as moves_module
+from refold.eventstore.event import Event
+from refold.eventstore.events import event_types
 from refold.projections import ALL
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference.md"
@@ -26,7 +27,7 @@ Each row is a type; `field?` may be None. *Changes* names the views whose rows i
 
 def reference() -> str:
     """Return the page as the code has it."""
-    by_entity = sorted(event_types(), key=lambda cls: (cls.__module__, _line(cls)))
+    by_entity = sorted(event_types(), key=_line)
     lines = [_event(cls) for cls in by_entity]
     page = HEAD + "\n".join(lines) + "\n\n## Views\n"
     for view in ALL:
@@ -36,7 +37,7 @@ def reference() -> str:
         "\n## Legal moves\n\nA status that is set again changes nothing; any other move is refused "
         "with `IllegalTransition`.\n"
     )
-    for name, moves in vars(transitions).items():
+    for name, moves in vars(moves_module).items():
         if isinstance(moves, dict) and name.isupper():
             page += f"\n**{name.lower().replace('_', ' ')}**\n\n"
             for before, after in moves.items():

@@ -11,7 +11,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from refold import AccessDenied, RfDb
-from refold.eventstore.postgres.place import place_of
+from refold.eventstore.engines.postgres.server import place_of
 
 PAGE = Path(__file__).parent.parent / "docs" / "scaling.md"
 READER, WRITER = "refold_reader", "refold_writer"

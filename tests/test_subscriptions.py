@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 from children import Child, Parent, call
 
-from refold.eventstore import EventStore, Recorded, StoreClosed, open_store, subscription, upcaster
-from refold.eventstore.events import Event, RunCompleted, RunProgressed, RunStarted
+from refold.eventstore import EventStore, Recorded, StoreClosed, open_store, upcaster
+from refold.eventstore.event import Event
+from refold.eventstore.events import RunCompleted, RunProgressed, RunStarted
+from refold.eventstore.log import subscription
 
 
 def progressed(count: int) -> list[RunProgressed]:

@@ -23,8 +23,7 @@ from refold.eventstore import (
     ProjectionFailed,
     open_store,
 )
-from refold.eventstore.events import RunMetricsRecorded, RunProgressed, TablesReset
-from refold.eventstore.events.run import RunEvent
+from refold.eventstore.events import RunEvent, RunMetricsRecorded, RunProgressed, TablesReset
 from refold.projections import Row, View
 
 Place = Callable[[], str]

@@ -14,7 +14,8 @@ from test_damaged_events import damage
 
 from refold import InvalidEvent, RfDb, UnreadableEvent
 from refold.eventstore import DamagedEvent, Event, EventStore, UnknownEventType, open_store
-from refold.eventstore.events import RunProgressed, RunStarted, UnknownEvent
+from refold.eventstore.event import UnknownEvent
+from refold.eventstore.events import RunProgressed, RunStarted
 
 DOSE = {"mg": 5, "at": [1, 2.5, None], "by": {"name": "Ada"}, "ok": True}
 

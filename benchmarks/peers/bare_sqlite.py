@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from refold.eventstore import Event
-from refold.eventstore.schema import section, statements
+from refold.eventstore.sql import section, statements
 
 SETTINGS = """
     PRAGMA journal_mode = WAL;

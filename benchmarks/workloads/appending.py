@@ -10,7 +10,8 @@ from benchmarks.peers.eventsourcing_library import EventsourcingLibrary
 from benchmarks.places import Places
 from benchmarks.results import Curve, Figure, Section, at_least, ratio
 from refold.eventstore import Event, EventStore, open_store
-from refold.eventstore.events import Id, RunProgressed
+from refold.eventstore.event import Id
+from refold.eventstore.events import RunProgressed
 
 BATCH = 1_000
 BATCHES = 5  # of each contender in a round

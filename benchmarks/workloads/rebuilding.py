@@ -16,7 +16,7 @@ from benchmarks.peers.bare_connection import BareConnection, connect
 from benchmarks.places import ENGINES, Engine, Places
 from benchmarks.results import Curve, Figure, Ratio, Section, at_least, ratio, within
 from refold import RfDb
-from refold.eventstore.events import event_type
+from refold.eventstore.event import event_type
 
 SHORT, LONG = 10_000, 1_000_000
 LENGTHS: dict[Engine, list[int]] = {"sqlite": [SHORT, 100_000, LONG], "postgres": [SHORT, 100_000]}

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from refold.eventstore.engine import Connection
+from refold.eventstore.engines.engine import Connection
+from refold.eventstore.engines.log_end import projections_of
+from refold.eventstore.engines.sqlite.connection import SqliteConnection
 from refold.eventstore.errors import InvalidCommand, InvalidQuery, ProjectionFailed
-from refold.eventstore.heads import projections_of
-from refold.eventstore.recorded import Recorded
-from refold.eventstore.sqlite.connection import SqliteConnection
-from refold.projections.past.change import BOOKKEEPING, Change
+from refold.eventstore.log.recorded import Recorded
+from refold.projections.past.changes import BOOKKEEPING, Change
 from refold.projections.past.views import PastViews
 from refold.projections.unit_of_work import UnitOfWork
 from refold.projections.view import Handler, Key, R, View, types_of

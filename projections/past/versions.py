@@ -10,13 +10,12 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
+from refold.eventstore.engines.sqlite.connection import SqliteConnection
 from refold.eventstore.errors import InvalidMoment, StoreClosed, StoreFailed, UnreadableEvent
 from refold.eventstore.forks import FORK_PATIENCE, Gate, watch_forks
-from refold.eventstore.reader import read_facts, read_head
-from refold.eventstore.sqlite.connection import SqliteConnection
-from refold.eventstore.store import EventStore
-from refold.projections.past.layout import connect
-from refold.projections.past.version_writer import VersionWriter
+from refold.eventstore.log.reading import read_facts, read_head
+from refold.eventstore.log.store import EventStore
+from refold.projections.past.version_writer import VersionWriter, connect
 from refold.projections.view import View, types_of
 from refold.projections.views import EVENTS_PER_PAGE
 

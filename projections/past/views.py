@@ -7,13 +7,12 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
-from refold.eventstore.engine import Connection, Values
+from refold.eventstore.engines.engine import Connection, Values
+from refold.eventstore.engines.sqlite.connection import SqliteConnection, only_reads
 from refold.eventstore.errors import StoreBusy, StoreClosed
-from refold.eventstore.past import PastStore
-from refold.eventstore.reader import read_facts
-from refold.eventstore.sqlite.connection import SqliteConnection
-from refold.eventstore.sqlite.guard import only_reads
-from refold.projections.past.layout import UNTIL, columns_of, connect
+from refold.eventstore.log.past import PastStore
+from refold.eventstore.log.reading import read_facts
+from refold.projections.past.version_writer import UNTIL, columns_of, connect
 from refold.projections.past.versions import Versions
 from refold.projections.verify import Difference, differences
 from refold.projections.view import View, types_of

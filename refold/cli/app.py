@@ -12,11 +12,49 @@ import typer
 from typer.core import TyperGroup
 
 from refold import __version__
-from refold.cli.commands import COMMANDS
-from refold.cli.ends import BROKEN_PIPE, FAILED, INTERRUPTED
-from refold.cli.options import NEVER_IN_A_URL
+from refold.cli.options import BROKEN_PIPE, FAILED, INTERRUPTED, NEVER_IN_A_URL
 from refold.cli.output import complain, is_terminal
 from refold.eventstore.errors import DBException
+
+COMMANDS: dict[str, dict[str, str]] = {
+    "See what there is": {
+        "status": "refold.cli.status:status",
+        "experiments": "refold.cli.lists:experiments",
+        "runs": "refold.cli.lists:runs",
+        "tasks": "refold.cli.lists:tasks",
+        "workers": "refold.cli.lists:workers",
+        "requests": "refold.cli.lists:requests",
+        "contexts": "refold.cli.lists:contexts",
+        "pipelines": "refold.cli.lists:pipelines",
+        "actor-tasks": "refold.cli.lists:actor_tasks",
+        "show": "refold.cli.show:show",
+    },
+    "Ask what happened, and why": {
+        "log": "refold.cli.log:log",
+        "history": "refold.cli.past:history",
+        "why": "refold.cli.past:why",
+        "diff": "refold.cli.past:diff",
+        "step": "refold.cli.step:step",
+        "plot": "refold.cli.plot:plot",
+    },
+    "Ask something of a run": {
+        "stop": "refold.cli.control:stop",
+        "resume": "refold.cli.control:resume",
+        "clone": "refold.cli.control:clone",
+        "delete": "refold.cli.control:delete",
+    },
+    "Look after the store": {
+        "doctor": "refold.cli.doctor:doctor",
+        "verify": "refold.cli.maintain:verify",
+        "rebuild": "refold.cli.maintain:rebuild",
+        "recover": "refold.cli.maintain:recover",
+        "fork": "refold.cli.maintain:fork",
+        "copy": "refold.cli.maintain:copy",
+        "export": "refold.cli.export:export",
+        "import": "refold.cli.export:import_",
+    },
+}
+
 
 HELP = f"""The event-sourced state store for ML experiments: look at it, ask why, change it.
 

@@ -12,15 +12,14 @@ import msgspec
 import typer
 
 import refold
-from refold.cli.checkup import leftovers, log, views
-from refold.cli.checkup.finding import Finding, Findings, findings_of
-from refold.cli.ends import NO
+from refold.cli import checkup
+from refold.cli.checkup import Finding, Findings, findings_of
 from refold.cli.open_face import import_views, open_log
-from refold.cli.options import DEFAULT_STORE, Imports, Json, Store
+from refold.cli.options import DEFAULT_STORE, NO, Imports, Json, Store
 from refold.cli.output import paint, print_json, printable
 from refold.eventstore import EventStore
 from refold.eventstore.errors import DBException, NotAStore
-from refold.eventstore.schema import section
+from refold.eventstore.sql import section
 from refold.projections import View
 
 _COLOURS = {"ok": "green", "note": "yellow", "problem": "red"}
@@ -86,42 +85,42 @@ def _examine(place: str, more: Sequence[View[Any]], verify: bool) -> Findings:
             yield from _examine_file(store, triggers, verify)
         else:
             yield from _examine_server(store, triggers)
-        yield from findings_of("events", partial(log.check_events, store))
-        yield from findings_of("payloads", partial(log.check_payloads, store, thorough=verify))
-        yield from findings_of("views", partial(views.check_views, store, more))
+        yield from findings_of("events", partial(checkup.check_events, store))
+        yield from findings_of("payloads", partial(checkup.check_payloads, store, thorough=verify))
+        yield from findings_of("views", partial(checkup.check_views, store, more))
         if verify:
-            yield from findings_of("verify", partial(views.check_equality, store, more))
-        yield from findings_of("leftovers", partial(leftovers.check_leftovers, store))
+            yield from findings_of("verify", partial(checkup.check_equality, store, more))
+        yield from findings_of("leftovers", partial(checkup.check_leftovers, store))
 
 
 def _examine_file(store: EventStore, triggers: list[str], verify: bool) -> Findings:
-    from refold.cli.checkup import sqlite
+    from refold.cli import checkup_sqlite as sqlite
 
     with store.reading() as connection:
         yield from sqlite.check_file(Path(store.engine.name))
         for about, check in (
             ("settings", partial(sqlite.check_settings, connection)),
             ("integrity", partial(sqlite.check_integrity, connection, thorough=verify)),
-            ("order", partial(log.check_order, connection, gapless=True)),
+            ("order", partial(checkup.check_order, connection, gapless=True)),
             (
                 "protection",
-                lambda: log.check_protection(triggers, sqlite.triggers(connection)),
+                lambda: checkup.check_protection(triggers, sqlite.triggers(connection)),
             ),
         ):
             yield from findings_of(about, check)
 
 
 def _examine_server(store: EventStore, triggers: list[str]) -> Findings:
-    from refold.cli.checkup import postgres
+    from refold.cli import checkup_postgres as postgres
 
     with store.reading() as connection:
         for about, check in (
             ("server", partial(postgres.check_server, connection)),
             ("settings", partial(postgres.check_settings, connection)),
-            ("order", partial(log.check_order, connection, gapless=False)),
+            ("order", partial(checkup.check_order, connection, gapless=False)),
             (
                 "protection",
-                lambda: log.check_protection(triggers, postgres.triggers(connection)),
+                lambda: checkup.check_protection(triggers, postgres.triggers(connection)),
             ),
         ):
             yield from findings_of(about, check)

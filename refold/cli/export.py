@@ -9,14 +9,12 @@ from typing import Annotated, BinaryIO
 
 import typer
 
-from refold.cli.moment import moment
 from refold.cli.open_face import import_views, open_face, open_log
-from refold.cli.options import DEFAULT_STORE, At, Imports, Json, Store, Yes
-from refold.cli.out_file import STDOUT, out_file
+from refold.cli.options import DEFAULT_STORE, At, Imports, Json, Store, Yes, moment
 from refold.cli.output import note, print_json
+from refold.cli.safely import STDOUT, out_file
 from refold.eventstore import EventStore
-from refold.eventstore.moments import position_at
-from refold.eventstore.past import PastStore
+from refold.eventstore.log.past import PastStore, position_at
 from refold.face import Face
 
 
@@ -156,9 +154,9 @@ def _write_rows(db: Face, what: str, file: BinaryIO, kind: Format) -> int:
         from refold.export import csv
 
         return csv.write(db, what, file)
-    from refold.export import parquet
+    from refold.export import arrow
 
-    return parquet.write(db, what, file)
+    return arrow.write(db, what, file)
 
 
 @contextmanager

@@ -8,8 +8,8 @@ import typer
 
 from refold.cli.open_face import open_face
 from refold.cli.options import DEFAULT_STORE, At, Json, Store
+from refold.cli.output import Columns, show_rows
 from refold.cli.rows import Row, select
-from refold.cli.table import Columns, show_rows
 from refold.eventstore.statuses import (
     ActorTaskStatus,
     ContextStatus,

@@ -8,17 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
-from refold.cli.entity import entity
 from refold.cli.events import event_as_json, event_line
-from refold.cli.moment import moment
 from refold.cli.open_face import import_views, open_log
-from refold.cli.options import DEFAULT_STORE, Imports, Json, Store
+from refold.cli.options import DEFAULT_STORE, Imports, Json, Store, entity, moment
 from refold.cli.output import note, print_json_line
 from refold.eventstore import EventStore
 from refold.eventstore.errors import DamagedEvent, InvalidMoment
 from refold.eventstore.events import event_types
-from refold.eventstore.moments import position_at
-from refold.eventstore.recorded import EPOCH, MICROSECOND, Recorded
+from refold.eventstore.log.past import position_at
+from refold.eventstore.log.recorded import EPOCH, MICROSECOND, Recorded
 from refold.projections import ALL, View
 
 JUST_BEFORE = 10

@@ -5,16 +5,13 @@ from uuid import uuid4
 
 import typer
 
-from refold.cli.ask import ask
-from refold.cli.ends import NO
-from refold.cli.interrupted import note_if_interrupted, tell_if_interrupted
-from refold.cli.moment import position
 from refold.cli.open_face import actor_name, open_face, open_log
-from refold.cli.options import DEFAULT_STORE, Actor, Imports, Json, Store, Yes
+from refold.cli.options import DEFAULT_STORE, NO, Actor, Imports, Json, Store, Yes, position
 from refold.cli.output import note, paint, print_json, printable, shown
+from refold.cli.safely import ask, note_if_interrupted, tell_if_interrupted
 from refold.commands import ResetExperimentStates
+from refold.eventstore.engines.log_end import projections_of
 from refold.eventstore.errors import Conflict
-from refold.eventstore.heads import projections_of
 from refold.projections import UnitOfWork
 from refold.rf_db import RfDb
 
@@ -174,7 +171,7 @@ def fork(
         refold fork before.db --at 120
         refold fork before.db --at 2026-01-31T12:00Z && refold --store before.db status
     """
-    from refold.fork import fork as make_fork
+    from refold.copies import fork as make_fork
 
     with open_face(store, imports=imports) as db:
         end = position(db, at)
@@ -200,7 +197,7 @@ def copy(to: To, yes: Yes = False, json: Json = False, store: Store = DEFAULT_ST
         refold copy backup.db
         refold copy postgresql://user@host/database?schema=digits
     """
-    from refold.copy_store import copy_store
+    from refold.copies import copy_store
 
     with open_log(store) as log:
         name = log.engine.name

@@ -9,10 +9,10 @@ from typing import Any, cast
 
 import typer
 
-from refold.cli.moment import position
+from refold.cli.options import position
+from refold.copies import identity
 from refold.eventstore import EventStore, open_store
-from refold.eventstore.heads import projections_of
-from refold.identity import identity
+from refold.eventstore.engines.log_end import projections_of
 from refold.projections import ALL, View
 from refold.rf_db import RfDb
 
@@ -99,3 +99,18 @@ def actor_name(given: str | None) -> str:
         return getuser()
     except (OSError, KeyError):  # nobody has this id
         return "cli"
+
+
+def lag(store: EventStore) -> dict[str, int]:
+    """Return the views that some process has left behind the log, and by how many positions.
+
+    Whoever reads them next catches them up: so ask before a face is opened.
+    """
+    head = store.head()
+    with store.reading() as connection:
+        known = projections_of(connection)
+    return {
+        name: head - position
+        for name, (_, position) in known.items()
+        if position is not None and position < head
+    }

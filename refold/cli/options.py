@@ -1,8 +1,33 @@
-"""The options that many commands share."""
+"""What commands take, as people write it: options, moments, entities; and how they end."""
 
-from typing import Annotated
+import re
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, NamedTuple
 
+import msgspec
 import typer
+
+from refold.eventstore.log.past import Moment
+from refold.face import Face
+from refold.projections.entities import ENTITIES, view_of
+from refold.projections.view import Key, View
+
+NO = 1
+"""The answer is no: there are differences, a problem was found, the user did not agree."""
+
+USAGE = 2
+"""The command line is wrong."""
+
+FAILED = 3
+"""It was refused, or failed; nothing was changed."""
+
+INTERRUPTED = 130
+"""Ctrl-C, as shells count it: 128 and the signal's number."""
+
+BROKEN_PIPE = 141
+"""Nobody reads any more what is printed, likewise; `refold log | head` is no error."""
+
 
 NEVER_IN_A_URL = (
     "A password in a URL on the command line can be seen by everybody on the machine (ps): put the "
@@ -64,3 +89,115 @@ Actor = Annotated[
         help="Who acts, noted with every event; by default your name here.",
     ),
 ]
+
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_AGO = re.compile(r"-?(\d+(?:\.\d+)?)([smhdw])(?: ago)?")
+
+
+def moment(text: str) -> Moment | None:
+    """Return the moment that a text names; None for `now`.
+
+    Raises:
+        typer.BadParameter: it names none, or is a time without a zone.
+    """
+    if text == "now":
+        return None
+    if text.isascii() and text.isdigit():
+        return int(text)
+    if ago := _AGO.fullmatch(text):
+        return datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: float(ago[1])})
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is no moment: pass a position such as 120, a time such as "
+            f"2026-01-31T12:00Z, or 5m for five minutes ago (s, m, h, d, w)"
+        ) from None
+    if time.utcoffset() is None:
+        whole = text if len(text) > len("2026-01-31") else f"{text}T00:00"
+        raise typer.BadParameter(
+            f"the time {text!r} has no zone: {whole}Z would be UTC, {whole}+01:00 an hour ahead"
+        )
+    return time
+
+
+def position(db: Face, text: str) -> int:
+    """Return the position of the last event at a moment.
+
+    Raises:
+        typer.BadParameter: it is no moment.
+        InvalidMoment: it lies in the future or before the first event.
+    """
+    when = moment(text)
+    return db.store.head() if when is None else db.position_at(when)
+
+
+_STREAMS = {"ic": "request", "actor-task": "actor_task"}
+"""Words of the log, or of the command line, for what Python calls otherwise."""
+
+
+def _entities() -> list[str]:
+    return list(ENTITIES)
+
+
+Words = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="ENTITY ID",
+        help=f"Such as run 5, or run-5. Entities: {', '.join(ENTITIES)}, or a view.",
+        autocompletion=_entities,
+    ),
+]
+
+
+class Entity(NamedTuple):
+    """One row of a view."""
+
+    word: str
+    view: View[Any]
+    key: Key
+
+    def __str__(self) -> str:
+        return self.word if self.word == "controller" else f"{self.word} {self.key}"
+
+
+def entity_and_column(
+    words: Sequence[str], views: Iterable[View[Any]]
+) -> tuple[Entity, str | None]:
+    """Return the entity that words begin with, and the column behind it, if there is one.
+
+    Raises:
+        NotFound: there is no such entity.
+        typer.BadParameter: its id is missing or wrong, or more words follow.
+    """
+    found, columns = entity(words, views)
+    if len(columns) > 1:
+        raise typer.BadParameter(f"one column at most, not {' '.join(columns)}")
+    return found, next(iter(columns), None)
+
+
+def entity(words: Sequence[str], views: Iterable[View[Any]]) -> tuple[Entity, list[str]]:
+    """Return the entity that words begin with, and the words behind it.
+
+    Raises:
+        NotFound: there is no such entity.
+        typer.BadParameter: its id is missing or wrong.
+    """
+    word, *rest = words
+    begin, dash, end = word.rpartition("-")
+    if dash and end.isdecimal():
+        word, rest = begin, [end, *rest]
+    word = _STREAMS.get(word, word)
+    view = view_of(word, views)
+    if word == "controller":
+        return Entity(word, view, 1), rest[1:] if rest[:1] == ["1"] else rest
+    if not rest:
+        raise typer.BadParameter(f"which {word}? Give its id, such as {word} 5")
+    key, *rest = rest
+    try:
+        return Entity(word, view, msgspec.convert(key, view.key_type, strict=False)), rest
+    except msgspec.ValidationError:
+        raise typer.BadParameter(
+            f"{key!r} is no id of a {word}: pass a number, such as {word} 5"
+        ) from None

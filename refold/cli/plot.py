@@ -8,8 +8,8 @@ import typer
 
 from refold.cli.open_face import open_face
 from refold.cli.options import DEFAULT_STORE, At, Imports, Json, Store, Yes
-from refold.cli.out_file import out_file
 from refold.cli.output import is_coloured, note, print_json
+from refold.cli.safely import out_file
 from refold.face import Face
 from refold.plot import picture_of
 from refold.plot import plot as plotted

@@ -5,14 +5,23 @@ from typing import Any, cast
 
 import typer
 
-from refold.cli.entity import Entity, Words, entity
 from refold.cli.events import event_as_json, event_line
 from refold.cli.open_face import open_face
-from refold.cli.options import DEFAULT_STORE, AllowDill, At, Imports, Json, Store
+from refold.cli.options import (
+    DEFAULT_STORE,
+    AllowDill,
+    At,
+    Entity,
+    Imports,
+    Json,
+    Store,
+    Words,
+    entity,
+)
 from refold.cli.output import COLOURS, paint, parsed, print_json, printable, shown
 from refold.cli.rows import Row, select
 from refold.eventstore.errors import NotFound
-from refold.eventstore.recorded import Recorded
+from refold.eventstore.log.recorded import Recorded
 from refold.rf_db import RfDb
 
 # What belongs to an entity: the heading, the view, the column that leads back, and the column by

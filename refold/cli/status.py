@@ -5,13 +5,21 @@ from datetime import UTC, datetime
 from typing import Any
 
 from refold.cli.events import event_as_json
-from refold.cli.lag import lag
-from refold.cli.open_face import open_face, open_log
+from refold.cli.open_face import lag, open_face, open_log
 from refold.cli.options import DEFAULT_STORE, At, Json, Store
-from refold.cli.output import COLOURS, paint, print_json, printable, seconds_of, span, time_of
+from refold.cli.output import (
+    COLOURS,
+    Columns,
+    paint,
+    print_json,
+    print_table,
+    printable,
+    seconds_of,
+    span,
+    time_of,
+)
 from refold.cli.rows import Row, select
-from refold.cli.table import Columns, print_table
-from refold.eventstore.recorded import MICROSECOND, Recorded
+from refold.eventstore.log.recorded import MICROSECOND, Recorded
 from refold.rf_db import RfDb
 
 BEGUN = {

@@ -9,11 +9,10 @@ from functools import partial
 
 import typer
 
-from refold.cli.moment import position
 from refold.cli.open_face import open_face
-from refold.cli.options import DEFAULT_STORE, At, Imports, Store
+from refold.cli.options import DEFAULT_STORE, At, Imports, Store, position
 from refold.cli.output import is_terminal
-from refold.cli.stepper.walk import Walk
+from refold.cli.walk import Walk
 
 EXPLAINED = 5
 """Rows of which `w` tells why."""
@@ -79,7 +78,7 @@ class Stepper:
 
     def run(self) -> None:
         """Go on until somebody quits; then the terminal is as it was."""
-        from refold.cli.stepper.keys import keys, undisturbed
+        from refold.cli.stepper import keys, undisturbed
 
         with undisturbed(), self._console.screen(), self._redrawn():
             pressed = keys()
@@ -111,7 +110,7 @@ class Stepper:
             signal.signal(signal.SIGWINCH, before)
 
     def _draw(self) -> None:
-        from refold.cli.stepper.screen import picture
+        from refold.cli.stepper import picture
 
         waiting, self._waiting = self._waiting, False
         while True:
@@ -145,7 +144,7 @@ class Stepper:
         elif key == "w":
             self._page = self._walk.why(EXPLAINED)
         elif key == "?":
-            from refold.cli.stepper.screen import HELP
+            from refold.cli.stepper import HELP
 
             self._page = HELP
 

@@ -10,11 +10,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from refold.eventstore.errors import DamagedEvent, InvalidView, NotFound
-from refold.eventstore.pages import Page
-from refold.eventstore.reader import READ_COLUMNS
-from refold.eventstore.recorded import EPOCH, MICROSECOND
-from refold.eventstore.rows import event_rows
-from refold.eventstore.schema import section, statements
+from refold.eventstore.log.reading import READ_COLUMNS, Page
+from refold.eventstore.log.recorded import EPOCH, MICROSECOND
+from refold.eventstore.log.rows import event_rows
+from refold.eventstore.sql import section, statements
 from refold.face import Face
 from refold.projections.view import Row, View
 

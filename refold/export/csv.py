@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any, BinaryIO
 
-from refold.eventstore.recorded import EPOCH, MICROSECOND
+from refold.eventstore.log.recorded import EPOCH, MICROSECOND
 from refold.export.columns import Kind, columns_of, misfit
 from refold.face import Face
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from refold.eventstore.event import Event
 from refold.eventstore.events import (
     ActorTaskCompleted,
     ActorTaskFailed,
@@ -16,7 +17,6 @@ from refold.eventstore.events import (
     ContextReady,
     ControllerTaskSet,
     DeleteRequested,
-    Event,
     ExperimentCompleted,
     ExperimentCreated,
     ExperimentFailed,
@@ -45,7 +45,7 @@ from refold.eventstore.events import (
     TaskScheduled,
     TaskStarted,
 )
-from refold.eventstore.recorded import Recorded
+from refold.eventstore.log.recorded import Recorded
 from refold.eventstore.statuses import TaskStatus
 from refold.export.metrics import numbers
 

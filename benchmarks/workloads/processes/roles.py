@@ -12,8 +12,8 @@ from msgspec import Struct
 
 from benchmarks.peers.crud_tasks import CrudTasks
 from refold import DBException, RfDb, TaskStatus
+from refold.eventstore.engines.log_end import microseconds
 from refold.eventstore.events import TaskStarted
-from refold.eventstore.heads import microseconds
 
 WORKERS = 8
 RUNS_EACH = 8

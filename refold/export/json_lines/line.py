@@ -5,10 +5,10 @@ from typing import Annotated
 
 import msgspec
 
+from refold.eventstore.codec import damaged, decode, decode_unknown
 from refold.eventstore.errors import DBException, UnknownEventType
-from refold.eventstore.events import Digest, Int, event_type
-from refold.eventstore.events.codec import damaged, decode, decode_unknown
-from refold.eventstore.recorded import EPOCH, MICROSECOND, decode_metadata
+from refold.eventstore.event import Digest, Int, event_type
+from refold.eventstore.log.recorded import EPOCH, MICROSECOND, decode_metadata
 
 FORMAT = 1
 """Raise it when a file of today could be misread by yesterday's `read`."""

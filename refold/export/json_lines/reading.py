@@ -9,10 +9,9 @@ import msgspec
 
 from refold.eventstore import Transaction, open_store
 from refold.eventstore.errors import NotAStore, UnreadableEvent
-from refold.eventstore.pages import PAGE
-from refold.eventstore.parcels import PARCEL
+from refold.eventstore.log.reading import PAGE
 from refold.eventstore.progress import ProgressBar
-from refold.eventstore.sql import chunks, marks
+from refold.eventstore.sql import PARCEL, chunks, marks
 from refold.export.json_lines.line import (
     FORMAT,
     CommandLine,

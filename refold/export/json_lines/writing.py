@@ -7,14 +7,13 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from refold.eventstore.digests import digests_in
+from refold.eventstore.codec import damaged
 from refold.eventstore.errors import UnreadableEvent
-from refold.eventstore.events.codec import damaged
-from refold.eventstore.past import PastStore
+from refold.eventstore.log.past import PastStore
+from refold.eventstore.log.rows import command_rows, digests_in, event_rows, payload_rows
+from refold.eventstore.log.store import EventStore
 from refold.eventstore.progress import ProgressBar
-from refold.eventstore.rows import command_rows, event_rows, payload_rows
 from refold.eventstore.sql import KEYS
-from refold.eventstore.store import EventStore
 from refold.export.json_lines.line import (
     FORMAT,
     CommandLine,

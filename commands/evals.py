@@ -1,0 +1,319 @@
+"""Commands of inference: contexts, pipelines, tasks of actors."""
+
+from refold.commands.command import Command, Decision, existing
+from refold.commands.moves import ACTOR_TASK, CONTEXT, PIPELINE, check_move
+from refold.eventstore.errors import InvalidCommand
+from refold.eventstore.event import Id, Int, Name
+from refold.eventstore.events import (
+    ActorTaskCompleted,
+    ActorTaskEndTimeRecorded,
+    ActorTaskErrorRecorded,
+    ActorTaskFailed,
+    ActorTaskScheduled,
+    ActorTaskStarted,
+    ActorTaskStartTimeRecorded,
+    ContextBuildStarted,
+    ContextCreated,
+    ContextEndTimeRecorded,
+    ContextErrorRecorded,
+    ContextFailed,
+    ContextReady,
+    ContextStartTimeRecorded,
+    PipelineCompleted,
+    PipelineCreated,
+    PipelineDeleted,
+    PipelineErrorRecorded,
+    PipelineFailed,
+    PipelineProgressed,
+    PipelineResumed,
+    PipelineStarted,
+    PipelineStopped,
+    ShardCompleted,
+)
+from refold.eventstore.statuses import ActorTaskStatus, ContextStatus, PipelineStatus
+from refold.projections.evals import ActorTask, actor_tasks, contexts, pipelines
+from refold.projections.experiments import experiments, next_id
+from refold.projections.unit_of_work import Rows
+
+_CONTEXT_BECAME = {
+    ContextStatus.BUILDING: ContextBuildStarted,
+    ContextStatus.READY: ContextReady,
+    ContextStatus.FAILED: ContextFailed,
+}
+
+
+class CreateContext(Command, frozen=True):
+    """Describe a context; the result is its id, that of the existing one if the hash is known."""
+
+    context_hash: Name
+    rag_config_json: str | None = None
+    prompt_config_json: str | None = None
+    status: ContextStatus = ContextStatus.PENDING
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        # In this order: who asks for the next id keeps others from creating the same meanwhile.
+        context_id = next_id(rows, "context")
+        known = rows.first(contexts, context_hash=self.context_hash)
+        if known is not None:
+            return Decision(result=known.context_id)
+        created = ContextCreated(
+            context_id,
+            self.context_hash,
+            self.rag_config_json,
+            self.prompt_config_json,
+            self.status,
+        )
+        return Decision([created], context_id)
+
+
+class SetContextStatus(Command, frozen=True):
+    """Move a context to a status."""
+
+    context_id: Id
+    status: ContextStatus
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        before = ContextStatus(existing(rows, contexts, self.context_id, "context").status)
+        if before is self.status:
+            return Decision()
+        check_move(f"context {self.context_id}", CONTEXT, before, self.status)
+        return Decision([_CONTEXT_BECAME[self.status](self.context_id)])
+
+
+class SetContextStartTime(Command, frozen=True):
+    """Note when the building of a context began."""
+
+    context_id: Id
+    started_at: Name
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        if existing(rows, contexts, self.context_id, "context").started_at == self.started_at:
+            return Decision()
+        return Decision([ContextStartTimeRecorded(self.context_id, self.started_at)])
+
+
+class SetContextEndTime(Command, frozen=True):
+    """Note when the building of a context ended, and how many seconds it took."""
+
+    context_id: Id
+    completed_at: Name
+    duration_seconds: float | None = None
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        row = existing(rows, contexts, self.context_id, "context")
+        if (row.completed_at, row.duration_seconds) == (self.completed_at, self.duration_seconds):
+            return Decision()
+        return Decision(
+            [ContextEndTimeRecorded(self.context_id, self.completed_at, self.duration_seconds)]
+        )
+
+
+class SetContextError(Command, frozen=True):
+    """Note a context's error message."""
+
+    context_id: Id
+    error: str
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        if existing(rows, contexts, self.context_id, "context").error == self.error:
+            return Decision()
+        return Decision([ContextErrorRecorded(self.context_id, self.error)])
+
+
+_PIPELINE_BECAME = {
+    PipelineStatus.ONGOING: PipelineResumed,
+    PipelineStatus.STOPPED: PipelineStopped,
+    PipelineStatus.COMPLETED: PipelineCompleted,
+    PipelineStatus.FAILED: PipelineFailed,
+    PipelineStatus.DELETED: PipelineDeleted,
+}
+
+
+class CreatePipeline(Command, frozen=True):
+    """Give a model with its sampling parameters a pipeline; the result is its id."""
+
+    experiment_id: Id
+    pipeline_name: Name
+    pipeline_type: Name
+    model_config_json: str | None = None
+    sampling_params_json: str | None = None
+    context_id: Id | None = None
+    status: PipelineStatus = PipelineStatus.NEW
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        existing(rows, experiments, self.experiment_id, "experiment")
+        if self.context_id is not None:
+            existing(rows, contexts, self.context_id, "context")
+        pipeline_id = next_id(rows, "pipeline")
+        created = PipelineCreated(
+            pipeline_id=pipeline_id,
+            experiment_id=self.experiment_id,
+            pipeline_name=self.pipeline_name,
+            pipeline_type=self.pipeline_type,
+            model_config_json=self.model_config_json,
+            sampling_params_json=self.sampling_params_json,
+            context_id=self.context_id,
+            status=self.status,
+        )
+        return Decision([created], pipeline_id)
+
+
+class SetPipelineStatus(Command, frozen=True):
+    """Move a pipeline to a status."""
+
+    pipeline_id: Id
+    status: PipelineStatus
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        before = PipelineStatus(existing(rows, pipelines, self.pipeline_id, "pipeline").status)
+        if before is self.status:
+            return Decision()
+        check_move(f"pipeline {self.pipeline_id}", PIPELINE, before, self.status)
+        if before is PipelineStatus.NEW and self.status is PipelineStatus.ONGOING:
+            return Decision([PipelineStarted(self.pipeline_id)])
+        return Decision([_PIPELINE_BECAME[self.status](self.pipeline_id)])
+
+
+class SetPipelineProgress(Command, frozen=True):
+    """Note how many shards and samples a pipeline has processed."""
+
+    pipeline_id: Id
+    current_shard_id: Int | None
+    shards_completed: Int
+    total_samples_processed: Int
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        row = existing(rows, pipelines, self.pipeline_id, "pipeline")
+        now = (self.current_shard_id, self.shards_completed, self.total_samples_processed)
+        if now == (row.current_shard_id, row.shards_completed, row.total_samples_processed):
+            return Decision()
+        if self.shards_completed > row.shards_completed:
+            return Decision([ShardCompleted(self.pipeline_id, *now)])
+        return Decision([PipelineProgressed(self.pipeline_id, *now)])
+
+
+class SetPipelineError(Command, frozen=True):
+    """Note a pipeline's error message."""
+
+    pipeline_id: Id
+    error: str
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        if existing(rows, pipelines, self.pipeline_id, "pipeline").error == self.error:
+            return Decision()
+        return Decision([PipelineErrorRecorded(self.pipeline_id, self.error)])
+
+
+_ACTOR_TASK_BECAME = {
+    ActorTaskStatus.IN_PROGRESS: ActorTaskStarted,
+    ActorTaskStatus.COMPLETED: ActorTaskCompleted,
+    ActorTaskStatus.FAILED: ActorTaskFailed,
+}
+
+
+def _task(rows: Rows, task_id: int) -> ActorTask:
+    return existing(rows, actor_tasks, task_id, "actor task")
+
+
+class CreateActorTask(Command, frozen=True):
+    """Schedule a shard of a pipeline for an actor; the result is the task's id."""
+
+    experiment_id: Id
+    pipeline_id: Id
+    actor_id: Id
+    shard_id: Int
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        existing(rows, experiments, self.experiment_id, "experiment")
+        pipeline = existing(rows, pipelines, self.pipeline_id, "pipeline")
+        if pipeline.experiment_id != self.experiment_id:
+            raise InvalidCommand(
+                f"pipeline {self.pipeline_id} belongs to experiment {pipeline.experiment_id}, "
+                f"not to {self.experiment_id}: pass that one"
+            )
+        task_id = next_id(rows, "actor_task")
+        scheduled = ActorTaskScheduled(
+            task_id, self.experiment_id, self.pipeline_id, self.actor_id, self.shard_id
+        )
+        return Decision([scheduled], task_id)
+
+
+class SetActorTaskStatus(Command, frozen=True):
+    """Move a task to a status; a late report on a task that has ended is refused."""
+
+    task_id: Id
+    status: ActorTaskStatus
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        before = ActorTaskStatus(_task(rows, self.task_id).status)
+        if before is self.status:
+            return Decision()
+        check_move(f"actor task {self.task_id}", ACTOR_TASK, before, self.status)
+        return Decision([_ACTOR_TASK_BECAME[self.status](self.task_id)])
+
+
+class ClaimNextActorTask(Command, frozen=True):
+    """Start the oldest scheduled task of an actor; the result is its id, or None."""
+
+    actor_id: Id
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        task = rows.first(actor_tasks, status=ActorTaskStatus.SCHEDULED, actor_id=self.actor_id)
+        if task is None:
+            return Decision()
+        return Decision([ActorTaskStarted(task.task_id)], task.task_id)
+
+
+class SetActorTaskStartTime(Command, frozen=True):
+    """Note when the work on a task began."""
+
+    task_id: Id
+    started_at: Name
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        if _task(rows, self.task_id).started_at == self.started_at:
+            return Decision()
+        return Decision([ActorTaskStartTimeRecorded(self.task_id, self.started_at)])
+
+
+class SetActorTaskEndTime(Command, frozen=True):
+    """Note when the work on a task ended, and how many seconds it took."""
+
+    task_id: Id
+    completed_at: Name
+    duration_seconds: float | None = None
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        row = _task(rows, self.task_id)
+        if (row.completed_at, row.duration_seconds) == (self.completed_at, self.duration_seconds):
+            return Decision()
+        return Decision(
+            [ActorTaskEndTimeRecorded(self.task_id, self.completed_at, self.duration_seconds)]
+        )
+
+
+class SetActorTaskError(Command, frozen=True):
+    """Note a task's error message."""
+
+    task_id: Id
+    error: str
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        if _task(rows, self.task_id).error == self.error:
+            return Decision()
+        return Decision([ActorTaskErrorRecorded(self.task_id, self.error)])

@@ -1,0 +1,349 @@
+"""Commands of training: runs, tasks of workers, progress, and what users ask for."""
+
+import hashlib
+
+from refold.commands.command import Command, Decision, existing
+from refold.commands.moves import REQUEST, RUN, WORKER_TASK, check_move
+from refold.eventstore.codec import encode, to_json
+from refold.eventstore.errors import IllegalTransition, InvalidCommand
+from refold.eventstore.event import Id, Int, Name
+from refold.eventstore.events import (
+    CloneModifyRequested,
+    ControllerTaskSet,
+    DeleteRequested,
+    InteractiveControlCompleted,
+    InteractiveControlFailed,
+    InteractiveControlSkipped,
+    Metric,
+    ResumeRequested,
+    RunCompleted,
+    RunCreated,
+    RunEnded,
+    RunFailed,
+    RunKilled,
+    RunMetricsRecorded,
+    RunProgressed,
+    RunResumed,
+    RunStarted,
+    RunStopped,
+    StopRequested,
+    TaskCompleted,
+    TaskFailed,
+    TaskScheduled,
+    TaskStarted,
+    WorkerProgressed,
+)
+from refold.eventstore.statuses import (
+    ControllerTask,
+    RunEndedBy,
+    RunSource,
+    RunStatus,
+    TaskStatus,
+    WorkerTask,
+)
+from refold.projections.experiments import experiments, next_id
+from refold.projections.fit import (
+    CONTROLLER,
+    controller_progress,
+    interactive_control,
+    runs,
+    worker_progress,
+    worker_task,
+)
+from refold.projections.unit_of_work import Rows
+
+_RUN_BECAME = {
+    RunStatus.ONGOING: RunResumed,
+    RunStatus.STOPPED: RunStopped,
+    RunStatus.COMPLETED: RunCompleted,
+    RunStatus.FAILED: RunFailed,
+    RunStatus.KILLED: RunKilled,
+}
+
+
+class CreateRun(Command, frozen=True):
+    """Give a configuration a run; the result is its id."""
+
+    experiment_id: Id
+    run_name: Name | None = None
+    mlflow_run_id: str | None = None
+    config_leaf: bytes | None = None
+    status: RunStatus = RunStatus.NEW
+    source: RunSource = RunSource.USER
+    seed: Int | None = None
+    num_chunks: Int | None = None
+    parent_run_id: Id | None = None
+    warm_start: bool = False
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        existing(rows, experiments, self.experiment_id, "experiment")
+        if self.parent_run_id is not None:
+            existing(rows, runs, self.parent_run_id, "run")
+        run_id = next_id(rows, "run")
+        config = self.config_leaf
+        created = RunCreated(
+            run_id=run_id,
+            experiment_id=self.experiment_id,
+            run_name=self.run_name or f"run_{run_id}",
+            status=self.status,
+            source=self.source,
+            mlflow_run_id=self.mlflow_run_id,
+            parent_run_id=self.parent_run_id,
+            warm_start=self.warm_start,
+            config=None if config is None else hashlib.sha256(config).hexdigest(),
+            seed=self.seed,
+            num_chunks=self.num_chunks,
+        )
+        return Decision([created], run_id, () if config is None else (config,))
+
+
+class SetRunStatus(Command, frozen=True):
+    """Move a run to a status."""
+
+    run_id: Id
+    status: RunStatus
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        before = RunStatus(existing(rows, runs, self.run_id, "run").status)
+        if before is self.status:
+            return Decision()
+        check_move(f"run {self.run_id}", RUN, before, self.status)
+        if before is RunStatus.NEW and self.status is RunStatus.ONGOING:
+            return Decision([RunStarted(self.run_id)])
+        return Decision([_RUN_BECAME[self.status](self.run_id)])
+
+
+class SetRunEndedBy(Command, frozen=True):
+    """Note how a run ended."""
+
+    run_id: Id
+    ended_by: RunEndedBy
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        if existing(rows, runs, self.run_id, "run").ended_by == self.ended_by:
+            return Decision()
+        return Decision([RunEnded(self.run_id, self.ended_by)])
+
+
+class SetRunProgress(Command, frozen=True):
+    """Note the chunk and epoch that a run has come to."""
+
+    run_id: Id
+    current_chunk: Int
+    current_epoch: Int
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        row = existing(rows, runs, self.run_id, "run")
+        if (row.current_chunk, row.current_epoch) == (self.current_chunk, self.current_epoch):
+            return Decision()
+        return Decision([RunProgressed(self.run_id, self.current_chunk, self.current_epoch)])
+
+
+class UpdateRunMetrics(Command, frozen=True):
+    """Note a run's metrics; they take the place of those before."""
+
+    run_id: Id
+    metrics: dict[str, Metric]
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        row = existing(rows, runs, self.run_id, "run")
+        _, recorded = encode(RunMetricsRecorded(self.run_id, self.metrics))  # refuses NaN
+        if row.metrics == to_json(recorded.metrics):
+            return Decision()
+        return Decision([recorded])
+
+
+_TASK_BECAME = {
+    TaskStatus.IN_PROGRESS: TaskStarted,
+    TaskStatus.COMPLETED: TaskCompleted,
+}
+
+
+class CreateWorkerTask(Command, frozen=True):
+    """Schedule a chunk of a run for a worker; the result is the task's id."""
+
+    run_id: Id
+    worker_id: Id
+    chunk_id: Int
+    epoch: Int = 0
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        existing(rows, runs, self.run_id, "run")
+        task_id = next_id(rows, "task")
+        scheduled = TaskScheduled(task_id, self.run_id, self.worker_id, self.chunk_id, self.epoch)
+        return Decision([scheduled], task_id)
+
+
+class SetWorkerTaskStatus(Command, frozen=True):
+    """Move a task to a status; a late report on a task that has ended is refused."""
+
+    task_id: Id
+    status: TaskStatus
+    error: str | None = None
+    """Why it failed."""
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        if self.error is not None and self.status is not TaskStatus.FAILED:
+            raise InvalidCommand(
+                f"worker task {self.task_id}: an error goes with {TaskStatus.FAILED}, not with "
+                f"{self.status}"
+            )
+        before = TaskStatus(existing(rows, worker_task, self.task_id, "worker task").status)
+        if before is self.status:
+            return Decision()
+        check_move(f"worker task {self.task_id}", WORKER_TASK, before, self.status)
+        if self.status is TaskStatus.FAILED:
+            return Decision([TaskFailed(self.task_id, self.error)])
+        return Decision([_TASK_BECAME[self.status](self.task_id)])
+
+
+class ClaimNextWorkerTask(Command, frozen=True):
+    """Start the oldest scheduled task of a worker; the result is its id, or None."""
+
+    worker_id: Id
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        task = rows.first(worker_task, status=TaskStatus.SCHEDULED, worker_id=self.worker_id)
+        if task is None:
+            return Decision()
+        return Decision([TaskStarted(task.task_id)], task.task_id)
+
+
+class SetControllerTask(Command, frozen=True):
+    """Note what the controller does."""
+
+    task: ControllerTask
+    status: TaskStatus
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        row = rows.get(controller_progress, CONTROLLER)
+        if row is not None and (row.task, row.status) == (self.task, self.status):
+            return Decision()
+        return Decision([ControllerTaskSet(self.task, self.status)])
+
+
+class SetWorkerProgress(Command, frozen=True):
+    """Note what a worker does."""
+
+    worker_id: Id
+    task: WorkerTask
+    status: TaskStatus
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        row = rows.get(worker_progress, self.worker_id)
+        if row is not None and (row.task, row.status) == (self.task, self.status):
+            return Decision()
+        return Decision([WorkerProgressed(self.worker_id, self.task, self.status)])
+
+
+def _next_ic_id(rows: Rows, run_id: int) -> int:
+    if existing(rows, runs, run_id, "run").status == RunStatus.KILLED:
+        raise IllegalTransition(
+            f"run {run_id} is KILLED; no interactive control can follow: create a new run"
+        )
+    return next_id(rows, "ic")
+
+
+class RequestStop(Command, frozen=True):
+    """Ask to stop a run; the result is the id of the request."""
+
+    run_id: Id
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        ic_id = _next_ic_id(rows, self.run_id)
+        return Decision([StopRequested(ic_id, self.run_id)], ic_id)
+
+
+class RequestResume(Command, frozen=True):
+    """Ask to let a run go on; the result is the id of the request."""
+
+    run_id: Id
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        ic_id = _next_ic_id(rows, self.run_id)
+        return Decision([ResumeRequested(ic_id, self.run_id)], ic_id)
+
+
+class RequestDelete(Command, frozen=True):
+    """Ask to delete a run; the result is the id of the request."""
+
+    run_id: Id
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        ic_id = _next_ic_id(rows, self.run_id)
+        return Decision([DeleteRequested(ic_id, self.run_id)], ic_id)
+
+
+class RequestCloneModify(Command, frozen=True):
+    """Ask for a copy of a run with another configuration; the result is the request's id."""
+
+    run_id: Id
+    config_leaf: bytes | None = None
+    warm_start: bool = False
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        ic_id = _next_ic_id(rows, self.run_id)
+        config = self.config_leaf
+        digest = None if config is None else hashlib.sha256(config).hexdigest()
+        requested = CloneModifyRequested(ic_id, self.run_id, digest, self.warm_start)
+        return Decision([requested], ic_id, () if config is None else (config,))
+
+
+def _may_become(rows: Rows, ic_id: int, after: TaskStatus) -> bool:
+    before = TaskStatus(existing(rows, interactive_control, ic_id, "request").status)
+    if before is after:
+        return False
+    check_move(f"request {ic_id}", REQUEST, before, after)
+    return True
+
+
+class MarkICOpsCompleted(Command, frozen=True):
+    """Note that a request was carried out."""
+
+    ic_id: Id
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        if not _may_become(rows, self.ic_id, TaskStatus.COMPLETED):
+            return Decision()
+        return Decision([InteractiveControlCompleted(self.ic_id)])
+
+
+class MarkICOpsFailed(Command, frozen=True):
+    """Note that a request could not be carried out."""
+
+    ic_id: Id
+    error: str | None = None
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        if not _may_become(rows, self.ic_id, TaskStatus.FAILED):
+            return Decision()
+        return Decision([InteractiveControlFailed(self.ic_id, self.error)])
+
+
+class MarkICOpsSkipped(Command, frozen=True):
+    """Note that nothing was to be done for a request."""
+
+    ic_id: Id
+    error: str | None = None
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        if not _may_become(rows, self.ic_id, TaskStatus.SKIPPED):
+            return Decision()
+        return Decision([InteractiveControlSkipped(self.ic_id, self.error)])

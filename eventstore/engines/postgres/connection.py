@@ -1,0 +1,390 @@
+"""A connection to a server whose errors are `DBException`s."""
+
+import hashlib
+import os
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager, suppress
+from itertools import count
+from typing import Any, TypeVar
+from zlib import crc32
+
+import psycopg
+from psycopg.pq import TransactionStatus
+
+from refold.eventstore import errors
+from refold.eventstore.engines.engine import Definition, Values
+from refold.eventstore.engines.postgres import dialect
+from refold.eventstore.engines.postgres.dialect import refuse_writing, told
+from refold.eventstore.engines.postgres.failures import FAILURES, fail
+from refold.eventstore.engines.postgres.server import Place, Raw
+from refold.eventstore.engines.postgres.settled import Settled
+from refold.eventstore.sql import marks
+
+T = TypeVar("T")
+Rows = list[tuple[Any, ...]]
+Cursor = psycopg.Cursor[tuple[Any, ...]]
+
+NAMES = 1024
+"""Locks on names are of so many: the server has room for some thousands of all transactions."""
+
+COPIED = 100
+"""From so many rows on, COPY is faster than INSERTs, although it needs the line for itself."""
+
+_changes = count()
+
+
+class PostgresConnection:
+    """A connection on which every statement stands alone; one that gets lost is replaced."""
+
+    def __init__(
+        self,
+        raw: Raw,
+        name: str,
+        settled: Settled | None = None,
+        replace: Callable[[Raw], Raw] | None = None,
+    ) -> None:
+        self.raw: Raw = raw
+        self._name = name
+        self._settled = settled
+        self._replace = replace
+
+    def _do(self, work: Callable[[], T], sql: str) -> T:
+        while True:
+            try:
+                return work()
+            except FAILURES as error:
+                try:
+                    fail(self._name, error, sql)
+                except errors.ConnectionLost:
+                    self.raw.close()
+                    if self._replace is None:
+                        raise
+                    self.raw = self._replace(self.raw)
+
+    def execute(self, sql: str, parameters: Values = (), /) -> list[tuple[Any, ...]]:
+        """Run one statement and return all its rows."""
+        text = dialect.query(sql)
+        return self._do(lambda: _rows(self.raw.execute(text, parameters)), sql)
+
+    def together(self, *statements: tuple[str, Values]) -> list[list[tuple[Any, ...]]]:
+        """Run statements in one round trip and one transaction; return the rows of each."""
+        return _sets(self._at_once(statements, statements[-1][0]))
+
+    def _at_once(self, statements: Sequence[tuple[str, Values]], sql: str) -> Cursor:
+        text = b";\n".join([dialect.query(sql) for sql, _ in statements])
+        values = [value for _, parameters in statements for value in parameters]
+        # The server takes no parameters with several statements: they are bound here.
+        return self._do(lambda: psycopg.ClientCursor(self.raw).execute(text, values), sql)
+
+    def select(self, sql: str, parameters: Values = (), /) -> list[dict[str, Any]]:
+        """Run one statement and return its rows as dicts."""
+        text = dialect.query(sql)
+        _check_bits(sql, parameters)
+        return self._do(lambda: _dicts(self.raw.execute(text, parameters)), sql)
+
+    def select_together(
+        self, first: str, sql: str, parameters: Values, /
+    ) -> tuple[Rows, list[dict[str, Any]]]:
+        """Run two statements in one round trip; return the rows of both, the second's as dicts."""
+        _check_bits(sql, parameters)
+        cursor = self._at_once([(first, ()), (sql, parameters)], sql)
+        rows = _rows(cursor)
+        cursor.nextset()
+        return rows, _dicts(cursor)
+
+    def query(self, sql: str, parameters: Values) -> list[dict[str, Any]]:
+        """Answer a statement of a user's own; whatever it does besides is taken back."""
+        refuse_writing(sql)
+        try:
+            return self._do(lambda: self._answer(sql, parameters, "BEGIN READ ONLY"), sql)
+        except errors.DBException as error:
+            _tell_writing(error, sql)
+            raise
+        finally:
+            with suppress(psycopg.Error):  # a broken connection has nothing to roll back
+                if self.raw.info.transaction_status:
+                    self.raw.execute("ROLLBACK")
+
+    def _answer(self, sql: str, parameters: Values, *first: str) -> list[dict[str, Any]]:
+        # In a pipeline one statement is one, whatever its text says.
+        failure = None
+        rows: list[dict[str, Any]] = []
+        with self.raw.pipeline() as line:
+            try:
+                for statement in first:
+                    self.raw.execute(statement.encode())
+                rows = _dicts(self.raw.execute(dialect.query(sql), parameters, prepare=False))
+            except psycopg.Error as error:
+                failure = error
+                with suppress(psycopg.Error):
+                    line.sync()
+        if failure is not None:
+            raise failure
+        return rows
+
+    def run(self, sql: str, parameters: Values = (), /) -> None:
+        """Run one statement that returns no rows."""
+        self._do(lambda: self.raw.execute(dialect.query(sql), parameters), sql)
+
+    def executemany(self, sql: str, rows: Sequence[Values], /) -> None:
+        """Run one statement for each row of parameters."""
+        self._do(lambda: self.raw.cursor().executemany(dialect.query(sql), rows), sql)
+
+    def insert(
+        self, table: str, columns: Sequence[str], rows: Sequence[Values], on_conflict: str = "", /
+    ) -> None:
+        """Insert rows in bulk."""
+        self.executemany(
+            f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks(columns)}) {on_conflict}",
+            rows,
+        )
+
+    def lock(self, names: Iterable[str], /) -> None:
+        """Do nothing: there is no transaction that could hold a lock."""
+
+    @contextmanager
+    def renewed(self, tables: Sequence[Definition], /) -> Generator[None, None, None]:
+        """Refuse to: this connection only reads."""
+        raise errors.WriteRefused(f"{self._name}: this connection only reads")
+        yield
+
+    def head(self) -> int:
+        """Return the position up to which the log is complete: nothing comes in at or below it."""
+        return (self._settled or Settled()).head(self)
+
+    def changes(self) -> int:
+        """Return a new number each time: the server does not tell who has committed."""
+        return next(_changes)
+
+
+class WriteConnection(PostgresConnection):
+    """A connection in a write transaction.
+
+    A statement whose rows nobody waits for goes out with the next that somebody does.
+    """
+
+    def __init__(self, raw: Raw, place: Place) -> None:
+        super().__init__(raw, place.name)
+        self._schema = place.schema
+        self._lock = place.lock
+        self._pid = os.getpid()
+        self._pending: list[tuple[str, Values]] = []
+        self._awaited: list[tuple[int, Callable[[Rows], None]]] = []
+
+    def _do(self, work: Callable[[], T], sql: str) -> T:
+        if self._pid != os.getpid():
+            raise errors.StoreFailed(
+                f"{self._name}: this process was forked in the middle of a transaction: fork "
+                f"outside of them, or start processes with spawn"
+            )
+        return super()._do(work, sql)
+
+    def execute(self, sql: str, parameters: Values = (), /) -> list[tuple[Any, ...]]:
+        """Run one statement and return all its rows."""
+        if self._pending:
+            return self.together((sql, parameters))[0]
+        return super().execute(sql, parameters)
+
+    def select(self, sql: str, parameters: Values = (), /) -> list[dict[str, Any]]:
+        """Run one statement and return its rows as dicts."""
+        self._send()
+        return super().select(sql, parameters)
+
+    def run(self, sql: str, parameters: Values = (), /) -> None:
+        """Run one statement that returns no rows; its error may come with a later statement's."""
+        self._pending.append((sql, parameters))
+
+    def executemany(self, sql: str, rows: Sequence[Values], /) -> None:
+        """Run one statement for each row of parameters."""
+        self._send()
+        super().executemany(sql, rows)
+
+    def together(self, *statements: tuple[str, Values]) -> list[Rows]:
+        """Run statements in one round trip and return the rows of each."""
+        for sql, parameters in statements:
+            self.run(sql, parameters)
+        return self._send(statements[-1][0])[-len(statements) :]
+
+    def later(self, sql: str, hear: Callable[[Rows], None]) -> None:
+        """Run one statement together with the next, and then have its rows heard."""
+        self._awaited.append((len(self._pending), hear))
+        self.run(sql)
+
+    def _send(self, sql: str = "") -> list[Rows]:
+        if not self._pending:
+            return []
+        pending, awaited = self._pending, self._awaited
+        self._pending, self._awaited = [], []
+        found = _sets(self._at_once(pending, sql or pending[0][0]))
+        for place, hear in awaited:
+            hear(found[place])
+        return found
+
+    def query(self, sql: str, parameters: Values) -> list[dict[str, Any]]:
+        """Answer a statement of a user's own within the transaction."""
+        refuse_writing(sql)
+        self.run("SAVEPOINT before_query")
+        self.run("SET LOCAL transaction_read_only = on")
+        self._send()
+        try:
+            return self._do(lambda: self._answer(sql, parameters), sql)
+        except errors.DBException as error:
+            _tell_writing(error, sql)
+            raise
+        finally:
+            self.run("ROLLBACK TO SAVEPOINT before_query")
+            self.run("RELEASE SAVEPOINT before_query")
+
+    def insert(
+        self, table: str, columns: Sequence[str], rows: Sequence[Values], on_conflict: str = "", /
+    ) -> None:
+        """Insert rows in bulk."""
+        if len(rows) < COPIED:
+            super().insert(table, columns, rows, on_conflict)
+            return
+        names, into = ", ".join(columns), table
+        if on_conflict:
+            into = f"copied_{table}"
+            self.run(f"CREATE TEMP TABLE IF NOT EXISTS {into} (LIKE {table}) ON COMMIT DROP")
+        sql = f"COPY {into} ({names}) FROM STDIN"
+
+        def copied() -> None:
+            with self.raw.cursor().copy(sql.encode()) as copy:
+                for row in rows:
+                    copy.write_row(row)
+
+        self._send()
+        self._do(copied, sql)
+        if on_conflict:
+            self.run(f"INSERT INTO {table} ({names}) SELECT {names} FROM {into} {on_conflict}")
+            self.run(f"TRUNCATE {into}")
+
+    def lock(self, names: Iterable[str], /) -> None:
+        """Wait until no transaction beside this one holds one of these names, and lock them."""
+        slots = sorted({crc32(name.encode()) % NAMES for name in names})
+        self.run(
+            "SELECT pg_advisory_xact_lock(?::int, slot) FROM unnest(?::int[]) AS slot",
+            (self._lock >> 32, slots),
+        )
+
+    @contextmanager
+    def renewed(self, tables: Sequence[Definition], /) -> Generator[None, None, None]:
+        """Lay out tables and SQL views anew, empty, and have the block fill them."""
+        kinds, marks = self._there([name for table in tables for name in table.objects])
+        changed: list[Definition] = []
+        for table in tables:
+            found = [name for name in table.objects if name in kinds]
+            if not found:
+                self._create(table)
+            elif len(found) == len(table.objects) and marks[found[0]] == _mark(table):
+                for name in found:
+                    if kinds[name] == "TABLE":
+                        self.run(f"DELETE FROM {name}")
+            else:
+                changed.append(table)
+        if not changed:
+            yield
+            return
+        # To drop these at once would have readers wait, so temporary ones are filled first.
+        schema = (self._schema,)
+        self.run("SELECT set_config('search_path', 'pg_temp, ' || quote_ident(?), true)", schema)
+        for table in changed:
+            self._define(table)
+        filled, _ = self._there([name for table in changed for name in table.objects])
+        yield
+        self.run("SELECT set_config('search_path', quote_ident(?) || ', pg_temp', true)", schema)
+        for table in changed:
+            for name in reversed(table.objects):
+                if name in kinds:
+                    self.run(f"DROP {kinds[name]} {name}")
+            self._create(table)
+            for name in reversed(table.objects):
+                if filled[name] == "TABLE":
+                    self.run(f"INSERT INTO {name} SELECT * FROM pg_temp.{name}")
+                self.run(f"DROP {filled[name]} pg_temp.{name}")
+
+    def _there(self, names: list[str]) -> tuple[dict[str, str], dict[str, str | None]]:
+        """Return which of these are there: what each is, and the mark it bears."""
+        found = self.execute(
+            "SELECT name, CASE relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END, "
+            "obj_description(c.oid, 'pg_class') "
+            "FROM unnest(?::text[]) AS name JOIN pg_class c ON c.oid = to_regclass(name)",
+            (names,),
+        )
+        kinds = {name: kind for name, kind, _ in found}
+        return kinds, {name: mark for name, _, mark in found}
+
+    def _define(self, table: Definition) -> None:
+        for statement in table.schema:
+            for definition in dialect.definition(statement):
+                self.run(definition)
+
+    def _create(self, table: Definition) -> None:
+        self._define(table)
+        self.run(f"COMMENT ON TABLE {table.objects[0]} IS '{_mark(table)}'")
+
+    def head(self) -> int:
+        """Return the position of the last event, those of this transaction included."""
+        ((head,),) = self.execute("SELECT max(position) FROM events")
+        return head or 0
+
+    def commit(self, channel: str | None) -> None:
+        """Commit and, if a channel is given, announce it there."""
+        if self.raw.info.transaction_status == TransactionStatus.INERROR:
+            # A statement failed and its error was caught. COMMIT would say ROLLBACK, and no more.
+            raise errors.TransactionFailed(
+                f"{self._name}: a statement of this transaction failed, so all of it is rolled "
+                f"back: leave its block and begin anew"
+            )
+        if self._awaited:
+            self._send()  # what is heard may yet be in the way
+        # Not within the transaction: PostgreSQL lets only one that announces commit at a time.
+        self.run("COMMIT")
+        if channel is not None:
+            self.run("SELECT pg_notify(?, '')", (channel,))
+        self._send()
+
+    def roll_back(self, channel: str | None) -> None:
+        """Roll back, whatever happened, and announce it if a channel is given."""
+        self._pending.clear()
+        self._awaited.clear()
+        if self._pid != os.getpid():
+            return
+        with suppress(psycopg.Error):  # the error that brought us here is the one to tell
+            if self.raw.info.transaction_status:
+                self.raw.execute("ROLLBACK")
+            if channel is not None:
+                self.raw.execute("SELECT pg_notify(%s, '')", (channel,))
+
+
+def _mark(table: Definition) -> str:
+    return f"refold, {hashlib.sha256(' '.join(table.schema).encode()).hexdigest()}"
+
+
+def _check_bits(sql: str, parameters: Values) -> None:
+    for value in parameters:
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise errors.InvalidQuery(f"{sql.strip()!r}: {value} is beyond 64 bits")
+
+
+def _rows(cursor: Cursor) -> list[tuple[Any, ...]]:
+    return cursor.fetchall() if cursor.pgresult and cursor.pgresult.nfields else []
+
+
+def _sets(cursor: Cursor) -> list[list[tuple[Any, ...]]]:
+    found = [_rows(cursor)]
+    while cursor.nextset():
+        found.append(_rows(cursor))
+    return found
+
+
+def _dicts(cursor: Cursor) -> list[dict[str, Any]]:
+    rows = cursor.fetchall()
+    names = [column.name for column in cursor.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def _tell_writing(error: errors.DBException, sql: str) -> None:
+    code = getattr(error.__cause__, "sqlstate", None)
+    if code == "25006" or (code == "55000" and "view" in str(error.__cause__)):
+        raise errors.WriteRefused(told(sql)) from error.__cause__

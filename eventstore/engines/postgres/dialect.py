@@ -1,0 +1,103 @@
+"""What SQL of `tables.sql` and of queries is called in PostgreSQL, and what a query may be."""
+
+import re
+from functools import lru_cache
+
+from refold.eventstore.errors import InvalidQuery, WriteRefused
+
+_QUERIES = {"SELECT", "WITH", "VALUES", "TABLE", "EXPLAIN", "SHOW"}
+_FIRST_WORD = re.compile(r"(?:\s|\(|--[^\n]*(?:\n|$)|/\*.*?\*/)*(\w*)", re.DOTALL)
+
+
+def refuse_writing(sql: str) -> None:
+    """Refuse a statement that is no query; what a query calls, the server refuses.
+
+    A read-only transaction lets through what changes the session or ends the transaction.
+
+    Raises:
+        WriteRefused: it would do something else than read.
+    """
+    match = _FIRST_WORD.match(sql)
+    word = match[1].upper() if match else ""
+    if word and word not in _QUERIES:
+        raise WriteRefused(told(sql))
+
+
+def told(sql: str) -> str:
+    """Return what to say of a statement that would write."""
+    return (
+        f"{sql.strip()!r} would write: the views are rebuilt from events and only events change "
+        f"them; use a method such as set_run_status()"
+    )
+
+
+_TEXT = (
+    r"\b[eE]'(?:[^'\\]|\\.|'')*'"  # an escape string
+    r"""|'(?:[^']|'')*'|"(?:[^"]|"")*"|\$(\w*)\$.*?\$\1\$"""
+    r"|--[^\n]*|/\*(?:/\*.*?\*/|.)*?\*/"
+)
+_MARKS = re.compile(rf"{_TEXT}|\?|%", re.DOTALL)
+
+_TYPES = {
+    "INTEGER": "BIGINT",
+    "REAL": "DOUBLE PRECISION",
+    "BLOB": "BYTEA",
+    # Ordered by bytes, as in SQLite, whatever the database's own order is.
+    "TEXT": 'TEXT COLLATE "C"',
+}
+# A type stands behind the name of its column; the same word may be a name itself.
+_DIFFERENT = re.compile(
+    rf"{_TEXT}|(?<=[\w\"])(?P<space>[ \t]+)(?P<type>{'|'.join(_TYPES)})\b"
+    rf"|(?P<rowid>\)\s*WITHOUT\s+ROWID)",
+    re.DOTALL | re.IGNORECASE,
+)
+
+_REFUSAL = re.compile(
+    r"CREATE TRIGGER IF NOT EXISTS (\w+) BEFORE (UPDATE|DELETE) ON (\w+)\s+"
+    r"BEGIN\s+SELECT RAISE\(ABORT, ('[^']*')\);\s+END;"
+)
+# An INSERT that replaces a row is a thing of SQLite.
+_REPLACEMENT = re.compile(r"CREATE TRIGGER IF NOT EXISTS \w+ BEFORE INSERT ON \w+\s+WHEN ")
+
+
+@lru_cache(maxsize=4096)
+def query(sql: str) -> bytes:
+    """Return a statement with `?` for parameters as psycopg takes it.
+
+    Raises:
+        InvalidQuery: the text cannot be sent.
+    """
+    try:
+        if "\0" in sql:
+            raise ValueError("it holds a NUL character")
+        sql.encode()
+    except ValueError as error:
+        raise InvalidQuery(f"{sql.strip()!r}: {error}") from None
+
+    def translated(token: re.Match[str]) -> str:
+        return "%s" if token[0] == "?" else token[0].replace("%", "%%")
+
+    return _MARKS.sub(translated, sql).encode()
+
+
+def definition(sql: str) -> list[str]:
+    """Return the statements that define here what a statement of `tables.sql` defines."""
+    if _REPLACEMENT.match(sql):
+        return []
+    refusal = _REFUSAL.match(sql)
+    if refusal is not None:
+        name, verb, table, message = refusal.groups()
+        verbs = "DELETE OR TRUNCATE" if verb == "DELETE" else verb
+        return [
+            f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS "
+            f"$$ BEGIN RAISE EXCEPTION {message}; END $$",
+            f"CREATE TRIGGER {name} BEFORE {verbs} ON {table} "
+            f"FOR EACH STATEMENT EXECUTE FUNCTION {name}()",
+        ]
+
+    def here(found: re.Match[str]) -> str:
+        if found["type"]:
+            return found["space"] + _TYPES[found["type"].upper()]
+        return ")" if found["rowid"] else found[0]
+
+    return [_DIFFERENT.sub(here, sql)]

@@ -1,0 +1,163 @@
+"""The log's end on a server, for a transaction that writes alone and for one beside others."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from refold.eventstore.engines.engine import Connection, Place, Projections, Values
+from refold.eventstore.engines.log_end import PROJECTIONS, LoneHeads, by_name, projections_of
+from refold.eventstore.engines.postgres.connection import WriteConnection
+from refold.eventstore.log.transaction import NotAlone
+
+# The transaction's id tells later whether it has ended, should the connection break in its commit.
+ID_AND_TIME = """
+    pg_current_xact_id()::text, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"""
+
+LAST = "FROM events ORDER BY position DESC LIMIT 1"
+
+NOW = f"""
+    SELECT {ID_AND_TIME}, position, recorded_at
+    FROM (SELECT 1) AS one
+    LEFT JOIN
+         (SELECT position, recorded_at {LAST}) AS last
+    ON true"""
+
+# Nobody else gets these streams, new ones included, until the commit. In order, so that two
+# transactions cannot wait for each other.
+LOCK_STREAMS = """
+    INSERT INTO streams AS s (stream, version, position)
+    SELECT name, 0, 0 FROM unnest(?::text[]) AS name ORDER BY name COLLATE "C"
+    ON CONFLICT (stream) DO UPDATE SET version = s.version
+    RETURNING stream, version, position"""
+
+# The same, and then, once all of them are locked and the transaction has an id (see settled.py),
+# positions; all in one statement, which the server prepares.
+DRAW = f"""
+    WITH locked AS ({LOCK_STREAMS}
+    ), heads AS MATERIALIZED (
+        SELECT coalesce(json_object_agg(stream, ARRAY[version, position]), '{{}}')::text AS heads,
+               count(*) AS locked
+        FROM locked
+    )
+    SELECT heads, ARRAY(SELECT nextval('event_positions') FROM generate_series(1, ? + 0 * locked)),
+           now.*
+    FROM heads, LATERAL ({NOW} WHERE locked >= 0) AS now"""
+
+# The same for one event of one stream, as most commands have it: half of the planner's work.
+DRAW_ONE = f"""
+    INSERT INTO streams AS s (stream, version, position) VALUES (?, 0, 0)
+    ON CONFLICT (stream) DO UPDATE SET version = s.version
+    RETURNING version, position, nextval('event_positions'), {ID_AND_TIME},
+              (SELECT position {LAST}), (SELECT recorded_at {LAST})"""
+
+SET_POSITION = "SELECT setval('event_positions', ?)"
+
+
+class ServerHeads(LoneHeads):
+    """What is the same for both."""
+
+    def __init__(self, connection: WriteConnection, clock: Callable[[], int] | None) -> None:
+        self._given_clock = clock
+        super().__init__(self._server_time if clock is None else clock)
+        self._connection = self._server = connection
+        self._ahead = 0
+        self.transaction_id: str | None = None
+        self.last: Values | None = None
+        """The last event that was written: whether it stands there tells if the commit happened."""
+        self.drawn = False
+        """Whether positions were drawn that others may wait for."""
+
+    def _server_time(self) -> int:
+        return time.monotonic_ns() // 1_000 + self._ahead
+
+    def _note(
+        self, transaction_id: str, microseconds: int, last: int | None, recorded_at: int | None
+    ) -> int:
+        """Keep what NOW says, one clock for all machines; return the last event's position."""
+        self.transaction_id = transaction_id
+        self._ahead = microseconds - time.monotonic_ns() // 1_000
+        self._recorded_at = max(self._recorded_at, recorded_at or 0)
+        return last or 0
+
+    def write(self, events: Sequence[Values]) -> None:
+        """Insert events, and the new heads of their streams."""
+        super().write(events)
+        self.last = events[-1]
+
+    def seal(self) -> None:
+        """Do what remains to be done before the commit."""
+
+
+class AloneHeads(ServerHeads):
+    """For a transaction that no other writes beside."""
+
+    def look(self, connection: Connection) -> None:
+        """Look at the end of the log, behind the lock on the store."""
+        projections, now = self._server.together((PROJECTIONS, ()), (NOW, ()))
+        self.projections = by_name(projections)
+        self.position = self._note(*now[0])
+
+    def seal(self) -> None:
+        """Have the next position drawn follow; one that nobody committed is given again."""
+        if self.last is not None:
+            self._server.run(SET_POSITION, (self.position,))
+
+
+class BesideHeads(ServerHeads):
+    """For a transaction that others write beside."""
+
+    alone = False
+
+    def __init__(
+        self,
+        connection: WriteConnection,
+        clock: Callable[[], int] | None,
+        projections: Projections | None,
+    ) -> None:
+        super().__init__(connection, clock)
+        self._expected = projections
+
+    def look(self, connection: Connection) -> None:
+        """Look at what must be known before anything is decided."""
+        if self._expected is None:
+            self.projections = projections_of(self._server)
+            return
+        self.projections = dict(self._expected)
+        self._server.later(PROJECTIONS, self._confirm)
+
+    def _confirm(self, rows: list[tuple[str, int, int | None]]) -> None:
+        # The look goes with the first load: one message less, and hardly ever is anything new.
+        if by_name(rows) != self._expected:
+            raise NotAlone
+
+    def allot(self, streams: Sequence[str]) -> list[Place]:
+        """Return a place for a next event of each of these streams, in this order."""
+        missing = sorted({stream for stream in streams if stream not in self._streams})
+        self.drawn = True
+        if missing and len(streams) == 1:
+            ((version, last, position, *now),) = self._server.execute(DRAW_ONE, missing)
+            self._streams[missing[0]], drawn = (version, last), [position]
+        else:
+            ((heads, drawn, *now),) = self._server.execute(DRAW, (missing, len(streams)))
+            self._streams.update(msgspec.json.decode(heads, type=dict[str, tuple[int, int]]))
+        self._note(*now)
+        places: list[Place] = []
+        for stream, position in zip(streams, drawn, strict=True):
+            version, previous = self._streams[stream]
+            places.append(Place(position, version + 1, previous))
+            self._streams[stream] = self._changed[stream] = (version + 1, position)
+        self.position = places[-1].position
+        return places
+
+    def _learn(self, streams: Sequence[str]) -> None:
+        missing = [stream for stream in streams if stream not in self._streams]
+        if missing:
+            for stream, version, last in self._server.execute(LOCK_STREAMS, (missing,)):
+                self._streams[stream] = (version, last)
+
+    def write(self, events: Sequence[Values]) -> None:
+        """Insert events, and the new heads of their streams."""
+        # A subtransaction has an id of its own, later than the positions: see HEAD.
+        self._server.run("SAVEPOINT drawn")
+        super().write(events)

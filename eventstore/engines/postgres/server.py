@@ -1,0 +1,256 @@
+"""Where a store is on a server, a connection as it needs one, and how its schema is made."""
+
+import hashlib
+import re
+from typing import Any
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
+
+import msgspec
+import psycopg
+from psycopg import sql
+from psycopg.abc import Buffer
+from psycopg.adapt import Loader
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.types.numeric import Int8Dumper
+
+from refold.eventstore import errors
+from refold.eventstore.engines.postgres import dialect
+from refold.eventstore.engines.postgres.failures import FAILURES, fail, fail_to_connect
+from refold.eventstore.errors import NotAStore
+from refold.eventstore.sql import section, statements
+
+DEFAULT_SCHEMA = "refold"
+
+# The URL may say otherwise. The first keeps a wrong address from hanging, the others find out that
+# a server is gone without a word; `SETTINGS` in connect.py has the server find that out of us.
+CONNECTION_DEFAULTS = {
+    "connect_timeout": "10",
+    "keepalives_idle": "5",
+    "keepalives_interval": "5",
+    "keepalives_count": "2",
+    "tcp_user_timeout": "15000",
+    "application_name": "refold",
+}
+
+SECRETS = ("password", "sslpassword")
+
+
+class Place(msgspec.Struct, frozen=True):
+    """What a URL says."""
+
+    conninfo: str
+    """For libpq."""
+    schema: str
+    name: str
+    """The URL without the password, for messages."""
+
+    def __repr__(self) -> str:
+        return f"Place({self.name!r})"
+
+    @property
+    def channel(self) -> str:
+        """Where commits are announced; cut to what PostgreSQL takes, a shared one does no harm."""
+        return f"refold {self.schema}".encode()[:63].decode(errors="ignore")
+
+    @property
+    def lock(self) -> int:
+        """The key of the advisory lock on the store; its locks on names are of the lower half."""
+        digest = hashlib.sha256(f"refold {self.schema}".encode()).digest()
+        return int.from_bytes(digest[:8], signed=True)
+
+
+def place_of(url: str) -> Place:
+    """Return where a URL leads: `postgresql://user@host/database?schema=name`.
+
+    Raises:
+        NotAStore: it is no such URL.
+    """
+    try:
+        url.encode()
+        parts = urlsplit(url)
+        _check_credentials(parts)
+        options = [(option.partition("=")[0], option) for option in parts.query.split("&")]
+        schemas = [option.partition("=")[2] for name, option in options if name == "schema"]
+        schema = unquote(schemas[-1], errors="strict") if schemas else DEFAULT_SCHEMA
+        # All else goes to libpq as it is.
+        others = "&".join(option for name, option in options if name != "schema")
+        dsn = urlunsplit(parts._replace(query=others))
+        given = {name: str(value) for name, value in conninfo_to_dict(dsn).items()}
+        conninfo = make_conninfo("", **{**CONNECTION_DEFAULTS, **given})
+    except (psycopg.Error, ValueError) as error:
+        raise NotAStore(f"this URL cannot be read: {str(error).strip()}") from None
+    if (
+        not schema
+        or "\0" in schema
+        or len(schema.encode()) > 63
+        or schema.startswith("pg_")
+        or schema == "$user"
+    ):
+        raise NotAStore(
+            f"{schema!r} can be no schema: pass 1 to 63 bytes of text that do not begin with pg_"
+        )
+    user, at, host = parts.netloc.rpartition("@")
+    shown = "&".join(option for name, option in options if name not in SECRETS)
+    name = urlunsplit(parts._replace(netloc=f"{user.split(':')[0]}{at}{host}", query=shown))
+    return Place(conninfo, schema, name)
+
+
+def _check_credentials(parts: SplitResult) -> None:
+    # A password with such a character in it would be taken for something else, and shown.
+    credentials = parts.netloc.rpartition("@")[0]
+    odd = "@" in credentials or "@" in parts.path or "@" in parts.fragment or " " in credentials
+    query = any(option and "=" not in option for option in parts.query.split("&"))
+    if odd or query or re.search("%(?![0-9a-fA-F]{2})", credentials):
+        raise ValueError(
+            "the user or the password holds a character that must be written as %XX, such as %40 "
+            "for @"
+        )
+
+
+Raw = psycopg.Connection[tuple[Any, ...]]
+
+# A writer whose host has gone without a word holds its locks until the server finds out: after some
+# 15 s, half of what others wait by default.
+SETTINGS = """
+    SELECT set_config('search_path', quote_ident(%(schema)s) || ', pg_temp', false),
+           set_config('lock_timeout', %(lock_timeout)s, false),
+           set_config('default_transaction_read_only', 'on', false),
+           set_config('standard_conforming_strings', 'on', false),
+           set_config('transform_null_equals', 'off', false),
+           set_config('array_nulls', 'on', false),
+           set_config('extra_float_digits', '1', false),
+           set_config('tcp_keepalives_idle', '5', false),
+           set_config('tcp_keepalives_interval', '5', false),
+           set_config('tcp_keepalives_count', '2', false),
+           set_config('tcp_user_timeout', '15000', false),
+           CASE WHEN current_setting('synchronous_commit') = 'off'
+                THEN set_config('synchronous_commit', 'on', false) END"""
+
+
+class _IntegerDumper(Int8Dumper):
+    """A bool is 0 or 1, as in SQLite."""
+
+    def dump(self, obj: Any) -> Buffer | None:
+        return super().dump(int(obj))
+
+
+class _NumberLoader(Loader):
+    """What SQL computes is a plain number, as in SQLite."""
+
+    def load(self, data: Buffer) -> int | float:
+        text = bytes(data)
+        try:
+            return int(text)
+        except ValueError:
+            return float(text)
+
+
+def connect(place: Place, timeout: float) -> Raw:
+    """Open a connection.
+
+    Raises:
+        StoreUnreachable: no server answers.
+        AccessDenied: it does not know the user or the password.
+        NotAStore: it has no such database.
+    """
+    try:
+        raw = psycopg.connect(place.conninfo, autocommit=True)
+        _configure(raw, place, timeout)
+    except (psycopg.Error, UnicodeError, OSError) as error:
+        fail_to_connect(place.name, error)
+    return raw
+
+
+def _configure(raw: Raw, place: Place, timeout: float) -> None:
+    # Reading is the default; a write transaction says that it is one.
+    raw.adapters.register_dumper(bool, _IntegerDumper)
+    raw.adapters.register_loader("numeric", _NumberLoader)
+    raw.execute("SET client_encoding = 'UTF8'")
+    milliseconds = max(1, min(round(timeout * 1000), 2**31 - 1))
+    raw.execute(SETTINGS, {"schema": place.schema, "lock_timeout": str(milliseconds)})
+
+
+LOG_FORMAT = 1  # of the tables of the log, not of events or views
+MARK = "refold, log format "  # the comment on the table of events: tells a store from other schemas
+
+WHAT_IS_THERE = """
+    SELECT obj_description(to_regclass(quote_ident(%(schema)s) || '.events'), 'pg_class'),
+           (SELECT string_agg(relname, ', ') FROM (
+               SELECT relname FROM pg_class
+               WHERE relnamespace = to_regnamespace(quote_ident(%(schema)s)) LIMIT 5) AS first),
+           to_regnamespace(quote_ident(%(schema)s)) IS NOT NULL"""
+
+
+def prepare(raw: Raw, place: Place) -> None:
+    """Make the schema and the tables of the log, unless they are there.
+
+    Any number of processes may do so at once.
+
+    Raises:
+        NotAStore: the schema holds something else.
+        StoreTooNew: a newer refold wrote it.
+        AccessDenied: the user may not create the schema, or may not use it.
+    """
+    encoding = raw.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise errors.NotAStore(
+            f"{place.name}: the database's encoding is {encoding}, which cannot hold all text: "
+            f"pass one that was created with ENCODING 'UTF8'"
+        )
+    try:
+        if not _is_store(raw, place):
+            with raw.transaction():
+                raw.execute("SET TRANSACTION READ WRITE")
+                raw.execute("SELECT pg_advisory_xact_lock(%s)", (place.lock,))
+                if not _is_store(raw, place):  # another process may have been first
+                    _create(raw, place)
+    except FAILURES as error:
+        try:
+            fail(place.name, error)
+        except errors.InvalidQuery as invalid:
+            raise errors.StoreFailed(f"{place.name}: {error}: see the cause") from invalid
+
+
+def _create(raw: Raw, place: Place) -> None:
+    name = sql.Identifier(place.schema)
+    try:
+        if not _there(raw, place)[2]:
+            raw.execute(sql.SQL("CREATE SCHEMA {}").format(name))
+        raw.execute("CREATE SEQUENCE event_positions")
+        for statement in statements(section("log")):
+            for definition in dialect.definition(statement):
+                raw.execute(definition.encode())
+        mark = sql.Literal(f"{MARK}{LOG_FORMAT}")
+        raw.execute(sql.SQL("COMMENT ON TABLE events IS {}").format(mark))
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise errors.AccessDenied(
+            f"{place.name}: {error.diag.message_primary}: there is no store in schema "
+            f"{place.schema!r} yet, and this user may not make one: have an administrator open it "
+            f"once, or run CREATE SCHEMA {name.as_string(raw)} AUTHORIZATION "
+            f"{sql.Identifier(raw.info.user).as_string(raw)}"
+        ) from error
+
+
+def _there(raw: Raw, place: Place) -> tuple[str | None, str | None, bool]:
+    found = raw.execute(WHAT_IS_THERE, {"schema": place.schema}).fetchone()
+    assert found is not None
+    return found
+
+
+def _is_store(raw: Raw, place: Place) -> bool:
+    mark, tables, _ = _there(raw, place)
+    number = "" if mark is None else mark.removeprefix(MARK)
+    if number != mark and number.isdecimal():
+        log_format = int(number)
+        if log_format > LOG_FORMAT:
+            raise errors.StoreTooNew(
+                f"{place.name} has log format {log_format}, this refold reads up to {LOG_FORMAT}: "
+                f"upgrade refold"
+            )
+        return True
+    if tables:
+        raise errors.NotAStore(
+            f"{place.name}: schema {place.schema!r} holds something else ({tables}): pass another "
+            f"one as ?schema=name; refold keeps its own"
+        )
+    return False

@@ -1,0 +1,186 @@
+"""A connection to an SQLite file whose errors are `DBException`s, and what may be done on it."""
+
+import sqlite3
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from refold.eventstore import errors
+from refold.eventstore.engines.engine import Definition, Values
+from refold.eventstore.sql import marks
+
+_TELLING_PRAGMAS = {  # of what their argument names
+    "foreign_key_list",
+    "index_info",
+    "index_list",
+    "index_xinfo",
+    "integrity_check",
+    "quick_check",
+    "table_info",
+    "table_list",
+    "table_xinfo",
+}
+_SETTING_PRAGMAS = {  # which an argument would change
+    "application_id",
+    "compile_options",
+    "data_version",
+    "database_list",
+    "freelist_count",
+    "journal_mode",
+    "page_count",
+    "page_size",
+    "user_version",
+}
+_READING_ACTIONS = frozenset(
+    (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE)
+)
+
+
+def only_reads(action: int, name: str | None, value: str | None, *_: str | None) -> int:
+    """Allow or deny a step of a statement, as SQLite asks while it compiles it."""
+    if action == sqlite3.SQLITE_PRAGMA:
+        reads = name in _TELLING_PRAGMAS or (name in _SETTING_PRAGMAS and value is None)
+    else:
+        reads = action in _READING_ACTIONS
+    return sqlite3.SQLITE_OK if reads else sqlite3.SQLITE_DENY
+
+
+_ERRORS: dict[int, tuple[type[errors.DBException], str]] = {
+    sqlite3.SQLITE_FULL: (errors.StoreFull, "the disk is full: make room and try again"),
+    sqlite3.SQLITE_READONLY: (
+        errors.StoreReadOnly,
+        "it can only be read: make the file and its folder writable",
+    ),
+    sqlite3.SQLITE_BUSY: (errors.StoreBusy, "another process holds it: try again"),
+    sqlite3.SQLITE_LOCKED: (errors.StoreBusy, "another connection holds it: try again"),
+    sqlite3.SQLITE_NOTADB: (errors.NotAStore, "it is not a database: pass another path"),
+    sqlite3.SQLITE_CORRUPT: (
+        errors.StoreDamaged,
+        "the file is damaged: keep a copy, then try `sqlite3 FILE .recover`",
+    ),
+    sqlite3.SQLITE_IOERR: (
+        errors.StoreFailed,
+        "reading or writing it failed: check the disk, its room and its limits, then try again",
+    ),
+    sqlite3.SQLITE_CANTOPEN: (
+        errors.NotAStore,
+        "it cannot be opened: check the path and the rights on its folder",
+    ),
+}
+
+
+def fail(name: str, error: Exception, sql: str = "") -> NoReturn:
+    """Raise the `DBException` that says what an error of SQLite's or Python's means."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    if "closed database" in str(error):
+        raise errors.StoreClosed(f"{name} was closed: open it again") from error
+    if code == sqlite3.SQLITE_AUTH or "because it is a view" in str(error):
+        raise errors.WriteRefused(
+            f"{sql.strip()!r} would write: the views are rebuilt from events and only events "
+            f"change them; use a method such as set_run_status()"
+        ) from error
+    kind, advice = _ERRORS.get(code & 0xFF, (errors.StoreFailed, "see the cause"))
+    if code in (0, sqlite3.SQLITE_ERROR):
+        # Python's own complaints about the statement or its parameters carry no code.
+        raise errors.InvalidQuery(f"{sql.strip()!r}: {error}") from error
+    raise kind(f"{name}: {error}; {advice}") from error
+
+
+FAILURES = (sqlite3.Error, OverflowError, UnicodeError, ValueError)
+
+
+class SqliteConnection:
+    """A connection whose errors are `DBException`s."""
+
+    def __init__(self, raw: sqlite3.Connection, name: str) -> None:
+        self.raw = raw
+        self.begun = False
+        self.kept = True
+        """Whether it may be used again, rather than closed after its use."""
+        self._name = name
+
+    def _fail(self) -> NoReturn:
+        # On a full disk, for one, SQLite ends a transaction by itself; what came after it would
+        # be committed statement by statement.
+        raise errors.TransactionFailed(
+            f"{self._name}: the transaction failed and was rolled back: leave its block and "
+            f"begin anew"
+        )
+
+    def execute(self, sql: str, parameters: Values = (), /) -> list[tuple[Any, ...]]:
+        """Run one statement and return all its rows."""
+        if self.begun and not self.raw.in_transaction:
+            self._fail()
+        try:
+            return self.raw.execute(sql, parameters).fetchall()
+        except FAILURES as error:
+            fail(self._name, error, sql)
+
+    def select(self, sql: str, parameters: Values = (), /) -> list[dict[str, Any]]:
+        """Run one statement and return its rows as dicts."""
+        if self.begun and not self.raw.in_transaction:
+            self._fail()
+        try:
+            cursor = self.raw.execute(sql, parameters)
+            names = [column[0] for column in cursor.description or ()]
+            return [dict(zip(names, row, strict=True)) for row in cursor]
+        except FAILURES as error:
+            fail(self._name, error, sql)
+
+    def select_together(
+        self, first: str, sql: str, parameters: Values, /
+    ) -> tuple[list[tuple[Any, ...]], list[dict[str, Any]]]:
+        """Run two statements; return the rows of both, the second's as dicts."""
+        return self.execute(first), self.select(sql, parameters)
+
+    def run(self, sql: str, parameters: Values = (), /) -> None:
+        """Run one statement that returns no rows."""
+        if self.begun and not self.raw.in_transaction:
+            self._fail()
+        try:
+            self.raw.execute(sql, parameters)
+        except FAILURES as error:
+            fail(self._name, error, sql)
+
+    def executemany(self, sql: str, rows: Sequence[Values], /) -> None:
+        """Run one statement for each row of parameters."""
+        if self.begun and not self.raw.in_transaction:
+            self._fail()
+        try:
+            self.raw.executemany(sql, rows)
+        except FAILURES as error:
+            fail(self._name, error, sql)
+
+    def insert(
+        self, table: str, columns: Sequence[str], rows: Sequence[Values], on_conflict: str = "", /
+    ) -> None:
+        """Insert rows in bulk."""
+        self.executemany(
+            f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks(columns)}) {on_conflict}",
+            rows,
+        )
+
+    def lock(self, names: Iterable[str], /) -> None:
+        """Do nothing: here every writer is alone."""
+
+    @contextmanager
+    def renewed(self, tables: Sequence[Definition], /) -> Generator[None, None, None]:
+        """Lay out tables and SQL views anew, empty, and have the block fill them."""
+        for objects, schema in tables:
+            for name in objects:
+                for (kind,) in self.execute(
+                    "SELECT type FROM sqlite_master WHERE name = ?", (name,)
+                ):
+                    self.execute(f"DROP {kind} {name}")
+            for statement in schema:
+                self.execute(statement)
+        yield
+
+    def head(self) -> int:
+        """Return the position of the last event: here they are committed in order."""
+        ((head,),) = self.execute("SELECT max(position) FROM events")
+        return head or 0
+
+    def changes(self) -> int:
+        """Return a number that is another one after any other connection has committed."""
+        return self.execute("PRAGMA data_version")[0][0]

@@ -1,0 +1,294 @@
+"""The embedded engine: one SQLite file, any number of threads and processes."""
+
+import os
+import random
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from refold.eventstore import errors
+from refold.eventstore.engines.engine import (
+    Connection,
+    Durability,
+    Values,
+    Writing,
+    busy,
+    check_options,
+)
+from refold.eventstore.engines.log_end import LoneHeads, microseconds
+from refold.eventstore.engines.pool import Pool
+from refold.eventstore.engines.sqlite.connection import FAILURES, SqliteConnection, fail, only_reads
+from refold.eventstore.engines.sqlite.file import is_immutable, place_of, prepare
+from refold.eventstore.engines.sqlite.watch import SqliteWatch
+
+
+class SqliteEngine:
+    """A store in one SQLite file, in WAL mode: readers never wait, writers take turns.
+
+    Args:
+        path: the file; it is created if there is none.
+        durability: `"normal"` survives the death of any process at any instruction, and a power
+            cut may take the last moments, never more, never consistency; `"full"` also waits for
+            the disk at each commit (https://www.sqlite.org/pragma.html#pragma_synchronous).
+        timeout: seconds to wait for another process's write before `StoreBusy`.
+        clock: returns the time in microseconds since 1970-01-01 UTC.
+
+    Raises:
+        NotAStore: the path is a folder, not a database, or a database of something else.
+        StoreTooNew: a newer refold wrote it.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        durability: Durability = "normal",
+        timeout: float = 30,
+        clock: Callable[[], int] = microseconds,
+    ) -> None:
+        check_options(durability, timeout)
+        self._path = place_of(path)
+        self.name = str(self._path)
+        self.timeout = timeout
+        self._clock = clock
+        self._durability = durability
+        self._closed = False
+        self._begin_afresh()
+        self._check_open()
+        try:
+            connection = self._connect()
+            prepare(connection, self.name, timeout)
+            self._disconnect(connection)
+        except BaseException:
+            self._finalizer()
+            raise
+
+    def _begin_afresh(self) -> None:
+        self._forking = False
+        self._lock = threading.RLock()
+        self._held = False
+        self._heads = LoneHeads(self._clock)
+        self._writer: SqliteConnection | None = None
+        self._readers = Pool(self._reader, self._disconnect, _is_kept)
+        self._guests = Pool(self._guest, self._disconnect, _is_kept)
+        self._watches: weakref.WeakSet[SqliteWatch] = weakref.WeakSet()
+        self._all: list[sqlite3.Connection] = []
+        # Connections that nobody closed are closed with the engine, not one by one with warnings.
+        self._finalizer = weakref.finalize(self, _close_all, self._all)
+
+    def before_fork(self, timeout: float) -> bool:
+        """Close all connections, once they are idle; return False if some stay in use.
+
+        Nobody gets a new one until `resume`, or `after_fork` in the child.
+        """
+        # SQLite keeps, for the whole process, which locks it holds on which file. A child that
+        # inherits that believes to hold locks that only its parent holds.
+        deadline = time.monotonic() + timeout
+        # A thread that waits for the one that forks must not hang the fork for ever.
+        self._held = self._lock.acquire(timeout=timeout)
+        if not self._held or (self._writer is not None and self._writer.begun):
+            return False
+        self._forking = True
+        for pool in (self._readers, self._guests):
+            if not pool.shut(deadline - time.monotonic()):
+                return False
+        self._put_down()
+        return not self._all
+
+    def resume(self) -> None:
+        """In the parent, after a fork: lend connections again."""
+        self._forking = False
+        self._readers.reopen()
+        self._guests.reopen()
+        if self._held:
+            self._lock.release()
+
+    def after_fork(self, *, usable: bool) -> None:
+        """In the child of a fork, begin anew; refuse all use if connections were inherited."""
+        if not usable:
+            _inherited[self._path.resolve()] = self._all
+            self._finalizer.detach()
+        self._begin_afresh()
+
+    def _connect(self) -> SqliteConnection:
+        uri = f"file:{quote(os.fsencode(self._path.absolute()))}"
+        # Somebody with more rights may begin to write at any moment, so it is looked at each time.
+        immutable = is_immutable(self._path)
+        if immutable:
+            uri += "?mode=ro&immutable=1"
+        try:
+            raw = sqlite3.connect(
+                uri,
+                uri=True,
+                timeout=self.timeout,
+                isolation_level=None,
+                check_same_thread=False,
+                cached_statements=256,
+            )
+        except sqlite3.Error as error:
+            fail(self.name, error)
+        self._all.append(raw)
+        connection = SqliteConnection(raw, self.name)
+        connection.kept = not immutable
+        connection.execute(f"PRAGMA synchronous = {self._durability}")
+        connection.execute(f"PRAGMA fullfsync = {int(self._durability == 'full')}")
+        connection.execute("PRAGMA cache_size = -65536")  # KiB; doubles bulk appends
+        connection.execute("PRAGMA wal_autocheckpoint = 4000")  # pages, likewise
+        connection.execute("PRAGMA journal_size_limit = 67108864")
+        connection.execute("PRAGMA temp_store = MEMORY")
+        return connection
+
+    def _reader(self) -> SqliteConnection:
+        connection = self._connect()
+        connection.execute("PRAGMA query_only = 1")
+        return connection
+
+    def _guest(self) -> SqliteConnection:
+        connection = self._connect()
+        connection.raw.set_authorizer(only_reads)
+        return connection
+
+    def _disconnect(self, connection: SqliteConnection) -> None:
+        with suppress(ValueError):  # it was closed within its own transaction
+            self._all.remove(connection.raw)
+        connection.raw.close()
+
+    def _put_down(self) -> None:
+        # With the writer's lock held: what is in use is left to its user.
+        if self._writer is not None:
+            self._disconnect(self._writer)
+            self._writer = None
+        self._readers.empty()
+        self._guests.empty()
+        for watch in list(self._watches):
+            watch.rest()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise errors.StoreClosed(f"{self.name} was closed: open it again")
+        if _inherited and self._path.resolve() in _inherited:
+            raise errors.StoreFailed(
+                f"{self.name}: this process was forked in the middle of a transaction or a read: "
+                f"fork outside of them, or start processes with spawn"
+            )
+
+    # --- using ----------------------------------------------------------------------------
+
+    @contextmanager
+    def write(self, *, alone: bool) -> Generator[Writing, None, None]:
+        """Open a write transaction: commit at the end, or roll back if an error leaves it.
+
+        It is always alone: that is SQLite's way.
+        """
+        with self._lock:
+            self._check_open()
+            connection = self._writer
+            if connection is None:
+                connection = self._writer = self._connect()
+                connection.execute("PRAGMA busy_timeout = 0")  # see _begin
+            try:
+                self._begin(connection)
+                connection.begun = True
+                self._heads.look(connection)
+                yield Writing(connection, self._heads)
+                connection.execute("COMMIT")
+            except BaseException:
+                self._heads.forget()
+                self._roll_back(connection)
+                raise
+            finally:
+                connection.begun = False
+
+    def _begin(self, connection: SqliteConnection) -> None:
+        # SQLite's own busy handler backs off to 100 ms, which starves whoever waited longest.
+        deadline = 0.0
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                return
+            except errors.StoreBusy as error:
+                now = time.monotonic()
+                deadline = deadline or now + self.timeout
+                if now >= deadline:
+                    raise busy(self.name, self.timeout) from error
+            time.sleep(random.uniform(0.0001, 0.001))
+
+    def _roll_back(self, connection: SqliteConnection) -> None:
+        try:
+            if connection.raw.in_transaction:
+                connection.raw.execute("ROLLBACK")
+        except sqlite3.Error:
+            # Closing it rolls back too; the error that brought us here is the one to tell.
+            self._writer = None
+            self._disconnect(connection)
+
+    def read(self) -> AbstractContextManager[SqliteConnection]:
+        """Lend a connection for reading; each statement sees the last commit."""
+        self._check_open()
+        return self._readers.lend()
+
+    @contextmanager
+    def snapshot(self) -> Generator[Connection, None, None]:
+        """Lend a connection for reading on which all statements see one and the same moment."""
+        with self.read() as connection:
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                connection.execute("COMMIT")
+
+    def query(
+        self, sql: str, parameters: Values, *, within: Connection | None = None
+    ) -> list[dict[str, Any]]:
+        """Answer a statement of a user's own as dicts; refuse one that would write."""
+        self._check_open()
+        with self._guests.lend() as guest:
+            try:
+                if within is None:
+                    cursor = guest.raw.execute(sql, parameters)
+                else:
+                    guest.raw.execute(f"EXPLAIN {sql}", parameters)  # refuses what would write
+                    assert isinstance(within, SqliteConnection)
+                    cursor = within.raw.execute(sql, parameters)
+                names = [column[0] for column in cursor.description or ()]
+                return [dict(zip(names, row, strict=True)) for row in cursor]
+            except FAILURES as error:
+                fail(self.name, error, sql)
+
+    def watch(self) -> SqliteWatch:
+        """Begin to watch for commits."""
+        self._check_open()
+        watch = SqliteWatch(self._watching, self._disconnect)
+        self._watches.add(watch)
+        return watch
+
+    def _watching(self) -> SqliteConnection | None:
+        self._check_open()
+        return None if self._forking else self._connect()
+
+    def close(self) -> None:
+        """Close all connections; closing twice does nothing."""
+        with self._lock:
+            self._closed = True
+            self._readers.close()
+            self._guests.close()
+            self._put_down()
+
+
+def _is_kept(connection: SqliteConnection) -> bool:
+    return connection.kept
+
+
+def _close_all(connections: list[sqlite3.Connection]) -> None:
+    while connections:
+        connections.pop().close()
+
+
+# Connections that a fork caught in use: never closed, and the file never opened again here.
+_inherited: dict[Path, list[sqlite3.Connection]] = {}

@@ -1,0 +1,456 @@
+"""Everything that can happen: one frozen struct for each kind of event."""
+
+from typing import Literal, TypeGuard
+
+from refold.eventstore.event import Digest, Event, Id, Int, Name
+from refold.eventstore.statuses import (
+    ContextStatus,
+    ControllerTask,
+    PipelineStatus,
+    RunEndedBy,
+    RunSource,
+    RunStatus,
+    TaskStatus,
+    WorkerTask,
+)
+
+
+class StoreEvent(Event, frozen=True):
+    """Something happened to the store."""
+
+    @property
+    def stream(self) -> str:
+        """`store`: there is one."""
+        return "store"
+
+
+class TablesReset(StoreEvent, frozen=True):
+    """All views were emptied, the experiments only if it says so. The history stays."""
+
+    experiments: bool
+
+
+class ExperimentStatesReset(StoreEvent, frozen=True):
+    """After a crash, what was in progress was declared failed: the compensating event.
+
+    It names every row that it fails, so that a replay needs no rule of its own.
+    """
+
+    worker_tasks: tuple[Id, ...] = ()
+    actor_tasks: tuple[Id, ...] = ()
+    contexts: tuple[Id, ...] = ()
+    workers: tuple[Id, ...] = ()
+    controller: bool = False
+    runs: tuple[Id, ...] = ()
+    pipelines: tuple[Id, ...] = ()
+
+
+class ExperimentEvent(Event, frozen=True):
+    """Something happened to an experiment."""
+
+    experiment_id: Id
+
+    @property
+    def stream(self) -> str:
+        """`experiment-1`."""
+        return f"experiment-{self.experiment_id}"
+
+
+class ExperimentCreated(ExperimentEvent, frozen=True):
+    """An experiment was set up, for training (fit) or for inference (evals)."""
+
+    kind: Literal["fit", "evals"]
+    experiment_name: Name
+    status: Literal["NEW", "RUNNING", "COMPLETED", "FAILED", "running", "completed", "failed"]
+    experiments_path: str | None = None
+    num_shards: Int | None = None
+    num_actors: Int | None = None
+    num_cpus: float | None = None
+    num_gpus: float | None = None
+
+
+class ExperimentStarted(ExperimentEvent, frozen=True):
+    """The experiment began to run, or went on after a failure."""
+
+
+class ExperimentCompleted(ExperimentEvent, frozen=True):
+    """The experiment finished."""
+
+
+class ExperimentFailed(ExperimentEvent, frozen=True):
+    """The experiment ended with an error."""
+
+
+class ExperimentErrorRecorded(ExperimentEvent, frozen=True):
+    """An error message was noted for the experiment."""
+
+    error: str
+
+
+Scalar = Int | float | str | bool | None
+Group = Scalar | list[Scalar] | dict[str, Scalar]
+Table = Scalar | list[Group] | dict[str, Group]
+Metric = Scalar | list[Table] | dict[str, Table]
+"""What a metric can be: a number or text, or lists and named groups of them, three deep."""
+
+
+class RunEvent(Event, frozen=True):
+    """Something happened to a run."""
+
+    run_id: Id
+
+    @property
+    def stream(self) -> str:
+        """`run-5`."""
+        return f"run-{self.run_id}"
+
+
+class RunCreated(RunEvent, frozen=True):
+    """A configuration was given a run, by a user or by cloning another run."""
+
+    experiment_id: Id
+    run_name: Name
+    status: RunStatus = RunStatus.NEW
+    source: RunSource = RunSource.USER
+    mlflow_run_id: str | None = None
+    parent_run_id: Id | None = None
+    warm_start: bool = False
+    config: Digest | None = None
+    seed: Int | None = None
+    num_chunks: Int | None = None
+
+
+class RunStarted(RunEvent, frozen=True):
+    """The run's training began."""
+
+
+class RunResumed(RunEvent, frozen=True):
+    """A stopped or failed run went on."""
+
+
+class RunStopped(RunEvent, frozen=True):
+    """The run was halted; it can be resumed."""
+
+
+class RunCompleted(RunEvent, frozen=True):
+    """The run trained on all its data."""
+
+
+class RunFailed(RunEvent, frozen=True):
+    """The run ended with an error."""
+
+
+class RunKilled(RunEvent, frozen=True):
+    """The run was deleted, for ever."""
+
+
+class RunEnded(RunEvent, frozen=True):
+    """It was noted how the run ended."""
+
+    ended_by: RunEndedBy
+
+
+class RunProgressed(RunEvent, frozen=True):
+    """The run came to a chunk of an epoch."""
+
+    current_chunk: Int
+    current_epoch: Int
+
+
+class RunMetricsRecorded(RunEvent, frozen=True):
+    """The run's metrics were measured."""
+
+    metrics: dict[str, Metric]
+
+
+class TaskEvent(Event, frozen=True):
+    """Something happened to a worker's task."""
+
+    task_id: Id
+
+    @property
+    def stream(self) -> str:
+        """`task-17`."""
+        return f"task-{self.task_id}"
+
+
+class TaskScheduled(TaskEvent, frozen=True):
+    """The controller gave a worker a chunk to train a run on."""
+
+    run_id: Id
+    worker_id: Id
+    chunk_id: Int
+    epoch: Int = 0
+
+
+class TaskStarted(TaskEvent, frozen=True):
+    """The worker took the task up."""
+
+
+class TaskCompleted(TaskEvent, frozen=True):
+    """The worker finished the task."""
+
+
+class TaskFailed(TaskEvent, frozen=True):
+    """The task ended with an error."""
+
+    error: str | None = None
+
+
+class ControllerTaskSet(Event, frozen=True):
+    """The controller turned to a task, or got further with it."""
+
+    task: ControllerTask
+    status: TaskStatus
+
+    @property
+    def stream(self) -> str:
+        """`controller`: there is one."""
+        return "controller"
+
+
+class WorkerProgressed(Event, frozen=True):
+    """A worker turned to a task, or got further with it."""
+
+    worker_id: Id
+    task: WorkerTask
+    status: TaskStatus
+
+    @property
+    def stream(self) -> str:
+        """`worker-0`."""
+        return f"worker-{self.worker_id}"
+
+
+class InteractiveControlEvent(Event, frozen=True):
+    """Something happened to a request."""
+
+    ic_id: Id
+
+    @property
+    def stream(self) -> str:
+        """`ic-3`."""
+        return f"ic-{self.ic_id}"
+
+
+class StopRequested(InteractiveControlEvent, frozen=True):
+    """A user asked to stop a run."""
+
+    run_id: Id
+
+
+class ResumeRequested(InteractiveControlEvent, frozen=True):
+    """A user asked to let a stopped run go on."""
+
+    run_id: Id
+
+
+class DeleteRequested(InteractiveControlEvent, frozen=True):
+    """A user asked to delete a run."""
+
+    run_id: Id
+
+
+class CloneModifyRequested(InteractiveControlEvent, frozen=True):
+    """A user asked for a copy of a run with another configuration."""
+
+    run_id: Id
+    config: Digest | None = None
+    warm_start: bool = False
+
+
+class InteractiveControlCompleted(InteractiveControlEvent, frozen=True):
+    """The controller did what was asked."""
+
+
+class InteractiveControlFailed(InteractiveControlEvent, frozen=True):
+    """The controller tried and could not."""
+
+    error: str | None = None
+
+
+class InteractiveControlSkipped(InteractiveControlEvent, frozen=True):
+    """The controller found that nothing was to be done."""
+
+    error: str | None = None
+
+
+class ContextEvent(Event, frozen=True):
+    """Something happened to a context."""
+
+    context_id: Id
+
+    @property
+    def stream(self) -> str:
+        """`context-2`."""
+        return f"context-{self.context_id}"
+
+
+class ContextCreated(ContextEvent, frozen=True):
+    """A context was described; the hash of its description tells it from all others."""
+
+    context_hash: Name
+    rag_config_json: str | None = None
+    prompt_config_json: str | None = None
+    status: ContextStatus = ContextStatus.PENDING
+
+
+class ContextBuildStarted(ContextEvent, frozen=True):
+    """The building of the context began."""
+
+
+class ContextReady(ContextEvent, frozen=True):
+    """The context was built."""
+
+
+class ContextFailed(ContextEvent, frozen=True):
+    """The building of the context ended with an error."""
+
+
+class ContextStartTimeRecorded(ContextEvent, frozen=True):
+    """It was noted when the building began."""
+
+    started_at: Name
+
+
+class ContextEndTimeRecorded(ContextEvent, frozen=True):
+    """It was noted when the building ended and how many seconds it took."""
+
+    completed_at: Name
+    duration_seconds: float | None = None
+
+
+class ContextErrorRecorded(ContextEvent, frozen=True):
+    """An error message was noted for the context."""
+
+    error: str
+
+
+class PipelineEvent(Event, frozen=True):
+    """Something happened to a pipeline."""
+
+    pipeline_id: Id
+
+    @property
+    def stream(self) -> str:
+        """`pipeline-4`."""
+        return f"pipeline-{self.pipeline_id}"
+
+
+class PipelineCreated(PipelineEvent, frozen=True):
+    """A model with its sampling parameters was given a pipeline."""
+
+    experiment_id: Id
+    pipeline_name: Name
+    pipeline_type: Name
+    model_config_json: str | None = None
+    sampling_params_json: str | None = None
+    context_id: Id | None = None
+    status: PipelineStatus = PipelineStatus.NEW
+
+
+class PipelineStarted(PipelineEvent, frozen=True):
+    """The pipeline took up its first shard."""
+
+
+class PipelineResumed(PipelineEvent, frozen=True):
+    """A stopped or failed pipeline went on."""
+
+
+class PipelineStopped(PipelineEvent, frozen=True):
+    """The pipeline was halted; it can be resumed."""
+
+
+class PipelineCompleted(PipelineEvent, frozen=True):
+    """All shards were processed."""
+
+
+class PipelineDeleted(PipelineEvent, frozen=True):
+    """The pipeline was deleted, for ever."""
+
+
+class PipelineFailed(PipelineEvent, frozen=True):
+    """The pipeline ended with an error."""
+
+
+class PipelineProgressed(PipelineEvent, frozen=True):
+    """The pipeline got further within a shard, or turned to another."""
+
+    current_shard_id: Int | None
+    shards_completed: Int
+    total_samples_processed: Int
+
+
+class ShardCompleted(PipelineEvent, frozen=True):
+    """One more shard of the data was processed."""
+
+    current_shard_id: Int | None
+    shards_completed: Int
+    total_samples_processed: Int
+
+
+class PipelineErrorRecorded(PipelineEvent, frozen=True):
+    """An error message was noted for the pipeline."""
+
+    error: str
+
+
+class ActorTaskEvent(Event, frozen=True):
+    """Something happened to an actor's task."""
+
+    task_id: Id
+
+    @property
+    def stream(self) -> str:
+        """`actor_task-9`."""
+        return f"actor_task-{self.task_id}"
+
+
+class ActorTaskScheduled(ActorTaskEvent, frozen=True):
+    """An actor was given a shard to run a pipeline on."""
+
+    experiment_id: Id
+    pipeline_id: Id
+    actor_id: Id
+    shard_id: Int
+
+
+class ActorTaskStarted(ActorTaskEvent, frozen=True):
+    """The actor took the task up."""
+
+
+class ActorTaskCompleted(ActorTaskEvent, frozen=True):
+    """The actor finished the task."""
+
+
+class ActorTaskFailed(ActorTaskEvent, frozen=True):
+    """The task ended with an error."""
+
+
+class ActorTaskStartTimeRecorded(ActorTaskEvent, frozen=True):
+    """It was noted when the work began."""
+
+    started_at: Name
+
+
+class ActorTaskEndTimeRecorded(ActorTaskEvent, frozen=True):
+    """It was noted when the work ended and how many seconds it took."""
+
+    completed_at: Name
+    duration_seconds: float | None = None
+
+
+class ActorTaskErrorRecorded(ActorTaskEvent, frozen=True):
+    """An error message was noted for the task."""
+
+    error: str
+
+
+def event_types() -> list[type[Event]]:
+    """Return the event types of refold itself, without their bases and those of users."""
+    bases = {base for cls in list(globals().values()) if _is_event(cls) for base in cls.__bases__}
+    return [cls for cls in list(globals().values()) if _is_event(cls) and cls not in bases]
+
+
+def _is_event(thing: object) -> TypeGuard[type[Event]]:
+    return isinstance(thing, type) and issubclass(thing, Event) and thing.__module__ == __name__

@@ -1,0 +1,1 @@
+"""The log: appended to, read, subscribed to, copied, looked back at."""

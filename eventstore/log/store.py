@@ -1,0 +1,487 @@
+"""Opening a store by its path or URL."""
+
+import hashlib
+import os
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+
+import msgspec
+
+from refold.eventstore.codec import to_json
+from refold.eventstore.engines.engine import Connection, Durability, Engine
+from refold.eventstore.engines.log_end import microseconds
+from refold.eventstore.engines.sqlite.engine import SqliteEngine
+from refold.eventstore.errors import Conflict, ConnectionLost, InvalidEvent, NotAStore, NotFound
+from refold.eventstore.event import Event
+from refold.eventstore.forks import FORK_PATIENCE, watch_forks
+from refold.eventstore.log.reading import read_at, read_events, read_head
+from refold.eventstore.log.recorded import NO_METADATA, Metadata, Recorded
+from refold.eventstore.log.subscription import Subscription
+from refold.eventstore.log.transaction import Fold, NotAlone, Transaction
+from refold.eventstore.sql import chunks, marks, parcels
+
+if TYPE_CHECKING:
+    from refold.eventstore.engines.postgres.engine import PostgresEngine
+
+
+T = TypeVar("T")
+
+
+def _digest(stream: str | None, events: list[Event]) -> str:
+    told = to_json([stream, [type(event).__name__ for event in events], events])
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+class _Local(threading.local):
+    """What a thread is doing with a store."""
+
+    transaction: Transaction | None = None
+    snapshot: Connection | None = None
+
+
+class EventStore:
+    """An append-only log of events in one database, safe for threads and processes.
+
+    `open_store` opens one.
+
+    >>> from refold.eventstore import Event, open_store
+    >>> class LossSeen(Event):
+    ...     loss: float
+    >>> with open_store("example.db") as store:
+    ...     [first] = store.append("run-5", [LossSeen(0.7)], expected_version=0)
+    ...     [recorded.event for recorded in store.read(stream="run-5")]
+    [LossSeen(loss=0.7)]
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._follow: Callable[[Transaction], Fold] | None = None
+        self._followed: frozenset[str] = frozenset()
+        self._local = _Local()
+        self._forkable = False
+        watch_forks(self)
+
+    def before_fork(self) -> None:
+        """Let go of the database: nothing of it may be in the middle of a fork."""
+        self._forkable = self.engine.before_fork(FORK_PATIENCE)
+
+    def after_fork(self, *, child: bool) -> None:
+        """Go on, in the parent and in the child of a fork, with connections of their own."""
+        if child:
+            self._local = _Local()
+            self.engine.after_fork(usable=self._forkable)
+        else:
+            self.engine.resume()
+
+    # --- writing --------------------------------------------------------------------------
+
+    def append(
+        self,
+        stream: str | None,
+        events: Iterable[Event],
+        *,
+        expected_version: int | None = None,
+        command_id: str | None = None,
+        metadata: Metadata | Mapping[str, Any] | None = None,
+    ) -> list[Recorded]:
+        """Append events to a stream, all or none, and return them with their positions.
+
+        Args:
+            stream: the entity, such as `run-5`; None: the one that each event names itself.
+            events: what happened, in order.
+            expected_version: the number of events that the stream must have (0: it is new).
+            command_id: an id of the caller's own; with one that was used before, nothing is
+                appended and what was appended then is returned.
+            metadata: who, why: a `Metadata`, or a dict of its fields.
+
+        Raises:
+            WrongExpectedVersion: the stream has another version; nothing was appended.
+            InvalidEvent: an event cannot be kept exactly; nothing was appended.
+            CommandIdReused: `command_id` was used for something else.
+        """
+        if isinstance(events, Event):
+            raise InvalidEvent(f"{events!r} stands alone: append a list, [event]")
+        if not isinstance(metadata, Metadata):
+            try:
+                metadata = Metadata(**metadata) if metadata else NO_METADATA
+            except TypeError as error:
+                raise InvalidEvent(f"metadata is not valid: {error}") from None
+        if command_id is not None:
+            metadata = msgspec.structs.replace(metadata, command_id=command_id)
+        events = list(events)
+        about = metadata
+
+        def work(transaction: Transaction) -> list[Recorded]:
+            told = ""
+            if about.command_id is not None:
+                told = f"append {_digest(stream, events)}"
+                sent = transaction.sent(about.command_id, told)
+                if sent is not None:
+                    if sent.first is None or sent.last is None:
+                        return []
+                    return [
+                        recorded
+                        for recorded in self.read(sent.first - 1, limit=sent.last - sent.first + 1)
+                        if recorded.metadata.command_id == about.command_id
+                    ]
+            appended = transaction.append(
+                events, stream=stream, expected_version=expected_version, metadata=about
+            )
+            if about.command_id is not None:
+                transaction.remember(about.command_id, told, appended)
+            return appended
+
+        return self.perform(work)
+
+    def perform(self, work: Callable[[Transaction], T]) -> T:
+        """Do one thing in a transaction, side by side with other writers where the engine can.
+
+        If another writer or a lost connection undid it, it is done again, for as long as the
+        store's `timeout`; so `work` must do nothing but use the transaction that it is given.
+
+        Raises:
+            Conflict, ConnectionLost: it was undone again and again; nothing of it is kept.
+            OutcomeUnknown: the connection broke in the commit, and the server does not answer.
+        """
+        joined = self._local.transaction
+        if joined is not None:
+            before = joined.head
+            try:
+                return work(joined)
+            except BaseException:
+                joined.doom(before)
+                raise
+        alone = False
+        deadline = 0.0
+        while True:
+            try:
+                with self._begin(alone=alone) as transaction:
+                    return work(transaction)
+            except NotAlone:
+                alone = True
+            except (Conflict, ConnectionLost):
+                now = time.monotonic()
+                deadline = deadline or now + self.engine.timeout
+                if now >= deadline:
+                    raise
+                time.sleep(random.uniform(0.001, 0.02))
+
+    @contextmanager
+    def transaction(self) -> Generator[Transaction, None, None]:
+        """Open a transaction; one that this thread has open already is joined.
+
+        Everything appended in it commits at the end of the outermost block; an error that leaves
+        that block takes all of it back. Other writers wait for it.
+
+        Raises:
+            Conflict, ConnectionLost: nothing of it is kept: do it again.
+            OutcomeUnknown: the connection broke in the commit, and the server does not answer.
+        """
+        joined = self._local.transaction
+        if joined is None:
+            with self._begin(alone=True) as transaction:
+                yield transaction
+            return
+        before = joined.head
+        try:
+            yield joined
+        except BaseException:
+            joined.doom(before)
+            raise
+
+    @contextmanager
+    def _begin(self, *, alone: bool) -> Generator[Transaction, None, None]:
+        with self.engine.write(alone=alone) as (connection, heads):
+            transaction = Transaction(connection, heads)
+            # From here on what this thread reads is what this transaction sees.
+            self._local.transaction = transaction
+            try:
+                if heads.fresh:
+                    self._leave_behind(transaction)
+                if self._follow is not None:
+                    transaction.fold = self._follow(transaction)
+                yield transaction
+                transaction.flush()
+            finally:
+                self._local.transaction = None
+
+    def _leave_behind(self, transaction: Transaction) -> None:
+        # Views that this process does not fold fall behind with what it appends; whoever reads
+        # them catches them up.
+        for name, (version, position) in transaction.projections.items():
+            if position is None and name not in self._followed:
+                transaction.be_alone()
+                transaction.set_projection(name, version, transaction.head)
+
+    def follow(self, names: Iterable[str], begin: Callable[[Transaction], Fold]) -> None:
+        """Have every transaction of this store fold its events into the views of these names."""
+        self._follow = begin
+        self._followed = frozenset(names)
+
+    def put_payload(self, content: bytes) -> str:
+        """Store bytes once, under their SHA-256 in hexadecimal, which is returned."""
+        return self.perform(lambda transaction: transaction.put_payload(content))
+
+    # --- reading --------------------------------------------------------------------------
+
+    def head(self) -> int:
+        """Return the position of the last event; 0 if there is none.
+
+        On PostgreSQL: of the last below which nothing can come in any more.
+        """
+        return read_head(self.reading)
+
+    def committed_head(self) -> int:
+        """Return the head without what a transaction of this thread has not committed yet."""
+        return read_head(self.engine.read)
+
+    def strays(self) -> list[int]:
+        """Return the positions of events that stand in another stream than the one they name."""
+        with self.reading() as connection:
+            found = connection.execute("SELECT position FROM strays ORDER BY position")
+        return [position for (position,) in found]
+
+    def version(self, stream: str) -> int:
+        """Return how many events a stream has."""
+        with self.reading() as connection:
+            found = connection.execute("SELECT version FROM streams WHERE stream = ?", (stream,))
+        return found[0][0] if found else 0
+
+    def get_payload(self, digest: str) -> bytes:
+        """Return the bytes that were stored under a digest.
+
+        Raises:
+            NotFound: there are none.
+        """
+        with self.reading() as connection:
+            found = connection.execute("SELECT content FROM payloads WHERE digest = ?", (digest,))
+        if not found:
+            raise NotFound(f"no payload has the digest {digest!r}: put_payload returns digests")
+        return found[0][0]
+
+    def get_payloads(self, digests: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        """Iterate over the payloads that have these digests, as far as there are any.
+
+        However many they are, some 16 MB of them are in memory at a time.
+        """
+        for some in chunks(sorted(set(digests))):
+            weights = self._payloads("length(content)", some)
+            for parcel in parcels(weights):
+                yield from self._payloads("content", parcel)
+
+    def _payloads(self, what: str, digests: Sequence[str]) -> list[tuple[str, Any]]:
+        where = f"digest IN ({marks(digests)})"
+        sql = f"SELECT digest, {what} FROM payloads WHERE {where} ORDER BY digest"
+        with self.reading() as connection:
+            return cast("list[tuple[str, Any]]", connection.execute(sql, digests))
+
+    def read(
+        self,
+        after: int = 0,
+        *,
+        stream: str | None = None,
+        types: Iterable[type[Event] | str] | None = None,
+        limit: int | None = None,
+        backwards: bool = False,
+        until: int | None = None,
+        unknown: bool = False,
+    ) -> Iterator[Recorded]:
+        """Iterate over the events after a position, in order or backwards.
+
+        Args:
+            after: the position behind which to begin (backwards: at which to end).
+            stream: only the events of this stream.
+            types: only events of these types, given as classes (which stand for their subclasses
+                too) or names.
+            limit: at most so many.
+            backwards: the latest first.
+            until: the position of the last event to give; None: the last that there is.
+            unknown: give events of types that are not defined here as `UnknownEvent`, rather than
+                raise.
+
+        Raises:
+            InvalidCommand: `after`, `until` or `limit` is negative.
+            UnknownEventType, DamagedEvent: when the event in question is reached; those before it
+                have been given by then.
+        """
+        return read_events(
+            self.reading,
+            after,
+            stream=stream,
+            types=types,
+            limit=limit,
+            backwards=backwards,
+            until=until,
+            unknown=unknown,
+        )
+
+    def read_at(
+        self,
+        positions: Iterable[int],
+        *,
+        types: Iterable[type[Event] | str] | None = None,
+        unknown: bool = False,
+    ) -> Iterator[Recorded]:
+        """Iterate over the events at some positions, in order; where there is none, none is given.
+
+        Args:
+            positions: in any order.
+            types: only events of these types; see `read`.
+            unknown: see `read`.
+
+        Raises:
+            UnknownEventType, DamagedEvent: when the event in question is reached.
+        """
+        return read_at(self.reading, positions, types=types, unknown=unknown)
+
+    def subscribe(
+        self,
+        after: int | None = 0,
+        *,
+        stream: str | None = None,
+        types: Iterable[type[Event] | str] | None = None,
+        unknown: bool = False,
+    ) -> Subscription:
+        """Iterate over the events after a position, then over new ones as they are committed.
+
+        The subscription is an iterator, an async iterator and a context manager; it ends when it
+        is closed. Events of other processes arrive within some 10 ms.
+
+        Args:
+            after: the position behind which to begin; None: from now on.
+            stream: only the events of this stream.
+            types: only events of these types, given as classes (which stand for their subclasses
+                too) or names.
+            unknown: see `read`.
+
+        >>> from refold.eventstore import open_store
+        >>> from refold.eventstore.events import RunStarted
+        >>> with open_store("example.db") as store, store.subscribe() as events:
+        ...     _ = store.append("run-5", [RunStarted(5)])
+        ...     next(events).event
+        RunStarted(run_id=5)
+        """
+        # What a transaction of this thread has not committed has not happened yet.
+        committed = self.engine.read
+        chosen = None if types is None else list(types)
+
+        def read(position: int) -> Iterator[Recorded]:
+            return read_events(
+                committed,
+                position,
+                stream=stream,
+                types=chosen,
+                limit=None,
+                backwards=False,
+                unknown=unknown,
+            )
+
+        start = read_head(committed) if after is None else after
+        return Subscription(self.engine.watch(), lambda: read_head(committed), read, start)
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """Lend a connection for reading: within a transaction of this thread, that one's."""
+        transaction = self._local.transaction
+        if transaction is not None:
+            transaction.flush()
+            return nullcontext(transaction.connection)
+        if self._local.snapshot is not None:
+            return nullcontext(self._local.snapshot)
+        return self.engine.read()
+
+    @contextmanager
+    def snapshot(self) -> Generator[None, None, None]:
+        """Have all reads of this thread within the block see one and the same moment."""
+        if self.is_held():
+            yield
+            return
+        with self.engine.snapshot() as connection:
+            self._local.snapshot = connection
+            try:
+                yield
+            finally:
+                self._local.snapshot = None
+
+    def is_held(self) -> bool:
+        """Return whether this thread reads within a transaction or a snapshot."""
+        return self._local.transaction is not None or self._local.snapshot is not None
+
+    def current(self) -> Transaction | None:
+        """Return the transaction that this thread has open, or None."""
+        return self._local.transaction
+
+    # --- closing --------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the store; closing twice does nothing."""
+        self.engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def open_store(
+    path_or_url: str | os.PathLike[str],
+    *,
+    durability: Durability = "normal",
+    timeout: float = 30,
+    clock: Callable[[], int] | None = None,
+) -> EventStore:
+    """Open the event store at a path or on a server, and create it if there is none.
+
+    Args:
+        path_or_url: a path, `sqlite:///path` or `postgresql://user@host/database?schema=name`.
+        durability: `"normal"` or `"full"`, see `SqliteEngine`; a server is always asked for the
+            latter.
+        timeout: seconds to wait for other writers, and to reach a server again.
+        clock: returns the time in microseconds since 1970-01-01 UTC; for tests and replays.
+
+    Raises:
+        NotAStore: nothing at that place can be a store.
+        StoreUnreachable, AccessDenied: the server does not answer, or refuses.
+        StoreTooNew: a newer refold wrote it.
+    """
+    path = path_or_url
+    if isinstance(path, str) and re.match("postgres(ql)?:(?!//)", path):
+        raise NotAStore("a URL of a server begins with postgresql://")
+    if isinstance(path, str) and "://" in path:
+        scheme, _, rest = path.partition("://")
+        if scheme in ("postgresql", "postgres"):
+            return EventStore(
+                _postgres()(path, durability=durability, timeout=timeout, clock=clock)
+            )
+        if scheme != "sqlite":
+            raise NotAStore(
+                f"{scheme}:// is not supported: pass a path, sqlite:///path or "
+                f"postgresql://user@host/database"
+            )
+        if not rest.startswith("/"):
+            raise NotAStore(f"{path} names no file: pass sqlite:///path")
+        path = rest[1:]
+    return EventStore(
+        SqliteEngine(path, durability=durability, timeout=timeout, clock=clock or microseconds)
+    )
+
+
+def _postgres() -> "type[PostgresEngine]":
+    try:
+        from refold.eventstore.engines.postgres.engine import PostgresEngine  # psycopg is an extra
+    except ImportError as error:
+        raise NotAStore(
+            f"postgresql:// needs psycopg ({error}): pip install 'refold[postgres]'"
+        ) from error
+    return PostgresEngine

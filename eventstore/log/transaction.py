@@ -1,0 +1,279 @@
+"""One write transaction on the log: what is appended in it commits together or not at all."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from itertools import compress
+from typing import Any, Protocol
+
+import msgspec
+
+from refold.eventstore.codec import encode, to_json
+from refold.eventstore.engines.engine import Connection, Heads, Projections, Values
+from refold.eventstore.errors import (
+    CommandIdReused,
+    InvalidEvent,
+    TransactionFailed,
+    WrongExpectedVersion,
+)
+from refold.eventstore.event import Event
+from refold.eventstore.log.recorded import NO_METADATA, Metadata, Recorded, encode_metadata
+
+
+class Fold(Protocol):
+    """Keeps something equal to the log while a transaction appends to it, such as the views."""
+
+    def expect(self, events: Iterable[Event]) -> None:
+        """Prepare for these events, before they are allotted their places.
+
+        If other transactions write beside this one, lock whatever the events will change: so what
+        changes a thing later also has the higher position.
+        """
+        ...
+
+    def fold(self, recorded: Recorded) -> None:
+        """Take in an event that the transaction has appended."""
+        ...
+
+    def flush(self) -> None:
+        """Write what has changed; called before each query and before the commit."""
+        ...
+
+
+class NotAlone(Exception):
+    """The transaction turns out to need the store for itself: do it again, alone."""
+
+
+class Sent(msgspec.Struct, frozen=True):
+    """A command that was sent with an id before: what became of it."""
+
+    first: int | None
+    """The position of its first event; None if it appended none."""
+    last: int | None
+    result: Any
+
+
+class Transaction:
+    """Appends events and stores payloads; `EventStore.transaction()` opens one."""
+
+    def __init__(self, connection: Connection, heads: Heads) -> None:
+        self.connection = connection
+        self.alone = heads.alone
+        """Whether no other transaction writes beside this one."""
+        self.fresh = heads.fresh
+        """Whether somebody else may have written since this store's last transaction."""
+        self.fold: Fold | None = None
+        self._heads = heads
+        self._events: list[Values] = []
+        self._strays: list[Values] = []
+        self._broken = False
+
+    @property
+    def head(self) -> int:
+        """The position of the last event, those of this transaction included; see `Heads`."""
+        return self._heads.position
+
+    @property
+    def projections(self) -> Projections:
+        """The views that the store holds: by name, their version and how far they are folded."""
+        return self._heads.projections
+
+    def set_projection(self, name: str, version: int, position: int | None) -> None:
+        """Note how far a view is folded; None: to the end, and every append folds it."""
+        self.connection.run(
+            "INSERT INTO projections (name, version, position) VALUES (?, ?, ?) ON CONFLICT (name) "
+            "DO UPDATE SET version = excluded.version, position = excluded.position",
+            (name, version, position),
+        )
+        self._heads.projections[name] = (version, position)
+
+    def be_alone(self) -> None:
+        """Make sure that no other transaction writes beside this one.
+
+        Raises:
+            NotAlone: one may; `EventStore.perform` then does all of it again, alone.
+        """
+        if not self.alone:
+            raise NotAlone
+
+    def version(self, stream: str) -> int:
+        """Return the version of a stream: the number of its events."""
+        return self._heads.version(stream)
+
+    def append(
+        self,
+        events: Sequence[Event],
+        *,
+        stream: str | None = None,
+        expected_version: int | None = None,
+        metadata: Metadata = NO_METADATA,
+    ) -> list[Recorded]:
+        """Append events, each to `stream` or else to the stream that it names itself.
+
+        Raises:
+            InvalidEvent: one of them cannot be kept exactly; none was appended.
+            WrongExpectedVersion: `stream` is not at `expected_version`; none was appended.
+        """
+        encoded = [
+            (self._stream_name(event, stream), type(event), *encode(event)) for event in events
+        ]
+        strays = [] if stream is None else [_names_another(event, stream) for event in events]
+        about = encode_metadata(metadata)
+        if expected_version is not None and stream is None:
+            raise InvalidEvent("expected_version needs the stream that it is about")
+        if self.fold is not None and (len(encoded) > 1 or not self.alone):
+            self.fold.expect([event for _, _, _, event in encoded])
+        if expected_version is not None and stream is not None:
+            actual = self.version(stream)
+            if actual != expected_version:
+                raise WrongExpectedVersion(stream, expected_version, actual)
+        appended: list[Recorded] = []
+        if not encoded:
+            return appended
+        try:
+            places = self._heads.allot([name for name, *_ in encoded])
+            now = self._heads.now()
+            for (name, cls, data, event), (position, version, previous) in zip(
+                encoded, places, strict=True
+            ):
+                self._events.append(
+                    (
+                        position,
+                        name,
+                        version,
+                        previous or None,
+                        cls.__name__,
+                        cls.schema_version,
+                        data,
+                        about,
+                        now,
+                    )
+                )
+                recorded = Recorded(position, name, version, event, metadata, now)
+                appended.append(recorded)
+                if self.fold is not None:
+                    self.fold.fold(recorded)
+            self._strays += [(recorded.position,) for recorded in compress(appended, strays)]
+        except BaseException:
+            self._broken = True
+            raise
+        return appended
+
+    def append_rows(self, events: Sequence[Values], strays: Sequence[int] = ()) -> None:
+        """Append events of another log as they are, rows of the table with their places.
+
+        They are not decoded, so nothing can fold them: views stay behind.
+
+        Args:
+            events: the rows.
+            strays: the positions of those that stand in another stream than the one they name.
+        """
+        self.be_alone()
+        assert self.fold is None
+        self._heads.accept(events)
+        self._events.extend(events)
+        self._strays += [(position,) for position in strays]
+
+    @staticmethod
+    def _stream_name(event: Event, stream: str | None) -> str:
+        if not isinstance(event, Event):
+            raise InvalidEvent(
+                f"{event!r} is not an event: subclass eventstore.Event to define your own"
+            )
+        name = event.stream if stream is None else stream
+        if not isinstance(name, str) or not name or "\0" in name or not is_utf8(name):
+            raise InvalidEvent(f"{name!r} is no name for a stream: use text such as 'run-5'")
+        return name
+
+    def put_payload(self, content: bytes) -> str:
+        """Store bytes under their SHA-256, which is returned in hexadecimal; known ones once."""
+        digest = hashlib.sha256(content).hexdigest()
+        self.connection.run(
+            "INSERT INTO payloads (digest, content) VALUES (?, ?) ON CONFLICT (digest) DO NOTHING",
+            (digest, content),
+        )
+        return digest
+
+    def sent(self, command_id: str, command: str) -> Sent | None:
+        """Return what became of a command that was sent with this id before, or None.
+
+        Args:
+            command_id: the id that the caller gave it.
+            command: its name and, after a space, what tells it from others of that name.
+
+        Raises:
+            CommandIdReused: the id belongs to another command.
+            InvalidEvent: the id is not text that can be stored.
+        """
+        encode_metadata(Metadata(command_id=command_id))
+        if not self.alone:
+            self.connection.lock([f"command {command_id}"])
+        found = self.connection.execute(
+            "SELECT command, first, last, result FROM commands WHERE command_id = ?", (command_id,)
+        )
+        if not found:
+            return None
+        ((known, first, last, result),) = found
+        if known != command:
+            before, now = known.split()[0], command.split()[0]
+            what = f"other arguments of {now}" if before == now else f"{before}, not {now}"
+            raise CommandIdReused(
+                f"command id {command_id!r} was sent before with {what}: give each command an id "
+                f"of its own"
+            )
+        return Sent(first, last, msgspec.json.decode(result))
+
+    def remember(
+        self, command_id: str, command: str, events: Sequence[Recorded], result: Any = None
+    ) -> None:
+        """Keep the result of a command, so that sending it again only returns it."""
+        first, last = (events[0].position, events[-1].position) if events else (None, None)
+        self.connection.run(
+            "INSERT INTO commands (command_id, command, first, last, result) "
+            "VALUES (?, ?, ?, ?, ?)",
+            (command_id, command, first, last, to_json(result)),
+        )
+
+    def doom(self, before: int) -> None:
+        """Have the transaction fail at its end if its head is not where it was before.
+
+        Half of what an inner block does must not be committed with the outer one.
+        """
+        self._broken = self._broken or self.head != before
+
+    def flush(self) -> None:
+        """Write out what was appended, so that statements on `connection` see it."""
+        if self._broken:
+            raise TransactionFailed(
+                "a part of this transaction failed half way, so all of it is rolled back: leave "
+                "its block and begin anew"
+            )
+        try:
+            if self._events:
+                self._heads.write(self._events)
+                self._events.clear()
+            if self._strays:
+                self.connection.insert("strays", ("position",), self._strays)
+                self._strays.clear()
+            if self.fold is not None:
+                self.fold.flush()
+        except BaseException:
+            self._broken = True
+            raise
+
+
+def _names_another(event: Event, stream: str) -> bool:
+    if type(event).stream is Event.stream:
+        return False
+    try:
+        return event.stream != stream
+    except InvalidEvent:  # it names none
+        return False
+
+
+def is_utf8(text: str) -> bool:
+    """Return whether a database can hold a text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,157 @@
+"""Objects that are not plain data to dill and back; whoever imports this file imports dill."""
+
+import io
+import pickle
+import re
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from operator import attrgetter
+from typing import Any
+
+import dill
+
+from refold.eventstore.errors import InvalidPayload
+from refold.eventstore.payloads.arrays import Tensors
+from refold.eventstore.payloads.scripts import SCRIPTS, reduction
+
+# pyright: reportUnknownMemberType=false, reportAttributeAccessIssue=false
+
+
+_PROTOCOL = 5
+
+_FILES = (io.FileIO, io.BufferedReader, io.BufferedWriter, io.BufferedRandom, io.TextIOWrapper)
+_STREAMS = ("stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__")
+
+# What the code of a pickled object may raise: everything that Python itself raises.
+_ERRORS = (
+    pickle.PickleError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    BufferError,
+    EOFError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    NameError,
+    OSError,
+    ReferenceError,
+    RuntimeError,
+    SyntaxError,
+    SystemError,
+    TypeError,
+    ValueError,
+    Warning,
+)
+
+
+def dump(obj: Any, tensors: Tensors) -> bytes:
+    """Pickle an object with dill; the tensors in it go to `tensors`.
+
+    Raises:
+        InvalidPayload: something in it cannot be pickled, or not so that others can read it.
+    """
+    file = io.BytesIO()
+    pickler = _Pickler(file, tensors)
+    try:
+        pickler.dump(obj)
+    except RecursionError as error:
+        raise InvalidPayload("an object is nested too deeply to be stored") from error
+    except _ERRORS as error:
+        raise InvalidPayload(
+            f"an object of type {_type_name(pickler.current)} cannot be stored ({error}): store "
+            f"the data that it is made from, or move its class from the script to a module"
+        ) from error
+    return file.getvalue()
+
+
+def load(data: bytes, tensor: Callable[[int], Any]) -> Any:
+    """The object that `dump` pickled; `tensor` gives the tensor with a number.
+
+    Raises:
+        InvalidPayload: it cannot be unpickled here.
+    """
+    try:
+        return _Unpickler(io.BytesIO(data), tensor).load()
+    except _ERRORS as error:
+        raise InvalidPayload(
+            f"the payload cannot be unpickled here ({type(error).__name__}: {error}): "
+            f"it needs the modules and versions that it was written with"
+        ) from error
+
+
+def _type_name(obj: Any) -> str:
+    kind: type = obj if isinstance(obj, type) else type(obj)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+class _Pickler(dill.Pickler):
+    def __init__(self, file: io.BytesIO, tensors: Tensors) -> None:
+        super().__init__(file, protocol=_PROTOCOL, byref=False, recurse=True)
+        self._tensors = tensors
+        self.current: Any = None
+
+    def persistent_id(self, obj: Any) -> int | None:
+        return self._tensors.add(obj)
+
+    def reducer_override(self, obj: Any) -> Any:
+        self.current = obj
+        if issubclass(type(obj), _FILES):
+            return _reduce_file(obj)
+        return reduction(obj)
+
+    def save_global(self, obj: Any, name: str | None = None) -> None:
+        if getattr(obj, "__module__", None) in SCRIPTS:
+            raise TypeError(f"cannot pickle {name!r} of a script")
+        super().save_global(obj, name)
+
+
+def _reduce_file(file: Any) -> Any:
+    for name in _STREAMS:
+        if file is getattr(sys, name):
+            return getattr, (sys, name)
+    # dill would open it again on reading, and so truncate one that was open for writing.
+    raise TypeError("cannot pickle an open file")
+
+
+class _Unpickler(dill.Unpickler):
+    def __init__(self, file: io.BytesIO, tensor: Callable[[int], Any]) -> None:
+        super().__init__(file, ignore=True)
+        self._tensor = tensor
+
+    def persistent_load(self, pid: Any) -> Any:
+        return self._tensor(pid)
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return super().find_class(module, name)
+        except (ImportError, AttributeError):
+            if not _OURS.match(module):
+                raise
+        return _moved(module, name)
+
+
+# Up to 0.1.0 these were packages of their own.
+_OURS = re.compile(r"(?:refold\.)?(?:eventstore|projections|commands)(?:\.|$)")
+
+
+_RENAMED = {
+    "eventstore.payloads.script_classes": "eventstore.payloads.scripts",
+    "eventstore.payloads.script_functions": "eventstore.payloads.scripts",
+}
+
+
+def _moved(module: str, name: str) -> Any:
+    """Return what a payload of an older release names in a module of refold that is no more.
+
+    It stands in the module's package, or in a package around that one.
+    """
+    inside = module.removeprefix("refold.")
+    place = "refold." + _RENAMED.get(inside, inside)
+    while place != "refold":
+        try:
+            return attrgetter(name)(import_module(place))
+        except (ImportError, AttributeError):
+            place = place.rpartition(".")[0]
+    raise AttributeError(f"refold has no {name} any more, which stood in {inside}")

@@ -1,0 +1,175 @@
+"""The views of inference: contexts, pipelines, tasks of actors."""
+
+from msgspec.structs import replace
+
+from refold.eventstore.events import (
+    ActorTaskCompleted,
+    ActorTaskEndTimeRecorded,
+    ActorTaskErrorRecorded,
+    ActorTaskFailed,
+    ActorTaskScheduled,
+    ActorTaskStarted,
+    ActorTaskStartTimeRecorded,
+    ContextBuildStarted,
+    ContextCreated,
+    ContextEndTimeRecorded,
+    ContextErrorRecorded,
+    ContextFailed,
+    ContextReady,
+    ContextStartTimeRecorded,
+    ExperimentStatesReset,
+    PipelineCompleted,
+    PipelineCreated,
+    PipelineDeleted,
+    PipelineErrorRecorded,
+    PipelineFailed,
+    PipelineProgressed,
+    PipelineResumed,
+    PipelineStarted,
+    PipelineStopped,
+    ShardCompleted,
+    TablesReset,
+)
+from refold.eventstore.sql import section
+from refold.projections.view import Row, View
+
+
+class Context(Row, frozen=True):
+    """A row of `contexts`."""
+
+    context_id: int
+    context_hash: str
+    rag_config_json: str | None
+    prompt_config_json: str | None
+    status: str
+    error: str | None = None
+    started_at: str | None = None
+    completed_at: str | None = None
+    duration_seconds: float | None = None
+
+
+contexts = View("contexts", Context, version=1, schema=section("contexts"), stream="context-{}")
+
+contexts.created_by(
+    ContextCreated,
+    lambda e: Context(
+        e.context_id, e.context_hash, e.rag_config_json, e.prompt_config_json, e.status.value
+    ),
+)
+contexts.on(ContextBuildStarted, lambda row, _: replace(row, status="building"))
+contexts.on(ContextReady, lambda row, _: replace(row, status="ready"))
+contexts.on(ContextFailed, lambda row, _: replace(row, status="failed"))
+contexts.on(ContextStartTimeRecorded, lambda row, e: replace(row, started_at=e.started_at))
+contexts.on(
+    ContextEndTimeRecorded,
+    lambda row, e: replace(row, completed_at=e.completed_at, duration_seconds=e.duration_seconds),
+)
+contexts.on(ContextErrorRecorded, lambda row, e: replace(row, error=e.error))
+contexts.on(
+    ExperimentStatesReset,
+    lambda row, _: replace(row, status="failed"),
+    keys=lambda e: e.contexts,
+)
+contexts.cleared_by(TablesReset)
+
+
+class Pipeline(Row, frozen=True):
+    """A row of `pipelines`."""
+
+    pipeline_id: int
+    experiment_id: int
+    context_id: int | None
+    pipeline_name: str
+    pipeline_type: str
+    model_config_json: str | None
+    sampling_params_json: str | None
+    status: str
+    current_shard_id: int | None = None
+    shards_completed: int = 0
+    total_samples_processed: int = 0
+    error: str | None = None
+
+
+def _progressed(row: Pipeline, event: PipelineProgressed | ShardCompleted) -> Pipeline:
+    return replace(
+        row,
+        current_shard_id=event.current_shard_id,
+        shards_completed=event.shards_completed,
+        total_samples_processed=event.total_samples_processed,
+    )
+
+
+pipelines = View(
+    "pipelines", Pipeline, version=1, schema=section("pipelines"), stream="pipeline-{}"
+)
+
+pipelines.created_by(
+    PipelineCreated,
+    lambda e: Pipeline(
+        pipeline_id=e.pipeline_id,
+        experiment_id=e.experiment_id,
+        context_id=e.context_id,
+        pipeline_name=e.pipeline_name,
+        pipeline_type=e.pipeline_type,
+        model_config_json=e.model_config_json,
+        sampling_params_json=e.sampling_params_json,
+        status=e.status.value,
+    ),
+)
+pipelines.on(PipelineStarted, lambda row, _: replace(row, status="ongoing"))
+pipelines.on(PipelineResumed, lambda row, _: replace(row, status="ongoing"))
+pipelines.on(PipelineStopped, lambda row, _: replace(row, status="stopped"))
+pipelines.on(PipelineCompleted, lambda row, _: replace(row, status="completed"))
+pipelines.on(PipelineDeleted, lambda row, _: replace(row, status="deleted"))
+pipelines.on(PipelineFailed, lambda row, _: replace(row, status="failed"))
+pipelines.on(PipelineProgressed, _progressed)
+pipelines.on(ShardCompleted, _progressed)
+pipelines.on(PipelineErrorRecorded, lambda row, e: replace(row, error=e.error))
+pipelines.on(
+    ExperimentStatesReset,
+    lambda row, _: replace(row, status="failed"),
+    keys=lambda e: e.pipelines,
+)
+pipelines.cleared_by(TablesReset)
+
+
+class ActorTask(Row, frozen=True):
+    """A row of `actor_tasks`."""
+
+    task_id: int
+    experiment_id: int
+    pipeline_id: int
+    actor_id: int
+    shard_id: int
+    status: str
+    error: str | None = None
+    started_at: str | None = None
+    completed_at: str | None = None
+    duration_seconds: float | None = None
+
+
+actor_tasks = View(
+    "actor_tasks", ActorTask, version=1, schema=section("actor_tasks"), stream="actor_task-{}"
+)
+
+actor_tasks.created_by(
+    ActorTaskScheduled,
+    lambda e: ActorTask(
+        e.task_id, e.experiment_id, e.pipeline_id, e.actor_id, e.shard_id, "scheduled"
+    ),
+)
+actor_tasks.on(ActorTaskStarted, lambda row, _: replace(row, status="in_progress"))
+actor_tasks.on(ActorTaskCompleted, lambda row, _: replace(row, status="completed"))
+actor_tasks.on(ActorTaskFailed, lambda row, _: replace(row, status="failed"))
+actor_tasks.on(ActorTaskStartTimeRecorded, lambda row, e: replace(row, started_at=e.started_at))
+actor_tasks.on(
+    ActorTaskEndTimeRecorded,
+    lambda row, e: replace(row, completed_at=e.completed_at, duration_seconds=e.duration_seconds),
+)
+actor_tasks.on(ActorTaskErrorRecorded, lambda row, e: replace(row, error=e.error))
+actor_tasks.on(
+    ExperimentStatesReset,
+    lambda row, _: replace(row, status="failed"),
+    keys=lambda e: e.actor_tasks,
+)
+actor_tasks.cleared_by(TablesReset)

@@ -1,0 +1,230 @@
+"""The views of training: runs, tasks of workers, progress, and what users asked for."""
+
+from msgspec.structs import replace
+
+from refold.eventstore.codec import to_json
+from refold.eventstore.events import (
+    CloneModifyRequested,
+    ControllerTaskSet,
+    DeleteRequested,
+    ExperimentStatesReset,
+    InteractiveControlCompleted,
+    InteractiveControlFailed,
+    InteractiveControlSkipped,
+    ResumeRequested,
+    RunCompleted,
+    RunCreated,
+    RunEnded,
+    RunFailed,
+    RunKilled,
+    RunMetricsRecorded,
+    RunProgressed,
+    RunResumed,
+    RunStarted,
+    RunStopped,
+    StopRequested,
+    TablesReset,
+    TaskCompleted,
+    TaskFailed,
+    TaskScheduled,
+    TaskStarted,
+    WorkerProgressed,
+)
+from refold.eventstore.sql import section
+from refold.projections.view import Row, View
+
+
+class Run(Row, frozen=True):
+    """A row of `runs`; `config_digest` names the payload that is read as `config_leaf`."""
+
+    run_id: int
+    experiment_id: int
+    run_name: str
+    mlflow_run_id: str | None
+    status: str
+    source: str
+    ended_by: str | None
+    parent_run_id: int | None
+    warm_start: bool
+    config_digest: str | None
+    seed: int | None
+    num_chunks: int | None
+    current_chunk: int = 0
+    current_epoch: int = 0
+    metrics: str = "{}"
+
+
+runs = View("runs", Run, version=1, schema=section("runs"), table="runs_folded", stream="run-{}")
+
+runs.created_by(
+    RunCreated,
+    lambda e: Run(
+        run_id=e.run_id,
+        experiment_id=e.experiment_id,
+        run_name=e.run_name,
+        mlflow_run_id=e.mlflow_run_id,
+        status=e.status.value,
+        source=e.source.value,
+        ended_by=None,
+        parent_run_id=e.parent_run_id,
+        warm_start=e.warm_start,
+        config_digest=e.config,
+        seed=e.seed,
+        num_chunks=e.num_chunks,
+    ),
+)
+runs.on(RunStarted, lambda row, _: replace(row, status="ONGOING"))
+runs.on(RunResumed, lambda row, _: replace(row, status="ONGOING"))
+runs.on(RunStopped, lambda row, _: replace(row, status="STOPPED"))
+runs.on(RunCompleted, lambda row, _: replace(row, status="COMPLETED"))
+runs.on(RunFailed, lambda row, _: replace(row, status="FAILED"))
+runs.on(RunKilled, lambda row, _: replace(row, status="KILLED"))
+runs.on(RunEnded, lambda row, e: replace(row, ended_by=e.ended_by.value))
+runs.on(
+    RunProgressed,
+    lambda row, e: replace(row, current_chunk=e.current_chunk, current_epoch=e.current_epoch),
+)
+runs.on(RunMetricsRecorded, lambda row, e: replace(row, metrics=to_json(e.metrics)))
+runs.on(
+    ExperimentStatesReset,
+    lambda row, _: replace(row, status="FAILED"),
+    keys=lambda e: e.runs,
+)
+runs.cleared_by(TablesReset)
+
+
+class Task(Row, frozen=True):
+    """A row of `worker_task`."""
+
+    task_id: int
+    run_id: int
+    worker_id: int
+    chunk_id: int
+    epoch: int
+    status: str
+    error: str | None = None
+
+
+worker_task = View("worker_task", Task, version=1, schema=section("worker_task"), stream="task-{}")
+
+worker_task.created_by(
+    TaskScheduled,
+    lambda e: Task(e.task_id, e.run_id, e.worker_id, e.chunk_id, e.epoch, "SCHEDULED"),
+)
+worker_task.on(TaskStarted, lambda row, _: replace(row, status="IN_PROGRESS"))
+worker_task.on(TaskCompleted, lambda row, _: replace(row, status="COMPLETED"))
+worker_task.on(TaskFailed, lambda row, e: replace(row, status="FAILED", error=e.error))
+worker_task.on(
+    ExperimentStatesReset,
+    lambda row, _: replace(row, status="FAILED"),
+    keys=lambda e: e.worker_tasks,
+)
+worker_task.cleared_by(TablesReset)
+
+
+CONTROLLER = 1
+"""The key of the one row of `controller_progress`."""
+
+
+class ControllerProgress(Row, frozen=True):
+    """The row of `controller_progress`."""
+
+    controller_id: int
+    task: str
+    status: str
+
+
+controller_progress = View(
+    "controller_progress",
+    ControllerProgress,
+    version=1,
+    schema=section("controller_progress"),
+    stream="controller",
+)
+controller_progress.put_by(
+    ControllerTaskSet,
+    lambda row, e: (
+        ControllerProgress(CONTROLLER, e.task.value, e.status.value)
+        if row is None
+        else replace(row, task=e.task.value, status=e.status.value)
+    ),
+    key=lambda _: CONTROLLER,
+)
+controller_progress.on(
+    ExperimentStatesReset,
+    lambda row, _: replace(row, status="FAILED"),
+    keys=lambda e: (CONTROLLER,) if e.controller else (),
+)
+controller_progress.cleared_by(TablesReset)
+
+
+class WorkerProgress(Row, frozen=True):
+    """A row of `worker_progress`."""
+
+    worker_id: int
+    task: str
+    status: str
+
+
+worker_progress = View(
+    "worker_progress",
+    WorkerProgress,
+    version=1,
+    schema=section("worker_progress"),
+    stream="worker-{}",
+)
+worker_progress.put_by(
+    WorkerProgressed,
+    lambda row, e: (
+        WorkerProgress(e.worker_id, e.task.value, e.status.value)
+        if row is None
+        else replace(row, task=e.task.value, status=e.status.value)
+    ),
+    key=lambda e: e.worker_id,
+)
+worker_progress.on(
+    ExperimentStatesReset,
+    lambda row, _: replace(row, status="FAILED"),
+    keys=lambda e: e.workers,
+)
+worker_progress.cleared_by(TablesReset)
+
+
+class Request(Row, frozen=True):
+    """A row of `interactive_control`; `config_digest` is read as `config_leaf`."""
+
+    ic_id: int
+    run_id: int
+    operation: str
+    status: str = "PENDING"
+    config_digest: str | None = None
+    warm_start: bool = False
+    error: str | None = None
+
+
+interactive_control = View(
+    "interactive_control",
+    Request,
+    version=1,
+    schema=section("interactive_control"),
+    table="interactive_control_folded",
+    stream="ic-{}",
+)
+
+interactive_control.created_by(StopRequested, lambda e: Request(e.ic_id, e.run_id, "STOP"))
+interactive_control.created_by(ResumeRequested, lambda e: Request(e.ic_id, e.run_id, "RESUME"))
+interactive_control.created_by(DeleteRequested, lambda e: Request(e.ic_id, e.run_id, "DELETE"))
+interactive_control.created_by(
+    CloneModifyRequested,
+    lambda e: Request(
+        e.ic_id, e.run_id, "CLONE_MODIFY", config_digest=e.config, warm_start=e.warm_start
+    ),
+)
+interactive_control.on(InteractiveControlCompleted, lambda row, _: replace(row, status="COMPLETED"))
+interactive_control.on(
+    InteractiveControlFailed, lambda row, e: replace(row, status="FAILED", error=e.error)
+)
+interactive_control.on(
+    InteractiveControlSkipped, lambda row, e: replace(row, status="SKIPPED", error=e.error)
+)
+interactive_control.cleared_by(TablesReset)

@@ -1,0 +1,280 @@
+"""What `refold doctor` looks at: the log, the views, what was left behind."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import msgspec
+
+from refold.cli.open_face import lag
+from refold.cli.output import printable, size, span, time_of
+from refold.eventstore import EventStore
+from refold.eventstore.engines.engine import Connection
+from refold.eventstore.engines.log_end import projections_of
+from refold.eventstore.errors import DamagedEvent, DBException
+from refold.eventstore.event import UnknownEvent
+from refold.eventstore.log.recorded import MICROSECOND
+from refold.projections import ALL, View, Views
+
+FEW = 10
+"""Of things of one kind, so many are named."""
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing about a store."""
+
+    level: Literal["fact", "ok", "note", "problem"]
+    """A note is something to know about; only a problem makes the answer a no."""
+    about: str
+    """In a word or two."""
+    text: str
+    advice: str | None = None
+    """What to do next."""
+
+
+Findings = Iterator[Finding]
+
+
+def findings_of(about: str, check: Callable[[], Findings]) -> Findings:
+    """Give what a check finds; that it fails is a finding too."""
+    try:
+        yield from check()
+    except DBException as error:
+        yield Finding("problem", about, str(error))
+
+
+# Each stream is counted 1, 2, 3 … and each event knows the one before it.
+BROKEN_CHAINS = f"""
+    SELECT e.position FROM events e LEFT JOIN events p ON p.position = e.previous
+    WHERE CASE WHEN e.version = 1 THEN p.position IS NOT NULL
+          ELSE p.position IS NULL OR p.stream <> e.stream OR p.version <> e.version - 1 END
+    ORDER BY e.position LIMIT {FEW}"""
+
+WRONG_HEADS = f"""
+    SELECT s.stream FROM streams s
+    LEFT JOIN (SELECT stream, count(*) AS events, max(position) AS position
+               FROM events GROUP BY stream) AS found ON found.stream = s.stream
+    WHERE found.stream IS NULL OR found.events <> s.version OR found.position <> s.position
+    ORDER BY s.stream LIMIT {FEW}"""
+
+BACK_IN_TIME = f"""
+    SELECT position FROM (
+        SELECT position, recorded_at, lag(recorded_at) OVER (ORDER BY position) AS before
+        FROM events) AS times
+    WHERE recorded_at < before ORDER BY position LIMIT {FEW}"""
+
+
+def check_order(connection: Connection, *, gapless: bool) -> Findings:
+    """Look whether positions, versions, streams and times are as they should be."""
+    [(count, first, last, begun, ended)] = connection.execute(
+        "SELECT count(*), min(position), max(position), min(recorded_at), max(recorded_at) "
+        "FROM events"
+    )
+    if not count:
+        yield Finding("fact", "log", "nothing has happened yet")
+        return
+    yield Finding("fact", "log", f"{count} events, from {time_of(begun)} to {time_of(ended)}")
+    problems: list[Finding] = []
+    missing = last - count
+    if missing and gapless:
+        problems.append(_problem(f"{missing} positions up to {last} hold no event: some are lost"))
+    for sql, what in (
+        (BROKEN_CHAINS, "event {} does not follow on the one before it in its stream"),
+        (WRONG_HEADS, "stream {} does not end where it should"),
+    ):
+        found = [str(one) for (one,) in connection.execute(sql)]
+        problems += [_problem(what.format(printable(one))) for one in found]
+    yield from problems
+    if not problems:
+        gaps = f"; {missing} positions were rolled back" if missing else ""
+        yield Finding("ok", "order", f"positions {first} to {last}, streams without gaps{gaps}")
+    back = [position for (position,) in connection.execute(BACK_IN_TIME)]
+    if back and gapless:  # on a server, of two commands at once the later may be a bit earlier
+        at = ", ".join(map(str, back))
+        yield _problem(f"times run back at {at}: --at TIME may be wrong there")
+
+
+def _problem(text: str) -> Finding:
+    return Finding("problem", "order", text, "somebody has altered the log: restore a backup")
+
+
+def check_protection(expected: Iterable[str], there: Iterable[str]) -> Findings:
+    """Look whether the triggers are there that refuse to change what has happened."""
+    missing = sorted(set(expected) - set(there))
+    if missing:
+        yield Finding(
+            "problem",
+            "protection",
+            f"the log can be altered: there is no trigger {', '.join(missing)}",
+            "create it as tables.sql does",
+        )
+    else:
+        yield Finding("ok", "protection", "triggers refuse to alter the log")
+
+
+def check_events(store: EventStore) -> Findings:
+    """Read every event."""
+    unknown: Counter[str] = Counter()
+    damaged: list[str] = []
+    after, end = 0, store.head()
+    while after < end:
+        try:
+            for recorded in store.read(after, until=end, unknown=True):
+                if isinstance(recorded.event, UnknownEvent):
+                    unknown[recorded.type] += 1
+            break
+        except DamagedEvent as error:
+            after = error.position
+            damaged.append(str(error).removesuffix(". Everything before it can still be read"))
+    for text in damaged[:FEW]:
+        yield Finding(
+            "problem",
+            "events",
+            printable(text),
+            "somebody has altered it: restore a backup; refold log shows what stands before it, "
+            "and with --since what stands behind",
+        )
+    if len(damaged) > FEW:
+        yield Finding("problem", "events", f"and {len(damaged) - FEW} more cannot be decoded")
+    if end and not damaged:
+        yield Finding("ok", "events", "all of them can be read")
+    if unknown:
+        told = ", ".join(f"{printable(name)} ({n})" for name, n in unknown.most_common())
+        yield Finding(
+            "note",
+            "events",
+            f"of types that are not known here: {told}",
+            "pass the module that defines them: --import MODULE",
+        )
+
+
+def check_payloads(store: EventStore, *, thorough: bool) -> Findings:
+    """Count the payloads; look whether each is what its name says, if there is time."""
+    with store.reading() as connection:
+        [(count, total)] = connection.execute("SELECT count(*), sum(length(content)) FROM payloads")
+        yield Finding("fact", "payloads", f"{count} of {size(int(total or 0))}")
+        digests = [one for (one,) in connection.execute("SELECT digest FROM payloads")]
+    if not thorough:
+        return
+    wrong = [
+        digest
+        for digest, content in store.get_payloads(digests)
+        if hashlib.sha256(content).hexdigest() != digest
+    ]
+    for digest in wrong[:FEW]:
+        yield Finding(
+            "problem",
+            "payloads",
+            f"payload {digest} is not what its digest says",
+            "somebody has altered it: restore a backup",
+        )
+    if count and not wrong:
+        yield Finding("ok", "payloads", "each is what its digest says")
+
+
+def check_views(store: EventStore, more: Sequence[View[Any]]) -> Findings:
+    """Look at what the store says of its views, without touching them."""
+    with store.reading() as connection:
+        known = projections_of(connection)
+    here = {view.name: view.version for view in (*ALL, *more) if view in ALL or view.name in known}
+    versions = ", ".join(f"{name} {version}" for name, (version, _) in sorted(known.items()))
+    yield Finding("fact", "views", versions or "there are none yet")
+    newer = [name for name, (version, _) in known.items() if version > here.get(name, version)]
+    older = [name for name, version in here.items() if version > known.get(name, (0, None))[0]]
+    behind = {name: by for name, by in lag(store).items() if name in here}
+    if newer:
+        yield Finding(
+            "problem", "views", f"a newer refold made {', '.join(newer)}", "upgrade this one"
+        )
+    if older:
+        yield Finding(
+            "note",
+            "views",
+            f"missing, or of an older release: {', '.join(older)}",
+            "refold rebuild, or whoever opens the store next folds them anew",
+        )
+    if behind:
+        told = ", ".join(f"{name} by {by}" for name, by in behind.items())
+        yield Finding(
+            "note", "views", f"behind the log: {told}", "whoever reads them next catches them up"
+        )
+    unknown = sorted(known.keys() - here.keys())
+    if unknown:
+        yield Finding(
+            "note",
+            "views",
+            f"of somebody's own, not known here: {', '.join(unknown)}",
+            "pass the module that defines them: --import MODULE",
+        )
+    if not (newer or older or behind):
+        yield Finding("ok", "views", "up to date")
+
+
+def check_equality(store: EventStore, more: Sequence[View[Any]]) -> Findings:
+    """Fold the whole log in memory, and compare."""
+    with store.reading() as connection:
+        known = projections_of(connection)
+    differences = Views(store, [view for view in more if view.name in known]).verify()
+    for difference in differences[:FEW]:
+        yield Finding("problem", "verify", printable(str(difference)), "refold rebuild")
+    if len(differences) > FEW:
+        yield Finding("problem", "verify", f"and {len(differences) - FEW} more", "refold verify")
+    if not differences:
+        yield Finding("ok", "verify", "views equal the log")
+
+
+QUIET = 10 * 60 * 1_000_000
+"""Microseconds after which a store in which something should go on is suspiciously quiet."""
+
+IN_PROGRESS = {
+    "worker_task": ("tasks", "IN_PROGRESS"),
+    "actor_tasks": ("tasks of actors", "in_progress"),
+    "contexts": ("contexts", "building"),
+    "worker_progress": ("workers", "IN_PROGRESS"),
+}
+
+
+def check_leftovers(store: EventStore) -> Findings:
+    """Look for what is in progress in a store in which nothing happens any more."""
+    last = next(store.read(limit=1, backwards=True, unknown=True), None)
+    if last is None:
+        return
+    silence = (datetime.now(UTC) - last.time) // MICROSECOND
+    if silence < QUIET:
+        return
+    with store.reading() as connection:
+        known = projections_of(connection)
+        counts = {
+            word: connection.execute(f"SELECT count(*) FROM {table} WHERE status = ?", (status,))
+            for table, (word, status) in IN_PROGRESS.items()
+            if table in known
+        }
+        waiting: list[tuple[int, str, int]] = []
+        if "interactive_control" in known:
+            waiting = [
+                (ic_id, operation, run_id)
+                for ic_id, operation, run_id in connection.execute(
+                    "SELECT ic_id, operation, run_id FROM interactive_control_folded "
+                    "WHERE status = 'PENDING' ORDER BY ic_id"
+                )
+            ]
+    left = ", ".join(f"{word} {found[0][0]}" for word, found in counts.items() if found[0][0])
+    if left:
+        yield Finding(
+            "note",
+            "in progress",
+            f"nothing has happened for {span(silence)}, and these are in progress: {left}",
+            "if their processes are gone, refold recover gives them up; refold status names them",
+        )
+    if waiting:
+        told = ", ".join(f"{ic_id} ({operation} run {run})" for ic_id, operation, run in waiting)
+        yield Finding(
+            "note",
+            "requests",
+            f"nobody has heard, for {span(silence)}: {told}",
+            "is the controller running? It takes them up when it starts again",
+        )
+    if not left and not waiting:
+        yield Finding("ok", "leftovers", "nothing was left in progress")

@@ -1,1 +1,0 @@
-"""What `refold doctor` looks at, each thing in a file of its own."""

@@ -1,0 +1,76 @@
+"""The server of a store: which one it is, how it is set, what one may do there."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from refold.cli.checkup import Finding, Findings
+from refold.cli.output import size
+from refold.eventstore.engines.engine import Connection
+from refold.eventstore.log.recorded import EPOCH, MICROSECOND
+
+ALLOWED_SKEW = 2_000_000
+"""Microseconds by which this machine's clock may differ from the server's."""
+
+FACTS = """
+    SELECT current_setting('server_version'), current_database(), current_schema(), current_user,
+           pg_database_size(current_database()), pg_is_in_recovery(),
+           (SELECT sum(pg_total_relation_size(oid)) FROM pg_class
+            WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p')),
+           (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
+           has_table_privilege('events', 'INSERT'),
+           (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database())"""
+
+SETTINGS = ("fsync", "full_page_writes", "data_checksums", "server_encoding", "max_connections")
+
+
+def check_server(connection: Connection) -> Findings:
+    """Look at the server."""
+    [(version, database, schema, user, all_, follows, own, now, may_append, others)] = (
+        connection.execute(FACTS)
+    )
+    skew = abs((datetime.now(UTC) - EPOCH) // MICROSECOND - int(now))
+    yield Finding("fact", "engine", f"PostgreSQL {version}")
+    yield Finding(
+        "fact",
+        "server",
+        f"schema {schema} of {size(own or 0)} in database {database} of {size(all_)}, as {user}, "
+        f"{others} connections to the database",
+    )
+    if follows:
+        yield Finding("note", "server", "it is a replica: it can only be read, and may lag")
+    elif not may_append:
+        yield Finding("note", "rights", f"{user} may read the store and not append")
+    if skew > ALLOWED_SKEW:
+        yield Finding(
+            "note",
+            "clock",
+            f"this machine's clock and the server's differ by {skew / 1e6:.1f} s: times such as "
+            f"--at 5m are off by as much",
+            "set the clocks by NTP",
+        )
+
+
+def check_settings(connection: Connection) -> Findings:
+    """Look at how the server is set."""
+    found = {
+        name: connection.execute("SELECT current_setting(?, true)", (name,))[0][0]
+        for name in SETTINGS
+    }
+    yield Finding("fact", "settings", ", ".join(f"{name} {value}" for name, value in found.items()))
+    for name in ("fsync", "full_page_writes"):
+        if found[name] == "off":
+            yield Finding(
+                "problem",
+                "settings",
+                f"{name} is off: a power cut can lose what was committed, or damage it",
+                f"have an administrator turn {name} on",
+            )
+
+
+def triggers(connection: Connection) -> Iterable[str]:
+    """Return the names of the triggers that are there and not disabled."""
+    found = connection.execute(
+        "SELECT tgname FROM pg_trigger WHERE tgenabled <> 'D' "
+        "AND tgrelid IN (to_regclass('events'), to_regclass('payloads'))"
+    )
+    return (name for (name,) in found)
