@@ -1,45 +1,28 @@
 """Commands of inference: contexts, pipelines, tasks of actors."""
 
 from refold.commands.command import Command, Decision, existing
-from refold.commands.moves import ACTOR_TASK, CONTEXT, PIPELINE, check_move
+from refold.commands.moves import ACTOR_TASK, CONTEXT, PIPELINE, move
 from refold.eventstore.errors import InvalidCommand
 from refold.eventstore.event import Id, Int, Name
 from refold.eventstore.events import (
-    ActorTaskCompleted,
     ActorTaskEndTimeRecorded,
     ActorTaskErrorRecorded,
-    ActorTaskFailed,
     ActorTaskScheduled,
     ActorTaskStarted,
     ActorTaskStartTimeRecorded,
-    ContextBuildStarted,
     ContextCreated,
     ContextEndTimeRecorded,
     ContextErrorRecorded,
-    ContextFailed,
-    ContextReady,
     ContextStartTimeRecorded,
-    PipelineCompleted,
     PipelineCreated,
-    PipelineDeleted,
     PipelineErrorRecorded,
-    PipelineFailed,
     PipelineProgressed,
-    PipelineResumed,
-    PipelineStarted,
-    PipelineStopped,
     ShardCompleted,
 )
 from refold.eventstore.statuses import ActorTaskStatus, ContextStatus, PipelineStatus
 from refold.projections.evals import ActorTask, actor_tasks, contexts, pipelines
 from refold.projections.experiments import experiments, next_id
 from refold.projections.unit_of_work import Rows
-
-_CONTEXT_BECAME = {
-    ContextStatus.BUILDING: ContextBuildStarted,
-    ContextStatus.READY: ContextReady,
-    ContextStatus.FAILED: ContextFailed,
-}
 
 
 class CreateContext(Command, frozen=True):
@@ -76,10 +59,7 @@ class SetContextStatus(Command, frozen=True):
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
         before = ContextStatus(existing(rows, contexts, self.context_id, "context").status)
-        if before is self.status:
-            return Decision()
-        check_move(f"context {self.context_id}", CONTEXT, before, self.status)
-        return Decision([_CONTEXT_BECAME[self.status](self.context_id)])
+        return move(f"context {self.context_id}", CONTEXT, before, self.status, self.context_id)
 
 
 class SetContextStartTime(Command, frozen=True):
@@ -125,15 +105,6 @@ class SetContextError(Command, frozen=True):
         return Decision([ContextErrorRecorded(self.context_id, self.error)])
 
 
-_PIPELINE_BECAME = {
-    PipelineStatus.ONGOING: PipelineResumed,
-    PipelineStatus.STOPPED: PipelineStopped,
-    PipelineStatus.COMPLETED: PipelineCompleted,
-    PipelineStatus.FAILED: PipelineFailed,
-    PipelineStatus.DELETED: PipelineDeleted,
-}
-
-
 class CreatePipeline(Command, frozen=True):
     """Give a model with its sampling parameters a pipeline; the result is its id."""
 
@@ -173,12 +144,7 @@ class SetPipelineStatus(Command, frozen=True):
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
         before = PipelineStatus(existing(rows, pipelines, self.pipeline_id, "pipeline").status)
-        if before is self.status:
-            return Decision()
-        check_move(f"pipeline {self.pipeline_id}", PIPELINE, before, self.status)
-        if before is PipelineStatus.NEW and self.status is PipelineStatus.ONGOING:
-            return Decision([PipelineStarted(self.pipeline_id)])
-        return Decision([_PIPELINE_BECAME[self.status](self.pipeline_id)])
+        return move(f"pipeline {self.pipeline_id}", PIPELINE, before, self.status, self.pipeline_id)
 
 
 class SetPipelineProgress(Command, frozen=True):
@@ -211,13 +177,6 @@ class SetPipelineError(Command, frozen=True):
         if existing(rows, pipelines, self.pipeline_id, "pipeline").error == self.error:
             return Decision()
         return Decision([PipelineErrorRecorded(self.pipeline_id, self.error)])
-
-
-_ACTOR_TASK_BECAME = {
-    ActorTaskStatus.IN_PROGRESS: ActorTaskStarted,
-    ActorTaskStatus.COMPLETED: ActorTaskCompleted,
-    ActorTaskStatus.FAILED: ActorTaskFailed,
-}
 
 
 def _task(rows: Rows, task_id: int) -> ActorTask:
@@ -257,10 +216,7 @@ class SetActorTaskStatus(Command, frozen=True):
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
         before = ActorTaskStatus(_task(rows, self.task_id).status)
-        if before is self.status:
-            return Decision()
-        check_move(f"actor task {self.task_id}", ACTOR_TASK, before, self.status)
-        return Decision([_ACTOR_TASK_BECAME[self.status](self.task_id)])
+        return move(f"actor task {self.task_id}", ACTOR_TASK, before, self.status, self.task_id)
 
 
 class ClaimNextActorTask(Command, frozen=True):

@@ -3,7 +3,7 @@
 import hashlib
 
 from refold.commands.command import Command, Decision, existing
-from refold.commands.moves import REQUEST, RUN, WORKER_TASK, check_move
+from refold.commands.moves import REQUEST, RUN, WORKER_TASK, move
 from refold.eventstore.codec import encode, to_json
 from refold.eventstore.errors import IllegalTransition, InvalidCommand
 from refold.eventstore.event import Id, Int, Name
@@ -11,24 +11,13 @@ from refold.eventstore.events import (
     CloneModifyRequested,
     ControllerTaskSet,
     DeleteRequested,
-    InteractiveControlCompleted,
-    InteractiveControlFailed,
-    InteractiveControlSkipped,
     Metric,
     ResumeRequested,
-    RunCompleted,
     RunCreated,
     RunEnded,
-    RunFailed,
-    RunKilled,
     RunMetricsRecorded,
     RunProgressed,
-    RunResumed,
-    RunStarted,
-    RunStopped,
     StopRequested,
-    TaskCompleted,
-    TaskFailed,
     TaskScheduled,
     TaskStarted,
     WorkerProgressed,
@@ -51,14 +40,6 @@ from refold.projections.fit import (
     worker_task,
 )
 from refold.projections.unit_of_work import Rows
-
-_RUN_BECAME = {
-    RunStatus.ONGOING: RunResumed,
-    RunStatus.STOPPED: RunStopped,
-    RunStatus.COMPLETED: RunCompleted,
-    RunStatus.FAILED: RunFailed,
-    RunStatus.KILLED: RunKilled,
-}
 
 
 class CreateRun(Command, frozen=True):
@@ -107,12 +88,7 @@ class SetRunStatus(Command, frozen=True):
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
         before = RunStatus(existing(rows, runs, self.run_id, "run").status)
-        if before is self.status:
-            return Decision()
-        check_move(f"run {self.run_id}", RUN, before, self.status)
-        if before is RunStatus.NEW and self.status is RunStatus.ONGOING:
-            return Decision([RunStarted(self.run_id)])
-        return Decision([_RUN_BECAME[self.status](self.run_id)])
+        return move(f"run {self.run_id}", RUN, before, self.status, self.run_id)
 
 
 class SetRunEndedBy(Command, frozen=True):
@@ -158,12 +134,6 @@ class UpdateRunMetrics(Command, frozen=True):
         return Decision([recorded])
 
 
-_TASK_BECAME = {
-    TaskStatus.IN_PROGRESS: TaskStarted,
-    TaskStatus.COMPLETED: TaskCompleted,
-}
-
-
 class CreateWorkerTask(Command, frozen=True):
     """Schedule a chunk of a run for a worker; the result is the task's id."""
 
@@ -196,12 +166,9 @@ class SetWorkerTaskStatus(Command, frozen=True):
                 f"{self.status}"
             )
         before = TaskStatus(existing(rows, worker_task, self.task_id, "worker task").status)
-        if before is self.status:
-            return Decision()
-        check_move(f"worker task {self.task_id}", WORKER_TASK, before, self.status)
-        if self.status is TaskStatus.FAILED:
-            return Decision([TaskFailed(self.task_id, self.error)])
-        return Decision([_TASK_BECAME[self.status](self.task_id)])
+        fields = (self.error,) if self.status is TaskStatus.FAILED else ()
+        entity = f"worker task {self.task_id}"
+        return move(entity, WORKER_TASK, before, self.status, self.task_id, *fields)
 
 
 class ClaimNextWorkerTask(Command, frozen=True):
@@ -303,12 +270,9 @@ class RequestCloneModify(Command, frozen=True):
         return Decision([requested], ic_id, () if config is None else (config,))
 
 
-def _may_become(rows: Rows, ic_id: int, after: TaskStatus) -> bool:
+def _processed(rows: Rows, ic_id: int, after: TaskStatus, *error: str | None) -> Decision:
     before = TaskStatus(existing(rows, interactive_control, ic_id, "request").status)
-    if before is after:
-        return False
-    check_move(f"request {ic_id}", REQUEST, before, after)
-    return True
+    return move(f"request {ic_id}", REQUEST, before, after, ic_id, *error)
 
 
 class MarkICOpsCompleted(Command, frozen=True):
@@ -318,9 +282,7 @@ class MarkICOpsCompleted(Command, frozen=True):
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
-        if not _may_become(rows, self.ic_id, TaskStatus.COMPLETED):
-            return Decision()
-        return Decision([InteractiveControlCompleted(self.ic_id)])
+        return _processed(rows, self.ic_id, TaskStatus.COMPLETED)
 
 
 class MarkICOpsFailed(Command, frozen=True):
@@ -331,9 +293,7 @@ class MarkICOpsFailed(Command, frozen=True):
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
-        if not _may_become(rows, self.ic_id, TaskStatus.FAILED):
-            return Decision()
-        return Decision([InteractiveControlFailed(self.ic_id, self.error)])
+        return _processed(rows, self.ic_id, TaskStatus.FAILED, self.error)
 
 
 class MarkICOpsSkipped(Command, frozen=True):
@@ -344,6 +304,4 @@ class MarkICOpsSkipped(Command, frozen=True):
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
-        if not _may_become(rows, self.ic_id, TaskStatus.SKIPPED):
-            return Decision()
-        return Decision([InteractiveControlSkipped(self.ic_id, self.error)])
+        return _processed(rows, self.ic_id, TaskStatus.SKIPPED, self.error)

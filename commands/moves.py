@@ -1,9 +1,40 @@
-"""Which status can follow which: one table for each entity."""
+"""Which status can follow which, and by which event: one table for each entity."""
 
-from collections.abc import Mapping, Set
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
+from refold.commands.command import Decision
 from refold.eventstore.errors import IllegalTransition
+from refold.eventstore.event import Event
+from refold.eventstore.events import (
+    ActorTaskCompleted,
+    ActorTaskFailed,
+    ActorTaskStarted,
+    ContextBuildStarted,
+    ContextFailed,
+    ContextReady,
+    ExperimentCompleted,
+    ExperimentFailed,
+    ExperimentStarted,
+    InteractiveControlCompleted,
+    InteractiveControlFailed,
+    InteractiveControlSkipped,
+    PipelineCompleted,
+    PipelineDeleted,
+    PipelineFailed,
+    PipelineResumed,
+    PipelineStarted,
+    PipelineStopped,
+    RunCompleted,
+    RunFailed,
+    RunKilled,
+    RunResumed,
+    RunStarted,
+    RunStopped,
+    TaskCompleted,
+    TaskFailed,
+    TaskStarted,
+)
 from refold.eventstore.statuses import (
     ActorTaskStatus,
     ContextStatus,
@@ -15,96 +46,116 @@ from refold.eventstore.statuses import (
 )
 
 W = TypeVar("W", bound=Word)
-Moves = Mapping[W, Set[W]]
 
-EXPERIMENT: Moves[ExperimentStatus] = {
-    ExperimentStatus.NEW: {
-        ExperimentStatus.RUNNING,
-        ExperimentStatus.COMPLETED,
-        ExperimentStatus.FAILED,
-    },
-    ExperimentStatus.RUNNING: {ExperimentStatus.COMPLETED, ExperimentStatus.FAILED},
-    ExperimentStatus.FAILED: {ExperimentStatus.RUNNING},
-    ExperimentStatus.COMPLETED: {ExperimentStatus.RUNNING},
-}
-
-RUN: Moves[RunStatus] = {
-    RunStatus.NEW: {RunStatus.ONGOING, RunStatus.STOPPED, RunStatus.FAILED, RunStatus.KILLED},
-    RunStatus.ONGOING: {
-        RunStatus.COMPLETED,
-        RunStatus.STOPPED,
-        RunStatus.FAILED,
-        RunStatus.KILLED,
-    },
-    RunStatus.STOPPED: {RunStatus.ONGOING, RunStatus.FAILED, RunStatus.KILLED},
-    RunStatus.FAILED: {RunStatus.ONGOING, RunStatus.KILLED},
-    RunStatus.COMPLETED: {RunStatus.ONGOING, RunStatus.KILLED},
-    RunStatus.KILLED: set(),
-}
-
-WORKER_TASK: Moves[TaskStatus] = {
-    TaskStatus.SCHEDULED: {TaskStatus.IN_PROGRESS, TaskStatus.FAILED},
-    TaskStatus.IN_PROGRESS: {TaskStatus.COMPLETED, TaskStatus.FAILED},
-    TaskStatus.COMPLETED: set(),
-    TaskStatus.FAILED: set(),
-}
-
-REQUEST: Moves[TaskStatus] = {
-    TaskStatus.PENDING: {TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.SKIPPED},
-    TaskStatus.COMPLETED: set(),
-    TaskStatus.FAILED: set(),
-    TaskStatus.SKIPPED: set(),
-}
-
-CONTEXT: Moves[ContextStatus] = {
-    ContextStatus.PENDING: {ContextStatus.BUILDING, ContextStatus.READY, ContextStatus.FAILED},
-    ContextStatus.BUILDING: {ContextStatus.READY, ContextStatus.FAILED},
-    ContextStatus.FAILED: {ContextStatus.BUILDING},
-    ContextStatus.READY: {ContextStatus.BUILDING},
-}
-
-PIPELINE: Moves[PipelineStatus] = {
-    PipelineStatus.NEW: {
-        PipelineStatus.ONGOING,
-        PipelineStatus.STOPPED,
-        PipelineStatus.FAILED,
-        PipelineStatus.DELETED,
-    },
-    PipelineStatus.ONGOING: {
-        PipelineStatus.COMPLETED,
-        PipelineStatus.STOPPED,
-        PipelineStatus.FAILED,
-        PipelineStatus.DELETED,
-    },
-    PipelineStatus.STOPPED: {
-        PipelineStatus.ONGOING,
-        PipelineStatus.FAILED,
-        PipelineStatus.DELETED,
-    },
-    PipelineStatus.FAILED: {PipelineStatus.ONGOING, PipelineStatus.DELETED},
-    PipelineStatus.COMPLETED: {PipelineStatus.ONGOING, PipelineStatus.DELETED},
-    PipelineStatus.DELETED: set(),
-}
-
-ACTOR_TASK: Moves[ActorTaskStatus] = {
-    ActorTaskStatus.SCHEDULED: {ActorTaskStatus.IN_PROGRESS, ActorTaskStatus.FAILED},
-    ActorTaskStatus.IN_PROGRESS: {ActorTaskStatus.COMPLETED, ActorTaskStatus.FAILED},
-    ActorTaskStatus.COMPLETED: set(),
-    ActorTaskStatus.FAILED: set(),
-}
+Moves = Mapping[W, Mapping[W, Callable[..., Event]]]
+"""By the status before and the status after: the event that leads from one to the other."""
 
 
-def check_move(entity: str, moves: Moves[W], before: W, after: W) -> None:
-    """Refuse a status that cannot follow the present one.
+def _moves(events: Mapping[W, tuple[type[Event], ...]]) -> Moves[W]:
+    leading: dict[W, dict[Any, type[Event]]] = {
+        before: {event.leads_to: event for event in follow} for before, follow in events.items()
+    }
+    return leading
+
+
+EXPERIMENT = _moves(
+    {
+        ExperimentStatus.NEW: (ExperimentStarted, ExperimentCompleted, ExperimentFailed),
+        ExperimentStatus.RUNNING: (ExperimentCompleted, ExperimentFailed),
+        ExperimentStatus.FAILED: (ExperimentStarted,),
+        ExperimentStatus.COMPLETED: (ExperimentStarted,),
+    }
+)
+
+RUN = _moves(
+    {
+        RunStatus.NEW: (RunStarted, RunStopped, RunFailed, RunKilled),
+        RunStatus.ONGOING: (RunCompleted, RunStopped, RunFailed, RunKilled),
+        RunStatus.STOPPED: (RunResumed, RunFailed, RunKilled),
+        RunStatus.FAILED: (RunResumed, RunKilled),
+        RunStatus.COMPLETED: (RunResumed, RunKilled),
+        RunStatus.KILLED: (),
+    }
+)
+
+WORKER_TASK = _moves(
+    {
+        TaskStatus.SCHEDULED: (TaskStarted, TaskFailed),
+        TaskStatus.IN_PROGRESS: (TaskCompleted, TaskFailed),
+        TaskStatus.COMPLETED: (),
+        TaskStatus.FAILED: (),
+    }
+)
+
+REQUEST = _moves(
+    {
+        TaskStatus.PENDING: (
+            InteractiveControlCompleted,
+            InteractiveControlFailed,
+            InteractiveControlSkipped,
+        ),
+        TaskStatus.COMPLETED: (),
+        TaskStatus.FAILED: (),
+        TaskStatus.SKIPPED: (),
+    }
+)
+
+CONTEXT = _moves(
+    {
+        ContextStatus.PENDING: (ContextBuildStarted, ContextReady, ContextFailed),
+        ContextStatus.BUILDING: (ContextReady, ContextFailed),
+        ContextStatus.FAILED: (ContextBuildStarted,),
+        ContextStatus.READY: (ContextBuildStarted,),
+    }
+)
+
+PIPELINE = _moves(
+    {
+        PipelineStatus.NEW: (PipelineStarted, PipelineStopped, PipelineFailed, PipelineDeleted),
+        PipelineStatus.ONGOING: (
+            PipelineCompleted,
+            PipelineStopped,
+            PipelineFailed,
+            PipelineDeleted,
+        ),
+        PipelineStatus.STOPPED: (PipelineResumed, PipelineFailed, PipelineDeleted),
+        PipelineStatus.FAILED: (PipelineResumed, PipelineDeleted),
+        PipelineStatus.COMPLETED: (PipelineResumed, PipelineDeleted),
+        PipelineStatus.DELETED: (),
+    }
+)
+
+ACTOR_TASK = _moves(
+    {
+        ActorTaskStatus.SCHEDULED: (ActorTaskStarted, ActorTaskFailed),
+        ActorTaskStatus.IN_PROGRESS: (ActorTaskCompleted, ActorTaskFailed),
+        ActorTaskStatus.COMPLETED: (),
+        ActorTaskStatus.FAILED: (),
+    }
+)
+
+
+def move(entity: str, moves: Moves[W], before: W, after: W, *fields: object) -> Decision:
+    """Decide that an entity goes from one status to another; if they are the same, nothing.
+
+    Args:
+        entity: its name in messages, such as `run 5`.
+        moves: its table.
+        before: its present status.
+        after: the one that was asked for.
+        fields: of the event that leads there.
 
     Raises:
-        IllegalTransition: names the entity, its status and what can follow.
+        IllegalTransition: the one cannot follow the other; the message says what can.
     """
+    if before is after:
+        return Decision()
     # A status that only a foreign event can have set has no row here, and so no way out.
-    can_follow = moves.get(before, set())
+    can_follow = moves.get(before, {})
     if after not in can_follow:
         ways = ", ".join(word for word in moves if word in can_follow)
         raise IllegalTransition(
             f"{entity} is {before}; it cannot become {after}: "
             + (f"only {ways} can follow" if ways else "nothing can follow")
         )
+    return Decision([can_follow[after](*fields)])

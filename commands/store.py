@@ -5,15 +5,12 @@ from typing import Any, Literal
 import msgspec
 
 from refold.commands.command import Command, Decision, existing
-from refold.commands.moves import EXPERIMENT, check_move
+from refold.commands.moves import EXPERIMENT, move
 from refold.eventstore.errors import InvalidCommand
 from refold.eventstore.event import Id, Int, Name
 from refold.eventstore.events import (
-    ExperimentCompleted,
     ExperimentCreated,
     ExperimentErrorRecorded,
-    ExperimentFailed,
-    ExperimentStarted,
     ExperimentStatesReset,
     TablesReset,
 )
@@ -26,23 +23,16 @@ from refold.eventstore.statuses import (
     RunStatus,
     TaskStatus,
 )
+from refold.projections.entities import ALL
 from refold.projections.evals import actor_tasks, contexts, pipelines
 from refold.projections.experiments import experiments, next_id
 from refold.projections.fit import (
     controller_progress,
-    interactive_control,
     runs,
     worker_progress,
     worker_task,
 )
 from refold.projections.unit_of_work import Rows
-from refold.projections.view import View
-
-_BECAME = {
-    ExperimentStatus.RUNNING: ExperimentStarted,
-    ExperimentStatus.COMPLETED: ExperimentCompleted,
-    ExperimentStatus.FAILED: ExperimentFailed,
-}
 
 
 class CreateExperiment(Command, frozen=True):
@@ -89,11 +79,8 @@ class SetExperimentStatus(Command, frozen=True):
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
         row = existing(rows, experiments, self.experiment_id, "experiment")
-        before = ExperimentStatus(row.status)
-        if before is self.status:
-            return Decision()
-        check_move(f"experiment {self.experiment_id}", EXPERIMENT, before, self.status)
-        return Decision([_BECAME[self.status](self.experiment_id)])
+        entity, before = f"experiment {self.experiment_id}", ExperimentStatus(row.status)
+        return move(entity, EXPERIMENT, before, self.status, self.experiment_id)
 
 
 class SetExperimentError(Command, frozen=True):
@@ -117,21 +104,9 @@ class ResetAllTables(Command, frozen=True):
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
-        emptied: list[View[Any]] = [
-            runs,
-            worker_task,
-            controller_progress,
-            worker_progress,
-            interactive_control,
-            contexts,
-            pipelines,
-            actor_tasks,
-        ]
-        if self.experiments_table:
-            emptied.append(experiments)
-        if not any(rows.first(view) for view in emptied):
-            return Decision()
-        return Decision([TablesReset(self.experiments_table)])
+        reset = TablesReset(self.experiments_table)
+        emptied = (view for view in ALL if view.is_cleared_by(reset))
+        return Decision([reset] if any(rows.first(view) for view in emptied) else [])
 
 
 class ResetExperimentStates(Command, frozen=True):

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 
 from refold.eventstore.errors import InvalidEvent
+from refold.eventstore.statuses import Word
 
 Int = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 """An integer that every engine can hold (64 bits)."""
@@ -40,6 +41,8 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     """
 
     schema_version: ClassVar[int] = 1
+    leads_to: ClassVar[Word | None] = None
+    """The status that its entity has from then on, if it changes that."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

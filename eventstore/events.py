@@ -4,8 +4,10 @@ from typing import Literal, TypeGuard
 
 from refold.eventstore.event import Digest, Event, Id, Int, Name
 from refold.eventstore.statuses import (
+    ActorTaskStatus,
     ContextStatus,
     ControllerTask,
+    ExperimentStatus,
     PipelineStatus,
     RunEndedBy,
     RunSource,
@@ -72,13 +74,19 @@ class ExperimentCreated(ExperimentEvent, frozen=True):
 class ExperimentStarted(ExperimentEvent, frozen=True):
     """The experiment began to run, or went on after a failure."""
 
+    leads_to = ExperimentStatus.RUNNING
+
 
 class ExperimentCompleted(ExperimentEvent, frozen=True):
     """The experiment finished."""
 
+    leads_to = ExperimentStatus.COMPLETED
+
 
 class ExperimentFailed(ExperimentEvent, frozen=True):
     """The experiment ended with an error."""
+
+    leads_to = ExperimentStatus.FAILED
 
 
 class ExperimentErrorRecorded(ExperimentEvent, frozen=True):
@@ -123,25 +131,37 @@ class RunCreated(RunEvent, frozen=True):
 class RunStarted(RunEvent, frozen=True):
     """The run's training began."""
 
+    leads_to = RunStatus.ONGOING
+
 
 class RunResumed(RunEvent, frozen=True):
     """A stopped or failed run went on."""
+
+    leads_to = RunStatus.ONGOING
 
 
 class RunStopped(RunEvent, frozen=True):
     """The run was halted; it can be resumed."""
 
+    leads_to = RunStatus.STOPPED
+
 
 class RunCompleted(RunEvent, frozen=True):
     """The run trained on all its data."""
+
+    leads_to = RunStatus.COMPLETED
 
 
 class RunFailed(RunEvent, frozen=True):
     """The run ended with an error."""
 
+    leads_to = RunStatus.FAILED
+
 
 class RunKilled(RunEvent, frozen=True):
     """The run was deleted, for ever."""
+
+    leads_to = RunStatus.KILLED
 
 
 class RunEnded(RunEvent, frozen=True):
@@ -186,13 +206,19 @@ class TaskScheduled(TaskEvent, frozen=True):
 class TaskStarted(TaskEvent, frozen=True):
     """The worker took the task up."""
 
+    leads_to = TaskStatus.IN_PROGRESS
+
 
 class TaskCompleted(TaskEvent, frozen=True):
     """The worker finished the task."""
 
+    leads_to = TaskStatus.COMPLETED
+
 
 class TaskFailed(TaskEvent, frozen=True):
     """The task ended with an error."""
+
+    leads_to = TaskStatus.FAILED
 
     error: str | None = None
 
@@ -262,15 +288,21 @@ class CloneModifyRequested(InteractiveControlEvent, frozen=True):
 class InteractiveControlCompleted(InteractiveControlEvent, frozen=True):
     """The controller did what was asked."""
 
+    leads_to = TaskStatus.COMPLETED
+
 
 class InteractiveControlFailed(InteractiveControlEvent, frozen=True):
     """The controller tried and could not."""
+
+    leads_to = TaskStatus.FAILED
 
     error: str | None = None
 
 
 class InteractiveControlSkipped(InteractiveControlEvent, frozen=True):
     """The controller found that nothing was to be done."""
+
+    leads_to = TaskStatus.SKIPPED
 
     error: str | None = None
 
@@ -298,13 +330,19 @@ class ContextCreated(ContextEvent, frozen=True):
 class ContextBuildStarted(ContextEvent, frozen=True):
     """The building of the context began."""
 
+    leads_to = ContextStatus.BUILDING
+
 
 class ContextReady(ContextEvent, frozen=True):
     """The context was built."""
 
+    leads_to = ContextStatus.READY
+
 
 class ContextFailed(ContextEvent, frozen=True):
     """The building of the context ended with an error."""
+
+    leads_to = ContextStatus.FAILED
 
 
 class ContextStartTimeRecorded(ContextEvent, frozen=True):
@@ -352,25 +390,37 @@ class PipelineCreated(PipelineEvent, frozen=True):
 class PipelineStarted(PipelineEvent, frozen=True):
     """The pipeline took up its first shard."""
 
+    leads_to = PipelineStatus.ONGOING
+
 
 class PipelineResumed(PipelineEvent, frozen=True):
     """A stopped or failed pipeline went on."""
+
+    leads_to = PipelineStatus.ONGOING
 
 
 class PipelineStopped(PipelineEvent, frozen=True):
     """The pipeline was halted; it can be resumed."""
 
+    leads_to = PipelineStatus.STOPPED
+
 
 class PipelineCompleted(PipelineEvent, frozen=True):
     """All shards were processed."""
+
+    leads_to = PipelineStatus.COMPLETED
 
 
 class PipelineDeleted(PipelineEvent, frozen=True):
     """The pipeline was deleted, for ever."""
 
+    leads_to = PipelineStatus.DELETED
+
 
 class PipelineFailed(PipelineEvent, frozen=True):
     """The pipeline ended with an error."""
+
+    leads_to = PipelineStatus.FAILED
 
 
 class PipelineProgressed(PipelineEvent, frozen=True):
@@ -418,13 +468,19 @@ class ActorTaskScheduled(ActorTaskEvent, frozen=True):
 class ActorTaskStarted(ActorTaskEvent, frozen=True):
     """The actor took the task up."""
 
+    leads_to = ActorTaskStatus.IN_PROGRESS
+
 
 class ActorTaskCompleted(ActorTaskEvent, frozen=True):
     """The actor finished the task."""
 
+    leads_to = ActorTaskStatus.COMPLETED
+
 
 class ActorTaskFailed(ActorTaskEvent, frozen=True):
     """The task ended with an error."""
+
+    leads_to = ActorTaskStatus.FAILED
 
 
 class ActorTaskStartTimeRecorded(ActorTaskEvent, frozen=True):

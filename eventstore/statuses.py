@@ -1,9 +1,28 @@
 """The words in which states are told: fit in capitals, evals in small letters."""
 
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import Self
 
 from refold.eventstore.errors import InvalidCommand
+
+
+class Stage(Enum):
+    """What a status means, whichever entity has it."""
+
+    WAITING = "NEW PENDING SCHEDULED"
+    UNDER_WAY = "ONGOING RUNNING IN_PROGRESS BUILDING"
+    HALTED = "STOPPED SKIPPED"
+    DONE = "COMPLETED READY"
+    FAILED = "FAILED KILLED DELETED"
+
+
+STAGES: dict[str, Stage] = {word: stage for stage in Stage for word in stage.value.split()}
+"""The stage of each status, which is written in capitals."""
+
+
+def stage_of(status: str) -> Stage | None:
+    """Return the stage of a status in either case; None if the word is no status."""
+    return STAGES.get(status.upper())
 
 
 class Word(StrEnum):

@@ -4,9 +4,10 @@
 if __name__ == "projections":
     raise ImportError("import refold.projections instead of projections")
 
+from refold.projections.entities import ALL
 from refold.projections.unit_of_work import Rows, UnitOfWork
 from refold.projections.verify import Difference
 from refold.projections.view import Row, View
-from refold.projections.views import ALL, Views
+from refold.projections.views import Views
 
 __all__ = ["ALL", "Difference", "Row", "Rows", "UnitOfWork", "View", "Views"]

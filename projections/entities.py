@@ -1,4 +1,4 @@
-"""The entities that rows are about, by the words that people use for them."""
+"""All views, and the entities that their rows are about, by the words that people use."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -8,7 +8,7 @@ import msgspec
 from refold.eventstore.errors import InvalidCommand, NotFound
 from refold.eventstore.log.transaction import is_utf8
 from refold.projections.evals import actor_tasks, contexts, pipelines
-from refold.projections.experiments import experiments
+from refold.projections.experiments import experiments, ids
 from refold.projections.fit import (
     controller_progress,
     interactive_control,
@@ -22,13 +22,16 @@ ENTITIES: dict[str, View[Any]] = {
     "experiment": experiments,
     "run": runs,
     "task": worker_task,
-    "worker": worker_progress,
     "controller": controller_progress,
+    "worker": worker_progress,
     "request": interactive_control,
     "context": contexts,
     "pipeline": pipelines,
     "actor_task": actor_tasks,
 }
+
+ALL: tuple[View[Any], ...] = (*ENTITIES.values(), ids)
+"""The views of refold itself."""
 
 
 def entity_of(view: View[Any]) -> str:

@@ -31,6 +31,7 @@ from refold.eventstore.events import (
     TablesReset,
 )
 from refold.eventstore.sql import section
+from refold.eventstore.statuses import ActorTaskStatus, ContextStatus, PipelineStatus
 from refold.projections.view import Row, View
 
 
@@ -56,9 +57,7 @@ contexts.created_by(
         e.context_id, e.context_hash, e.rag_config_json, e.prompt_config_json, e.status.value
     ),
 )
-contexts.on(ContextBuildStarted, lambda row, _: replace(row, status="building"))
-contexts.on(ContextReady, lambda row, _: replace(row, status="ready"))
-contexts.on(ContextFailed, lambda row, _: replace(row, status="failed"))
+contexts.moved_by(ContextBuildStarted, ContextReady, ContextFailed)
 contexts.on(ContextStartTimeRecorded, lambda row, e: replace(row, started_at=e.started_at))
 contexts.on(
     ContextEndTimeRecorded,
@@ -67,7 +66,7 @@ contexts.on(
 contexts.on(ContextErrorRecorded, lambda row, e: replace(row, error=e.error))
 contexts.on(
     ExperimentStatesReset,
-    lambda row, _: replace(row, status="failed"),
+    lambda row, _: replace(row, status=ContextStatus.FAILED.value),
     keys=lambda e: e.contexts,
 )
 contexts.cleared_by(TablesReset)
@@ -116,18 +115,20 @@ pipelines.created_by(
         status=e.status.value,
     ),
 )
-pipelines.on(PipelineStarted, lambda row, _: replace(row, status="ongoing"))
-pipelines.on(PipelineResumed, lambda row, _: replace(row, status="ongoing"))
-pipelines.on(PipelineStopped, lambda row, _: replace(row, status="stopped"))
-pipelines.on(PipelineCompleted, lambda row, _: replace(row, status="completed"))
-pipelines.on(PipelineDeleted, lambda row, _: replace(row, status="deleted"))
-pipelines.on(PipelineFailed, lambda row, _: replace(row, status="failed"))
+pipelines.moved_by(
+    PipelineStarted,
+    PipelineResumed,
+    PipelineStopped,
+    PipelineCompleted,
+    PipelineDeleted,
+    PipelineFailed,
+)
 pipelines.on(PipelineProgressed, _progressed)
 pipelines.on(ShardCompleted, _progressed)
 pipelines.on(PipelineErrorRecorded, lambda row, e: replace(row, error=e.error))
 pipelines.on(
     ExperimentStatesReset,
-    lambda row, _: replace(row, status="failed"),
+    lambda row, _: replace(row, status=PipelineStatus.FAILED.value),
     keys=lambda e: e.pipelines,
 )
 pipelines.cleared_by(TablesReset)
@@ -155,12 +156,15 @@ actor_tasks = View(
 actor_tasks.created_by(
     ActorTaskScheduled,
     lambda e: ActorTask(
-        e.task_id, e.experiment_id, e.pipeline_id, e.actor_id, e.shard_id, "scheduled"
+        e.task_id,
+        e.experiment_id,
+        e.pipeline_id,
+        e.actor_id,
+        e.shard_id,
+        ActorTaskStatus.SCHEDULED.value,
     ),
 )
-actor_tasks.on(ActorTaskStarted, lambda row, _: replace(row, status="in_progress"))
-actor_tasks.on(ActorTaskCompleted, lambda row, _: replace(row, status="completed"))
-actor_tasks.on(ActorTaskFailed, lambda row, _: replace(row, status="failed"))
+actor_tasks.moved_by(ActorTaskStarted, ActorTaskCompleted, ActorTaskFailed)
 actor_tasks.on(ActorTaskStartTimeRecorded, lambda row, e: replace(row, started_at=e.started_at))
 actor_tasks.on(
     ActorTaskEndTimeRecorded,
@@ -169,7 +173,7 @@ actor_tasks.on(
 actor_tasks.on(ActorTaskErrorRecorded, lambda row, e: replace(row, error=e.error))
 actor_tasks.on(
     ExperimentStatesReset,
-    lambda row, _: replace(row, status="failed"),
+    lambda row, _: replace(row, status=ActorTaskStatus.FAILED.value),
     keys=lambda e: e.actor_tasks,
 )
 actor_tasks.cleared_by(TablesReset)

@@ -65,9 +65,8 @@ experiments.created_by(
         num_gpus=e.num_gpus,
     ),
 )
-experiments.on(ExperimentStarted, lambda row, _: replace(row, status=row.word("running")))
-experiments.on(ExperimentCompleted, lambda row, _: replace(row, status=row.word("completed")))
-experiments.on(ExperimentFailed, lambda row, _: replace(row, status=row.word("failed")))
+for _moved in (ExperimentStarted, ExperimentCompleted, ExperimentFailed):
+    experiments.on(_moved, lambda row, e: replace(row, status=row.word(e.leads_to)))
 experiments.on(ExperimentErrorRecorded, lambda row, e: replace(row, error=e.error))
 experiments.cleared_by(TablesReset, when=lambda e: e.experiments)
 

@@ -31,6 +31,7 @@ from refold.eventstore.events import (
     WorkerProgressed,
 )
 from refold.eventstore.sql import section
+from refold.eventstore.statuses import ICOperation, RunStatus, TaskStatus
 from refold.projections.view import Row, View
 
 
@@ -73,12 +74,7 @@ runs.created_by(
         num_chunks=e.num_chunks,
     ),
 )
-runs.on(RunStarted, lambda row, _: replace(row, status="ONGOING"))
-runs.on(RunResumed, lambda row, _: replace(row, status="ONGOING"))
-runs.on(RunStopped, lambda row, _: replace(row, status="STOPPED"))
-runs.on(RunCompleted, lambda row, _: replace(row, status="COMPLETED"))
-runs.on(RunFailed, lambda row, _: replace(row, status="FAILED"))
-runs.on(RunKilled, lambda row, _: replace(row, status="KILLED"))
+runs.moved_by(RunStarted, RunResumed, RunStopped, RunCompleted, RunFailed, RunKilled)
 runs.on(RunEnded, lambda row, e: replace(row, ended_by=e.ended_by.value))
 runs.on(
     RunProgressed,
@@ -87,7 +83,7 @@ runs.on(
 runs.on(RunMetricsRecorded, lambda row, e: replace(row, metrics=to_json(e.metrics)))
 runs.on(
     ExperimentStatesReset,
-    lambda row, _: replace(row, status="FAILED"),
+    lambda row, _: replace(row, status=RunStatus.FAILED.value),
     keys=lambda e: e.runs,
 )
 runs.cleared_by(TablesReset)
@@ -109,14 +105,15 @@ worker_task = View("worker_task", Task, version=1, schema=section("worker_task")
 
 worker_task.created_by(
     TaskScheduled,
-    lambda e: Task(e.task_id, e.run_id, e.worker_id, e.chunk_id, e.epoch, "SCHEDULED"),
+    lambda e: Task(
+        e.task_id, e.run_id, e.worker_id, e.chunk_id, e.epoch, TaskStatus.SCHEDULED.value
+    ),
 )
-worker_task.on(TaskStarted, lambda row, _: replace(row, status="IN_PROGRESS"))
-worker_task.on(TaskCompleted, lambda row, _: replace(row, status="COMPLETED"))
-worker_task.on(TaskFailed, lambda row, e: replace(row, status="FAILED", error=e.error))
+worker_task.moved_by(TaskStarted, TaskCompleted)
+worker_task.on(TaskFailed, lambda row, e: replace(row, status=e.leads_to.value, error=e.error))
 worker_task.on(
     ExperimentStatesReset,
-    lambda row, _: replace(row, status="FAILED"),
+    lambda row, _: replace(row, status=TaskStatus.FAILED.value),
     keys=lambda e: e.worker_tasks,
 )
 worker_task.cleared_by(TablesReset)
@@ -152,7 +149,7 @@ controller_progress.put_by(
 )
 controller_progress.on(
     ExperimentStatesReset,
-    lambda row, _: replace(row, status="FAILED"),
+    lambda row, _: replace(row, status=TaskStatus.FAILED.value),
     keys=lambda e: (CONTROLLER,) if e.controller else (),
 )
 controller_progress.cleared_by(TablesReset)
@@ -184,7 +181,7 @@ worker_progress.put_by(
 )
 worker_progress.on(
     ExperimentStatesReset,
-    lambda row, _: replace(row, status="FAILED"),
+    lambda row, _: replace(row, status=TaskStatus.FAILED.value),
     keys=lambda e: e.workers,
 )
 worker_progress.cleared_by(TablesReset)
@@ -196,7 +193,7 @@ class Request(Row, frozen=True):
     ic_id: int
     run_id: int
     operation: str
-    status: str = "PENDING"
+    status: str = TaskStatus.PENDING.value
     config_digest: str | None = None
     warm_start: bool = False
     error: str | None = None
@@ -211,20 +208,28 @@ interactive_control = View(
     stream="ic-{}",
 )
 
-interactive_control.created_by(StopRequested, lambda e: Request(e.ic_id, e.run_id, "STOP"))
-interactive_control.created_by(ResumeRequested, lambda e: Request(e.ic_id, e.run_id, "RESUME"))
-interactive_control.created_by(DeleteRequested, lambda e: Request(e.ic_id, e.run_id, "DELETE"))
+interactive_control.created_by(
+    StopRequested, lambda e: Request(e.ic_id, e.run_id, ICOperation.STOP.value)
+)
+interactive_control.created_by(
+    ResumeRequested, lambda e: Request(e.ic_id, e.run_id, ICOperation.RESUME.value)
+)
+interactive_control.created_by(
+    DeleteRequested, lambda e: Request(e.ic_id, e.run_id, ICOperation.DELETE.value)
+)
 interactive_control.created_by(
     CloneModifyRequested,
     lambda e: Request(
-        e.ic_id, e.run_id, "CLONE_MODIFY", config_digest=e.config, warm_start=e.warm_start
+        e.ic_id,
+        e.run_id,
+        ICOperation.CLONE_MODIFY.value,
+        config_digest=e.config,
+        warm_start=e.warm_start,
     ),
 )
-interactive_control.on(InteractiveControlCompleted, lambda row, _: replace(row, status="COMPLETED"))
-interactive_control.on(
-    InteractiveControlFailed, lambda row, e: replace(row, status="FAILED", error=e.error)
-)
-interactive_control.on(
-    InteractiveControlSkipped, lambda row, e: replace(row, status="SKIPPED", error=e.error)
-)
+interactive_control.moved_by(InteractiveControlCompleted)
+for _unfulfilled in (InteractiveControlFailed, InteractiveControlSkipped):
+    interactive_control.on(
+        _unfulfilled, lambda row, e: replace(row, status=e.leads_to.value, error=e.error)
+    )
 interactive_control.cleared_by(TablesReset)

@@ -3,12 +3,12 @@
 import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
 import msgspec
-from msgspec.structs import force_setattr
+from msgspec.structs import force_setattr, replace
 
 from refold.eventstore.errors import InvalidView
 from refold.eventstore.event import Event
@@ -159,6 +159,12 @@ class View(Generic[R]):
         one = None if keys else key or self._key_of(event)
         self.handlers[event.__name__] = Handler(evolve, one, keys)
 
+    def moved_by(self, *events: type[Event]) -> None:
+        """Declare that events change the status of the row that they name to where they lead."""
+        for event in events:
+            assert event.leads_to is not None
+            self.on(event, partial(_moved, event.leads_to.value))
+
     def put_by(
         self, event: type[E], evolve: Callable[[R | None, E], R | None], *, key: Callable[[E], Key]
     ) -> None:
@@ -168,6 +174,11 @@ class View(Generic[R]):
     def cleared_by(self, event: type[E], when: Callable[[E], bool] = lambda _: True) -> None:
         """Declare that an event empties the view."""
         self.clearing[event.__name__] = when
+
+    def is_cleared_by(self, event: Event) -> bool:
+        """Return whether an event empties the view."""
+        when = self.clearing.get(type(event).__name__)
+        return when is not None and when(event)
 
     def _key_of(self, event: type[Event]) -> Callable[[Any], Key]:
         if self.key not in event.__struct_fields__:
@@ -272,6 +283,10 @@ class View(Generic[R]):
         return self.row_of(
             (*fields, _microseconds(created_at), _microseconds(updated_at), position)
         )
+
+
+def _moved(status: str, row: Any, _: Event) -> Any:
+    return replace(row, status=status)
 
 
 _EPOCH = EPOCH.replace(tzinfo=None)

@@ -21,34 +21,13 @@ from refold.eventstore.log.store import EventStore
 from refold.eventstore.log.transaction import Transaction
 from refold.eventstore.progress import ProgressBar
 from refold.eventstore.sql import section, statements
-from refold.projections.evals import actor_tasks, contexts, pipelines
-from refold.projections.experiments import experiments, ids
-from refold.projections.fit import (
-    controller_progress,
-    interactive_control,
-    runs,
-    worker_progress,
-    worker_task,
-)
+from refold.projections.entities import ALL
 from refold.projections.unit_of_work import UnitOfWork
 from refold.projections.verify import Difference, differences
 from refold.projections.view import View, created_by, types_of
 
 if TYPE_CHECKING:
     from refold.projections.past.versions import Versions
-
-ALL: tuple[View[Any], ...] = (
-    experiments,
-    runs,
-    worker_task,
-    controller_progress,
-    worker_progress,
-    interactive_control,
-    contexts,
-    pipelines,
-    actor_tasks,
-    ids,
-)
 
 EVENTS_PER_PAGE = 500
 """How many events are read at a time to be folded."""

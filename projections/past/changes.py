@@ -87,7 +87,7 @@ def changes_by(versions: Versions, recorded: Recorded) -> list[Change]:
     with versions.reading(views, position) as connection:
         for view in views:
             keys = view.handlers[name].touched(event) if name in view.handlers else ()
-            if name in view.clearing and view.clearing[name](event):
+            if view.is_cleared_by(event):
                 keys = None  # all rows
             ended = f"{UNTIL} = {position}"
             if keys is not None:  # a row may have as many versions as the log has events

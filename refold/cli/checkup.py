@@ -16,6 +16,7 @@ from refold.eventstore.engines.log_end import projections_of
 from refold.eventstore.errors import DamagedEvent, DBException
 from refold.eventstore.event import UnknownEvent
 from refold.eventstore.log.recorded import MICROSECOND
+from refold.eventstore.statuses import STAGES, Stage
 from refold.projections import ALL, View, Views
 
 FEW = 10
@@ -228,12 +229,15 @@ def check_equality(store: EventStore, more: Sequence[View[Any]]) -> Findings:
 QUIET = 10 * 60 * 1_000_000
 """Microseconds after which a store in which something should go on is suspiciously quiet."""
 
-IN_PROGRESS = {
-    "worker_task": ("tasks", "IN_PROGRESS"),
-    "actor_tasks": ("tasks of actors", "in_progress"),
-    "contexts": ("contexts", "building"),
-    "worker_progress": ("workers", "IN_PROGRESS"),
+LEFT = {
+    "worker_task": "tasks",
+    "actor_tasks": "tasks of actors",
+    "contexts": "contexts",
+    "worker_progress": "workers",
 }
+"""What a crash leaves under way, and `refold recover` gives up."""
+
+UNDER_WAY = ", ".join(f"'{word}'" for word, stage in STAGES.items() if stage is Stage.UNDER_WAY)
 
 
 def check_leftovers(store: EventStore) -> Findings:
@@ -247,8 +251,10 @@ def check_leftovers(store: EventStore) -> Findings:
     with store.reading() as connection:
         known = projections_of(connection)
         counts = {
-            word: connection.execute(f"SELECT count(*) FROM {table} WHERE status = ?", (status,))
-            for table, (word, status) in IN_PROGRESS.items()
+            word: connection.execute(
+                f"SELECT count(*) FROM {table} WHERE upper(status) IN ({UNDER_WAY})"
+            )
+            for table, word in LEFT.items()
             if table in known
         }
         waiting: list[tuple[int, str, int]] = []

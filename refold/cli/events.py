@@ -1,18 +1,15 @@
 """Events, and what became of rows, as the command line shows them: lines, or JSON."""
 
-import re
 from typing import Any
 
 import msgspec
 
-from refold.cli.output import COLOURS, paint, parsed, printable, shortened, shown, time_of
+from refold.cli.output import colour_of, paint, parsed, printable, shortened, shown, time_of
 from refold.eventstore.event import UnknownEvent
 from refold.eventstore.log.recorded import Recorded
 from refold.projections.entities import entity_of
 from refold.projections.past.changes import Change
 from refold.projections.view import View
-
-_WORDS = re.compile("|".join(COLOURS))
 
 
 def data_of(recorded: Recorded) -> dict[str, Any]:
@@ -53,7 +50,7 @@ def event_line(recorded: Recorded, what: str | None = None) -> str:
         paint(time_of(recorded.recorded_at), dim=True),
         paint(f"{printable(recorded.stream):<12}", "cyan"),
         f"{printable(about.actor or ''):<10}",
-        paint(printable(recorded.type), colour_of(recorded.type), bold=True),
+        paint(printable(recorded.type), colour_of(recorded.event.leads_to), bold=True),
         what,
         paint(cause, dim=True),
     )
@@ -72,12 +69,6 @@ def told(recorded: Recorded) -> str:
         for name, value in fields.items()
         if value is not None and value is not False and value not in ((), [], {}, "")
     )
-
-
-def colour_of(type_name: str) -> str | None:
-    """Return the colour of a type of event: that of the status to which it leads."""
-    found = _WORDS.search(type_name.lower())
-    return COLOURS[found[0]] if found else None
 
 
 COLOURS_OF_CHANGES = {"added": "green", "changed": "yellow", "removed": "red"}
@@ -121,4 +112,4 @@ def _value(value: Any) -> str:
         return "null"
     value = parsed(value)
     text = shortened(f"{{{shown(value)}}}" if isinstance(value, dict) else value)
-    return paint(text, COLOURS.get(text.lower()))
+    return paint(text, colour_of(text))

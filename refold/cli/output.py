@@ -13,21 +13,21 @@ import msgspec
 import typer
 
 from refold.eventstore.log.recorded import EPOCH, MICROSECOND
+from refold.eventstore.statuses import Stage, stage_of
 
-COLOURS = {
-    "ongoing": "yellow",
-    "running": "yellow",
-    "in_progress": "yellow",
-    "building": "yellow",
-    "completed": "green",
-    "ready": "green",
-    "failed": "red",
-    "killed": "red",
-    "deleted": "red",
-    "stopped": "magenta",
-    "skipped": "magenta",
+_COLOURS = {
+    Stage.UNDER_WAY: "yellow",
+    Stage.DONE: "green",
+    Stage.FAILED: "red",
+    Stage.HALTED: "magenta",
 }
-"""Of statuses, in small letters."""
+
+
+def colour_of(status: object) -> str | None:
+    """Return the colour of a status in either case; None if it has none, or is no status."""
+    stage = stage_of(status) if isinstance(status, str) else None
+    return None if stage is None else _COLOURS.get(stage)
+
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -261,5 +261,5 @@ def _print_ruled(names: list[str], columns: list[list[str]], numbers: list[bool]
             no_wrap=max(map(len, texts)) <= SHORT,
         )
     for row in zip(*columns, strict=True):
-        table.add_row(*(Text(text, style=COLOURS.get(text.lower(), "")) for text in row))
+        table.add_row(*(Text(text, style=colour_of(text) or "") for text in row))
     Console().print(table)

@@ -1,6 +1,6 @@
 """`refold show`: everything about one entity."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import typer
@@ -18,30 +18,16 @@ from refold.cli.options import (
     Words,
     entity,
 )
-from refold.cli.output import COLOURS, paint, parsed, print_json, printable, shown
+from refold.cli.output import colour_of, paint, parsed, print_json, printable, shown
 from refold.cli.rows import Row, select
 from refold.eventstore.errors import NotFound
 from refold.eventstore.log.recorded import Recorded
+from refold.projections import View
+from refold.projections.entities import ENTITIES
 from refold.rf_db import RfDb
 
-# What belongs to an entity: the heading, the view, the column that leads back, and the column by
-# which it is counted; None: the rows are named by their ids.
-BELONGING: dict[str, list[tuple[str, str, str, str | None]]] = {
-    "experiment": [
-        ("runs", "runs_folded", "experiment_id", "status"),
-        ("pipelines", "pipelines", "experiment_id", "status"),
-        ("actor_tasks", "actor_tasks", "experiment_id", "status"),
-    ],
-    "run": [
-        ("tasks", "worker_task", "run_id", "status"),
-        ("requests", "interactive_control_folded", "run_id", None),
-        ("clones", "runs_folded", "parent_run_id", None),
-    ],
-    "worker": [("tasks", "worker_task", "worker_id", "status")],
-    "context": [("pipelines", "pipelines", "context_id", None)],
-    "pipeline": [("actor_tasks", "actor_tasks", "pipeline_id", "status")],
-}
-IDS = {"requests": "ic_id", "clones": "run_id", "pipelines": "pipeline_id"}
+NAMED = {("run", "requests"), ("run", "clones"), ("context", "pipelines")}
+"""What belongs to an entity and is named one by one; all else is counted by status."""
 
 
 def show(
@@ -68,7 +54,7 @@ def show(
         if rest:
             raise typer.BadParameter(f"one entity at a time, not also {' '.join(rest)}")
         row = _row(db, found)
-        belonging = dict(_belonging(db, found))
+        belonging = _belonging(db, found)
         [last] = db.store.read_at([row["position"]], unknown=True)
     if json:
         print_json({**row, **belonging, "last_event": event_as_json(last)})
@@ -107,19 +93,29 @@ def _row(db: RfDb, found: Entity) -> Row:
     return rows[0]
 
 
-def _belonging(db: RfDb, found: Entity) -> list[tuple[str, dict[str, int] | list[int]]]:
+def _belonging(db: RfDb, found: Entity) -> dict[str, dict[str, int] | list[int]]:
     """Return what belongs to an entity: how many by status, or which."""
-    told: list[tuple[str, dict[str, int] | list[int]]] = []
-    for name, table, column, by in BELONGING.get(found.word, []):
-        where = f"FROM {table} WHERE {column} = ?"
-        if by is None:
-            sql = f"SELECT {IDS[name]} AS id {where} ORDER BY {IDS[name]}"
-            told.append((name, [row["id"] for row in db.db.execute(sql, (found.key,))]))
+    belonging: dict[str, dict[str, int] | list[int]] = {}
+    for name, view, column in _views_of(found):
+        where = f"FROM {view.table} WHERE {column} = ?"
+        if (found.word, name) in NAMED:
+            sql = f"SELECT {view.key} AS id {where} ORDER BY {view.key}"
+            belonging[name] = [row["id"] for row in db.db.execute(sql, (found.key,))]
         else:
-            sql = f"SELECT {by} AS word, count(*) AS n {where} GROUP BY {by} ORDER BY min(position)"
-            counts = db.db.execute(sql, (found.key,))
-            told.append((name, {row["word"]: row["n"] for row in counts}))
-    return told
+            sql = f"SELECT status, count(*) AS n {where} GROUP BY status ORDER BY min(position)"
+            rows = db.db.execute(sql, (found.key,))
+            belonging[name] = {row["status"]: row["n"] for row in rows}
+    return belonging
+
+
+def _views_of(found: Entity) -> Iterator[tuple[str, View[Any], str]]:
+    """Iterate over the views whose rows name an entity by its key, each with the column."""
+    key = found.view.key
+    for word, view in ENTITIES.items():
+        if view is not found.view and key in view.columns and ENTITIES.get(found.word):
+            yield f"{word}s", view, key
+        if view is found.view and f"parent_{key}" in view.columns:
+            yield "clones", view, f"parent_{key}"
 
 
 def _print_fields(title: str, fields: Mapping[str, Any]) -> None:
@@ -145,4 +141,4 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return repr(value)
     text = shown(value)
-    return paint(text, COLOURS.get(text.lower()))
+    return paint(text, colour_of(text))

@@ -8,8 +8,8 @@ from refold.cli.events import event_as_json
 from refold.cli.open_face import lag, open_face, open_log
 from refold.cli.options import DEFAULT_STORE, At, Json, Store
 from refold.cli.output import (
-    COLOURS,
     Columns,
+    colour_of,
     paint,
     print_json,
     print_table,
@@ -19,24 +19,20 @@ from refold.cli.output import (
     time_of,
 )
 from refold.cli.rows import Row, select
+from refold.eventstore.event import event_type
 from refold.eventstore.log.recorded import MICROSECOND, Recorded
+from refold.eventstore.statuses import STAGES, Stage
+from refold.projections import View
+from refold.projections.entities import ENTITIES
 from refold.rf_db import RfDb
 
-BEGUN = {
-    "experiments": ("ExperimentCreated", "ExperimentStarted"),
-    "runs": ("RunCreated", "RunStarted", "RunResumed"),
-    "pipelines": ("PipelineCreated", "PipelineStarted", "PipelineResumed"),
-}
-"""The events since whose last one such a thing has been running."""
+UNDER_WAY = [word for word, stage in STAGES.items() if stage is Stage.UNDER_WAY]
 
-COUNTED = {
-    "runs": "runs_folded",
-    "tasks": "worker_task",
-    "requests": "interactive_control_folded",
-    "contexts": "contexts",
-    "pipelines": "pipelines",
-    "actor_tasks": "actor_tasks",
-}
+RUNNING = {"experiments": "experiment", "runs": "run", "pipelines": "pipeline"}
+"""What can be running, and the word for one of them."""
+
+COUNTED = ("run", "task", "request", "context", "pipeline", "actor_task")
+"""What is counted by status."""
 
 
 def status(at: At = None, json: Json = False, store: Store = DEFAULT_STORE) -> None:
@@ -58,12 +54,10 @@ def status(at: At = None, json: Json = False, store: Store = DEFAULT_STORE) -> N
             "position": db.store.head(),
             "last_event": None if last is None else event_as_json(last),
             "behind": behind,
-            "experiments": _running(db, "experiments", "experiment_id", "running"),
-            "runs": _running(db, "runs", "run_id", "ongoing"),
-            "pipelines": _running(db, "pipelines", "pipeline_id", "ongoing"),
+            **{name: _running(db, ENTITIES[word]) for name, word in RUNNING.items()},
             "who": _who(db),
             "pending": select(db, "interactive_control", "ic_id", {"status": "PENDING"}),
-            "counts": {word: _counts(db, table) for word, table in COUNTED.items()},
+            "counts": {f"{word}s": _counts(db, ENTITIES[word].table) for word in COUNTED},
         }
     if json:
         print_json(told)
@@ -71,13 +65,25 @@ def status(at: At = None, json: Json = False, store: Store = DEFAULT_STORE) -> N
         _print(told, last, now)
 
 
-def _running(db: RfDb, view: str, key: str, word: str) -> list[Row]:
-    rows = select(db, view, key, {"status": word})
+def _running(db: RfDb, view: View[Any]) -> list[Row]:
+    assert view.stream is not None
+    rows = select(db, view.name, view.key, {"status": UNDER_WAY})
+    # The events since whose last one it has been running.
+    begun = [
+        name
+        for name, handler in view.handlers.items()
+        if handler.begins or _leads_to(name) in UNDER_WAY
+    ]
     for row in rows:
-        stream = f"{view[:-1]}-{row[key]}"
-        begun = db.store.read(stream=stream, types=BEGUN[view], backwards=True, limit=1)
-        row["since"] = next((time_of(event.time) for event in begun), row["created_at"])
+        stream = view.stream.format(row[view.key])
+        events = db.store.read(stream=stream, types=begun, backwards=True, limit=1)
+        row["since"] = next((time_of(event.time) for event in events), row["created_at"])
     return rows
+
+
+def _leads_to(type_name: str) -> str | None:
+    event = event_type(type_name)
+    return None if event is None or event.leads_to is None else event.leads_to.upper()
 
 
 def _who(db: RfDb) -> list[Row]:
@@ -149,7 +155,7 @@ def _print(told: dict[str, Any], last: Recorded | None, now: datetime) -> None:
         if told[name]:
             print()
             print_table(told[name], columns)
-    if not any(told[name] for name in BEGUN):
+    if not any(told[name] for name in RUNNING):
         print("\nnothing is running")
 
 
@@ -210,4 +216,4 @@ def _print_line(name: str, text: str) -> None:
 
 
 def _counted(counts: dict[str, int]) -> Iterable[str]:
-    return (f"{n} {paint(word, COLOURS.get(word.lower()))}" for word, n in counts.items())
+    return (f"{n} {paint(word, colour_of(word))}" for word, n in counts.items())

@@ -15,8 +15,8 @@ from typing import Any, cast
 
 from rich.text import Text
 
-from refold.cli.events import COLOURS_OF_CHANGES, colour_of, told
-from refold.cli.output import COLOURS, printable, shortened, time_of
+from refold.cli.events import COLOURS_OF_CHANGES, told
+from refold.cli.output import colour_of, printable, shortened, time_of
 from refold.cli.walk import Place, Walk
 from refold.eventstore.errors import DBException
 from refold.eventstore.log.recorded import Recorded
@@ -181,7 +181,9 @@ def _event(walk: Walk, room: int) -> Iterator[Text]:
 
 
 def _what_happened(place: Place, recorded: Recorded) -> Iterator[Text]:
-    what = Text(printable(recorded.type), style=f"bold {colour_of(recorded.type) or ''}".strip())
+    what = Text(
+        printable(recorded.type), style=f"bold {colour_of(recorded.event.leads_to) or ''}".strip()
+    )
     yield what.append("  in ", style="not bold").append(printable(recorded.stream), style="cyan")
     actor = recorded.metadata.actor
     by = f"  by {printable(actor)}" if actor else ""
@@ -247,5 +249,5 @@ def _row(place: Place) -> Iterator[Text]:
 
 def _value(value: Any) -> Text:
     text = "null" if value is None else shortened(value)
-    style = "dim" if value is None else COLOURS.get(text.lower(), "")
+    style = "dim" if value is None else colour_of(text) or ""
     return Text(text, style=style)

@@ -22,22 +22,12 @@ from refold.eventstore.events import (
     ExperimentFailed,
     ExperimentStarted,
     ExperimentStatesReset,
-    PipelineCompleted,
     PipelineCreated,
-    PipelineDeleted,
-    PipelineFailed,
-    PipelineResumed,
-    PipelineStarted,
-    PipelineStopped,
+    PipelineEvent,
     ResumeRequested,
-    RunCompleted,
     RunCreated,
-    RunFailed,
-    RunKilled,
+    RunEvent,
     RunMetricsRecorded,
-    RunResumed,
-    RunStarted,
-    RunStopped,
     StopRequested,
     TablesReset,
     TaskCompleted,
@@ -46,7 +36,7 @@ from refold.eventstore.events import (
     TaskStarted,
 )
 from refold.eventstore.log.recorded import Recorded
-from refold.eventstore.statuses import TaskStatus
+from refold.eventstore.statuses import PipelineStatus, RunStatus, Stage, TaskStatus, Word, stage_of
 from refold.export.metrics import numbers
 
 Args = dict[str, Any]
@@ -68,22 +58,6 @@ REQUESTED: dict[type[Event], str] = {
     ResumeRequested: "resume",
     DeleteRequested: "delete",
     CloneModifyRequested: "clone",
-}
-RUN_STATUSES: dict[type[Event], str] = {
-    RunStarted: "ONGOING",
-    RunResumed: "ONGOING",
-    RunStopped: "STOPPED",
-    RunCompleted: "COMPLETED",
-    RunFailed: "FAILED",
-    RunKilled: "KILLED",
-}
-PIPELINE_STATUSES: dict[type[Event], str] = {
-    PipelineStarted: "ongoing",
-    PipelineResumed: "ongoing",
-    PipelineStopped: "stopped",
-    PipelineCompleted: "completed",
-    PipelineDeleted: "deleted",
-    PipelineFailed: "failed",
 }
 
 
@@ -157,10 +131,12 @@ class Timeline:
         """When the first event happened."""
         self._last: Recorded | None = None
         for recorded in events:
-            self._fold(recorded)
+            self._take_note(recorded)
+            self._show(recorded)
         self._end_all()
 
-    def _fold(self, recorded: Recorded) -> None:
+    def _take_note(self, recorded: Recorded) -> None:
+        """Keep when it happened, and who acted."""
         # On a server, of two events the later may bear a time some milliseconds earlier.
         if self._last is None:
             self.start = self._now = recorded.recorded_at
@@ -168,6 +144,9 @@ class Timeline:
         self._last = recorded
         if recorded.metadata.actor is not None:
             self.actors.add(_lane_of(recorded.metadata.actor))
+
+    def _show(self, recorded: Recorded) -> None:
+        """Make of an event what is seen of it."""
         event: Event = recorded.event
         kind = type(event)
         if kind in CREATED:
@@ -177,33 +156,27 @@ class Timeline:
             case ExperimentCreated() | ExperimentStarted():
                 lane = Lane("experiments", event.stream)
                 self._begin(("experiment", event.experiment_id), (lane, event.stream))
-            case ExperimentCompleted():
-                self._end("experiment", event.experiment_id, "COMPLETED")
-            case ExperimentFailed():
-                self._end("experiment", event.experiment_id, "FAILED")
+            case ExperimentCompleted() | ExperimentFailed():
+                self._end("experiment", event.experiment_id, event.leads_to)
             case TaskScheduled():
                 self._scheduled["task", event.task_id] = _task(event)
             case TaskStarted():
                 self._begin_task(("task", event.task_id))
             case TaskCompleted():
-                self._end("task", event.task_id, "COMPLETED")
+                self._end("task", event.task_id, event.leads_to)
             case TaskFailed():
                 self._fail_task(recorded, event)
             case ActorTaskScheduled():
                 self._scheduled["actor_task", event.task_id] = _actor_task(event)
             case ActorTaskStarted():
                 self._begin_task(("actor_task", event.task_id))
-            case ActorTaskCompleted():
-                self._end("actor_task", event.task_id, "completed")
-            case ActorTaskFailed():
-                self._end("actor_task", event.task_id, "failed")
+            case ActorTaskCompleted() | ActorTaskFailed():
+                self._end("actor_task", event.task_id, event.leads_to)
             case ContextBuildStarted():
                 lane = Lane("contexts", event.stream)
                 self._begin(("context", event.context_id), (lane, f"build {event.stream}"))
-            case ContextReady():
-                self._end("context", event.context_id, "ready")
-            case ContextFailed():
-                self._end("context", event.context_id, "failed")
+            case ContextReady() | ContextFailed():
+                self._end("context", event.context_id, event.leads_to)
             case ControllerTaskSet():
                 self._turn_to(event)
             case RunMetricsRecorded():
@@ -217,10 +190,9 @@ class Timeline:
                 self._end_all()
                 self._scheduled.clear()
                 self._mark(recorded, STORE, "tables reset", by=recorded.metadata.actor)
-            case _ if kind in RUN_STATUSES:
-                self._now_is(recorded, "runs", event.stream, RUN_STATUSES[kind])
-            case _ if kind in PIPELINE_STATUSES:
-                self._now_is(recorded, "pipelines", event.stream, PIPELINE_STATUSES[kind])
+            case RunEvent() | PipelineEvent() if event.leads_to is not None:
+                group = "runs" if isinstance(event, RunEvent) else "pipelines"
+                self._now_is(recorded, group, event.stream, event.leads_to)
             case _:
                 pass
 
@@ -242,24 +214,25 @@ class Timeline:
         before = self._open.get(("controller", 0))
         same = before is not None and before.args["task"] == event.task
         status = event.status if same else TaskStatus.IN_PROGRESS
-        self._end("controller", 0, status.value)
+        self._end("controller", 0, status)
         if event.status == TaskStatus.IN_PROGRESS:
             task = event.task.value
             self._begin(("controller", 0), (_lane_of("controller"), task), task=task)
 
-    def _end(self, entity: str, key: int, status: str, **args: Any) -> None:
+    def _end(self, entity: str, key: int, status: Word | None, **args: Any) -> None:
+        assert status is not None
         begun = self._open.pop((entity, key), None)
         if begun is not None:
-            known = {**begun.args, "status": status}
+            known = {**begun.args, "status": status.value}
             known |= {name: value for name, value in args.items() if value is not None}
-            failed = " failed" if status.upper() == "FAILED" else ""
+            failed = " failed" if stage_of(status) is Stage.FAILED else ""
             for lane, name in begun.lanes:
                 self.slices.append(Slice(lane, name + failed, begun.start, self._now, known))
 
     def _end_all(self) -> None:
         """End what nothing else ends: it was in progress when the log ended, or was forgotten."""
         for entity, key in list(self._open):
-            self._end(entity, key, "IN_PROGRESS")
+            self._end(entity, key, TaskStatus.IN_PROGRESS)
 
     # --- what happens at once -------------------------------------------------------------
 
@@ -267,9 +240,9 @@ class Timeline:
         """Show an event in the lane of who did it."""
         self._mark(recorded, _lane_of(recorded.metadata.actor or "somebody"), name, **args)
 
-    def _now_is(self, recorded: Recorded, group: str, stream: str, status: str) -> None:
+    def _now_is(self, recorded: Recorded, group: str, stream: str, status: Word) -> None:
         """Show a status in the lane of what has come to it."""
-        self._mark(recorded, Lane(group, stream), status, by=recorded.metadata.actor)
+        self._mark(recorded, Lane(group, stream), status.value, by=recorded.metadata.actor)
 
     def _mark(self, recorded: Recorded, lane: Lane, name: str, **args: Any) -> None:
         known = {"event": recorded.type, "position": recorded.position, **args}
@@ -282,7 +255,7 @@ class Timeline:
         if task is not None:
             (lane, _), *_ = task.lanes
             self._mark(recorded, lane, f"task {event.task_id} failed", error=event.error)
-        self._end("task", event.task_id, "FAILED", error=event.error)
+        self._end("task", event.task_id, event.leads_to, error=event.error)
 
     def _recover(self, recorded: Recorded, event: ExperimentStatesReset) -> None:
         failed = {
@@ -294,13 +267,13 @@ class Timeline:
         self._mark(recorded, STORE, "recovery", by=recorded.metadata.actor, **told)
         for entity, ids in zip(("task", "actor_task", "context"), failed.values(), strict=True):
             for key in ids:
-                self._end(entity, key, "FAILED", error="recovery")
+                self._end(entity, key, TaskStatus.FAILED, error="recovery")
         if event.controller:
-            self._end("controller", 0, "FAILED", error="recovery")
+            self._end("controller", 0, TaskStatus.FAILED, error="recovery")
         for run_id in event.runs:
-            self._now_is(recorded, "runs", f"run-{run_id}", "FAILED")
+            self._now_is(recorded, "runs", f"run-{run_id}", RunStatus.FAILED)
         for pipeline_id in event.pipelines:
-            self._now_is(recorded, "pipelines", f"pipeline-{pipeline_id}", "failed")
+            self._now_is(recorded, "pipelines", f"pipeline-{pipeline_id}", PipelineStatus.FAILED)
 
 
 def _task(event: TaskScheduled) -> _Task:
