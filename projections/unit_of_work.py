@@ -6,7 +6,7 @@ from typing import Any, Protocol, TypeVar
 
 from msgspec.structs import force_setattr
 
-from refold.eventstore.engines.engine import Connection
+from refold.eventstore.engines.engine import Lock, NotExclusive, Writer
 from refold.eventstore.event import Event
 from refold.eventstore.log.recorded import Recorded
 from refold.eventstore.sql import chunks, marks
@@ -42,25 +42,25 @@ class UnitOfWork:
     time travel. A command uses one for its transaction, a rebuild one for the whole log: so live
     and replay cannot drift apart.
 
-    Beside other transactions it locks each row that it loads, and what may become one, until the
-    commit. A look at rows that no key names cannot be protected so; that calls `be_alone`.
+    In a shared transaction it locks each row that it loads, and what may become one, until the
+    commit. A look at rows that no key names cannot be protected so: it needs an exclusive one.
 
     Args:
         views: those that are folded.
-        connection: of the transaction.
-        be_alone: raises, to have the transaction done again alone; None: it is.
+        writer: the transaction's connection.
+        lock: locks names; None: the transaction is exclusive.
     """
 
     def __init__(
         self,
         views: Iterable[View[Any]],
-        connection: Connection | None = None,
-        be_alone: Callable[[], None] | None = None,
+        writer: Writer | None = None,
+        lock: Lock | None = None,
     ) -> None:
         self.views = tuple(views)
-        self._connection = connection
-        self._be_alone = be_alone
-        self._locking = "" if be_alone is None else " FOR UPDATE"
+        self._writer = writer
+        self._lock = lock
+        self._locking = "" if lock is None else " FOR UPDATE"
         self._rows: defaultdict[View[Any], dict[Key, Any]] = defaultdict(dict)
         self._dirty: defaultdict[View[Any], set[Key]] = defaultdict(set)
         self._cleared: set[View[Any]] = set()
@@ -81,17 +81,17 @@ class UnitOfWork:
             return rows[key]
         except KeyError:
             pass
-        if self._connection is None or view in self._cleared:
+        if self._writer is None or view in self._cleared:
             return None
         self._load(view, (key,))
-        if rows[key] is None and self._be_alone is not None:
+        if rows[key] is None and self._lock is not None:
             # Nothing is there to be locked, but somebody may be about to commit it.
-            self._connection.lock((_name(view, key),))
+            self._lock((_name(view, key),))
             self._load(view, (key,))
         return rows[key]
 
     def _load(self, view: View[Any], keys: Sequence[Key]) -> None:
-        assert self._connection is not None
+        assert self._writer is not None
         rows = self._rows[view]
         rows.update(dict.fromkeys(keys))
         for part in chunks(keys):
@@ -99,14 +99,17 @@ class UnitOfWork:
             sql = f"{view.select} WHERE {view.key} {condition}"
             if self._locking:
                 sql += f" ORDER BY {view.key}{self._locking}"
-            for values in self._connection.execute(sql, part):
+            for values in self._writer.execute(sql, part):
                 rows[values[0]] = view.load(values)
 
     def find(self, view: View[R], **columns: Any) -> list[R]:
         """Return the rows whose columns have these values (or one of a tuple), by key."""
-        if self._be_alone is not None:
-            self._be_alone()
+        self._be_exclusive()
         return self._find(view, columns, None)
+
+    def _be_exclusive(self) -> None:
+        if self._lock is not None:
+            raise NotExclusive
 
     def first(self, view: View[R], **columns: Any) -> R | None:
         """Return the first of those rows, or None: a matching one may come in at any moment."""
@@ -117,7 +120,7 @@ class UnitOfWork:
         wanted: dict[str, tuple[Any, ...]] = {
             name: value if isinstance(value, tuple) else (value,) for name, value in columns.items()
         }
-        if self._connection is None:
+        if self._writer is None:
             found = [
                 row
                 for row in self.rows(view)
@@ -140,7 +143,7 @@ class UnitOfWork:
         rows = self._rows[view]
         loaded = [
             view.load(values)
-            for values in self._connection.execute(f"{sql}{self._locking}", parameters)
+            for values in self._writer.execute(f"{sql}{self._locking}", parameters)
         ]
         for row in loaded:
             rows[getattr(row, view.key)] = row
@@ -165,22 +168,22 @@ class UnitOfWork:
 
     def expect(self, events: Iterable[Event]) -> None:
         """Load the rows that events will change, all at once; see `Fold.expect`."""
-        connection = self._connection
-        if connection is None or len(self._cleared) == len(self.views):
+        if self._writer is None or len(self._cleared) == len(self.views):
             return
         touched: dict[View[Any], set[Key]] = {}
         for event in events:
             for view, clears, handler in self._concerns(event):
-                if clears is not None and clears(event) and self._be_alone is not None:
-                    self._be_alone()
+                if clears is not None and clears(event):
+                    self._be_exclusive()
                 # A row that is created is of interest only to who might create it as well.
-                if handler is not None and not (handler.regardless and self._be_alone is None):
+                if handler is not None and not (handler.regardless and self._lock is None):
                     touched.setdefault(view, set()).update(handler.touched(event))
         for view, keys in touched.items():
             rows = self._rows[view]
             unknown = sorted(key for key in keys if key not in rows)
             if unknown and view not in self._cleared:
-                connection.lock(_name(view, key) for key in unknown)
+                if self._lock is not None:
+                    self._lock(_name(view, key) for key in unknown)
                 self._load(view, unknown)
 
     def _concerns(self, event: Event) -> list[Concern]:
@@ -223,22 +226,22 @@ class UnitOfWork:
 
     def flush(self) -> None:
         """Write what has changed to the tables."""
-        connection = self._connection
-        if connection is None:
+        writer = self._writer
+        if writer is None:
             return
         for view in self._cleared:
-            connection.run(f"DELETE FROM {view.table}")
+            writer.run(f"DELETE FROM {view.table}")
         self._cleared.clear()
         for view, keys in self._dirty.items():
             after = [(key, self._rows[view][key]) for key in sorted(keys)]
             changed = [view.dump(row) for _, row in after if row is not None]
             deleted = [(key,) for key, row in after if row is None]
             if len(changed) == 1:
-                connection.run(view.upsert, changed[0])
+                writer.run(view.upsert, changed[0])
             elif changed:
-                connection.insert(view.table, view.columns, changed, view.on_conflict)
+                writer.insert(view.table, view.columns, changed, view.on_conflict)
             if deleted:
-                connection.executemany(view.delete, deleted)
+                writer.executemany(view.delete, deleted)
         self._dirty.clear()
 
     def forget(self) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from refold.eventstore.engines.engine import Connection
+from refold.eventstore.engines.engine import Reader
 from refold.eventstore.log.reading import Fact
 from refold.projections.unit_of_work import UnitOfWork
 from refold.projections.view import Key, View
@@ -34,7 +34,7 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 def differences(
-    views: Iterable[View[Any]], pages: Iterable[Iterable[Fact]], connection: Connection
+    views: Iterable[View[Any]], pages: Iterable[Iterable[Fact]], connection: Reader
 ) -> list[Difference]:
     """Fold events in memory, and return where the tables of views differ from that."""
     truth = UnitOfWork(views)
@@ -44,7 +44,7 @@ def differences(
     return [found for view in truth.views for found in _of_view(view, truth, connection)]
 
 
-def _of_view(view: View[Any], truth: UnitOfWork, connection: Connection) -> Iterator[Difference]:
+def _of_view(view: View[Any], truth: UnitOfWork, connection: Reader) -> Iterator[Difference]:
     expected = {getattr(row, view.key): view.dump(row) for row in truth.rows(view)}
     for actual in connection.execute(f"{view.select} ORDER BY {view.key}"):
         key = actual[0]

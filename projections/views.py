@@ -1,12 +1,12 @@
 """The views of a store: kept equal to the log, rebuilt from it, verified against it."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable
-from contextlib import contextmanager, suppress
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Any
 from weakref import WeakKeyDictionary
 
-from refold.eventstore.engines.engine import Connection, Definition, Projections, Values
+from refold.eventstore.engines.engine import Definition, Projections, Reader, Values
 from refold.eventstore.engines.log_end import PROJECTIONS, by_name, projections_of
 from refold.eventstore.errors import (
     AccessDenied,
@@ -26,9 +26,6 @@ from refold.projections.unit_of_work import UnitOfWork
 from refold.projections.verify import Difference, differences
 from refold.projections.view import View, created_by, types_of
 
-if TYPE_CHECKING:
-    from refold.projections.past.versions import Versions
-
 EVENTS_PER_PAGE = 500
 """How many events are read at a time to be folded."""
 
@@ -39,7 +36,33 @@ ROWS_REMEMBERED = 20_000
 """Likewise for the rows that are kept from one transaction to the next."""
 
 
-class Views:
+class ReadableViews(ABC):
+    """The rows of a store, now or as they were at a moment."""
+
+    views: tuple[View[Any], ...]
+
+    @abstractmethod
+    def reading(self) -> AbstractContextManager[Reader]:
+        """Lend a connection for reading on which the views are equal to the log."""
+
+    @abstractmethod
+    def select(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
+        """Run a query on the views, which are equal to the log, and return its rows as dicts."""
+
+    @abstractmethod
+    def query(self, sql: str, parameters: Values) -> list[dict[str, Any]]:
+        """Answer a statement of a user's own as dicts; refuse one that would write."""
+
+    @abstractmethod
+    def verify(self) -> list[Difference]:
+        """Fold the log in memory and return where the views differ from it; empty means equal."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of them; closing twice does nothing."""
+
+
+class Views(ReadableViews):
     """Folds every event of a store into views, in the transaction that appends it.
 
     Views that are missing, of an older version, or behind the log are brought up to date first:
@@ -62,7 +85,7 @@ class Views:
         self.views = (*ALL, *more)
         _check_places(self.views)
         self._unit: UnitOfWork | None = None
-        self._seen: WeakKeyDictionary[Connection, int] = WeakKeyDictionary()
+        self._seen: WeakKeyDictionary[Reader, int] = WeakKeyDictionary()
         store.follow((view.name for view in self.views), self._begin)
         # An event that cannot be read stands in the way of the present, not of the past.
         with suppress(UnreadableEvent), self.reading():
@@ -81,15 +104,14 @@ class Views:
         unit = self._unit
         if transaction.fresh or unit is None or len(unit) > ROWS_REMEMBERED:
             self._settle(transaction)
-            be_alone = None if transaction.alone else transaction.be_alone
-            self._unit = unit = UnitOfWork(self.views, transaction.connection, be_alone)
+            self._unit = unit = UnitOfWork(self.views, transaction.writer, transaction.lock)
         unit.before_query = transaction.flush
         return unit
 
     def _settle(self, transaction: Transaction) -> None:
         plan = self._unsettled(transaction.projections)
         if plan:
-            transaction.be_alone()
+            transaction.be_exclusive()
             self._refold(transaction, plan, self._progress)
 
     def _unsettled(self, known: Projections) -> dict[View[Any], int]:
@@ -109,12 +131,14 @@ class Views:
         return plan
 
     @contextmanager
-    def reading(self) -> Generator[Connection, None, None]:
+    def reading(self) -> Generator[Reader, None, None]:
         """Lend a connection for reading on which the views are equal to the log."""
         store = self.store
         with store.reading() as connection:
-            changes = self._changes(connection)
-            if changes is None or self._look(connection, changes, projections_of(connection)):
+            changes = connection.changes()
+            if self._knows(connection, changes) or self._look(
+                connection, changes, projections_of(connection)
+            ):
                 yield connection
                 return
         try:
@@ -132,8 +156,8 @@ class Views:
         """Run a query on the views, which are equal to the log, and return its rows as dicts."""
         store = self.store
         with store.reading() as connection:
-            changes = self._changes(connection)
-            if changes is None:
+            changes = connection.changes()
+            if self._knows(connection, changes):
                 return connection.select(sql, parameters)
             # A statement that fails would take the whole snapshot with it.
             if not store.is_held():
@@ -144,26 +168,18 @@ class Views:
         with self.reading() as connection:
             return connection.select(sql, parameters)
 
-    def _changes(self, connection: Connection) -> int | None:
-        """Return the number of changes that are to be looked at; None: there is nothing new."""
+    def _knows(self, connection: Reader, changes: int | None) -> bool:
+        """Return whether the views are known to be up to date: nobody has committed since."""
         if self.store.current() is not None:
-            return None
-        changes = connection.changes()
-        return None if self._seen.get(connection) == changes else changes
+            return True
+        return changes is not None and self._seen.get(connection) == changes
 
-    def _look(self, connection: Connection, changes: int, known: Projections) -> bool:
+    def _look(self, connection: Reader, changes: int | None, known: Projections) -> bool:
         if self._unsettled(known):
             return False
-        self._seen[connection] = changes
+        if changes is not None:
+            self._seen[connection] = changes
         return True
-
-    @cached_property
-    def versions(self) -> "Versions":
-        """Every version that a row ever had."""
-        from refold.projections.past.versions import Versions  # only those who look back need it
-
-        # Two threads that look back at the same moment may both come here, and both get one.
-        return self.__dict__.setdefault("versions", Versions(self.store, self.views))
 
     def query(self, sql: str, parameters: Values) -> list[dict[str, Any]]:
         """Answer a statement of a user's own as dicts; refuse one that would write."""
@@ -191,7 +207,7 @@ class Views:
         transaction.flush()
         if isinstance(transaction.fold, UnitOfWork):
             transaction.fold.forget()
-        connection = transaction.connection
+        connection = transaction.writer
         anew = [Definition(view.objects, view.schema) for view in plan if plan[view] == 0]
         start = first = min(plan.values())
         bar = ProgressBar("folding events into views", transaction.head - start, progress)
@@ -238,8 +254,6 @@ class Views:
 
     def close(self) -> None:
         """Close the store; closing twice does nothing."""
-        if "versions" in self.__dict__:  # somebody looked back
-            self.versions.close()
         self.store.close()
 
 

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from refold.eventstore.errors import StoreClosed
-from refold.eventstore.log.past import Moment
+from refold.eventstore.log.readable import Moment
 from refold.face import Face
 from refold.rf_database import RFDatabase
 from refold.rf_db import RfDb

@@ -12,7 +12,7 @@ import pyarrow
 from refold.commands import Command
 from refold.eventstore import Event, Recorded, Subscription
 from refold.eventstore.engines.engine import Durability
-from refold.eventstore.log.past import Moment
+from refold.eventstore.log.readable import Moment
 from refold.eventstore.statuses import (
     ActorTaskStatus,
     ContextStatus,

@@ -2,62 +2,17 @@
 
 import os
 from collections.abc import Iterable
-from contextlib import suppress
-from copy import copy
 from typing import Any, TypeVar
 
-from refold.eventstore import EventStore, open_store
-from refold.eventstore.engines.sqlite.engine import SqliteEngine
-from refold.eventstore.errors import InvalidCommand, NotAStore
-from refold.eventstore.log.past import Moment, PastStore
+from refold.eventstore import open_store
+from refold.eventstore.errors import InvalidCommand
+from refold.eventstore.log.past import PastStore
+from refold.eventstore.log.readable import Moment
 from refold.eventstore.log.rows import copy_log
 from refold.face import Face
 from refold.projections import ALL, View, Views
-from refold.queries import Queries
 
-TIMEOUT = 30
-"""Seconds to wait for a lock of the server's, as everywhere by default."""
-
-# Which server, by the moment of its start; which database of it; which table.
-IDENTITY = """
-    SELECT extract(epoch FROM pg_postmaster_start_time()), current_database(),
-           to_regclass('events')::oid"""
-
-
-def identity(place: str | os.PathLike[str]) -> tuple[Any, ...]:
-    """Return what tells a store from all others.
-
-    Args:
-        place: a path or URL.
-
-    Raises:
-        NotAStore: there is none, and opening the place would make one.
-    """
-    if isinstance(place, str) and place.startswith(("postgresql://", "postgres://")):
-        return _identity_on_server(place)
-    path = place.removeprefix("sqlite:///") if isinstance(place, str) else place
-    try:
-        found = os.stat(os.path.expanduser(path))
-    except (OSError, TypeError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        raise NotAStore(f"{place}: there is no store: {why}") from None
-    if not found.st_size:
-        raise NotAStore(f"{place}: there is no store, the file is empty")
-    return found.st_dev, found.st_ino
-
-
-def _identity_on_server(url: str) -> tuple[Any, ...]:
-    try:
-        from refold.eventstore.engines.postgres.connection import PostgresConnection
-        from refold.eventstore.engines.postgres.server import connect, place_of
-    except ImportError:  # open_store says what to install
-        return (url,)
-    place = place_of(url)
-    with connect(place, TIMEOUT) as raw:
-        [found] = PostgresConnection(raw, place.name).execute(IDENTITY)
-    if None in found:
-        raise NotAStore(f"{place.name}: there is no store in schema {place.schema!r}")
-    return found
+F = TypeVar("F", bound=Face)
 
 
 def copy_store(
@@ -100,18 +55,13 @@ def copy_store(
     ...     db.get_experiment(experiment_id)["experiment_name"]
     'digits'
     """
-    original = identity(source)
-    with suppress(NotAStore):  # it is about to become one
-        if identity(target) == original:
+    with open_store(source, create=False) as origin, open_store(target) as copy:
+        if origin.engine.identity() == copy.engine.identity():
             raise InvalidCommand("source and target are the same store: pass another place")
-    with open_store(source) as origin, open_store(target) as copy:
         copied = copy_log(origin, copy, progress=progress)
         with Views(copy, projections, progress=progress).reading():
             pass  # they are up to date, or it is told why they cannot be
     return copied
-
-
-F = TypeVar("F", bound=Face)
 
 
 def fork(
@@ -161,13 +111,12 @@ def fork(
             "a fork in the middle of a batch would hold what may never happen: leave it first"
         )
     end = db.store.head() if at is None else db.position_at(at)
-    with suppress(NotAStore):  # it is about to become one
-        if identity(to) == _identity_of(origin):
+    store = open_store(to, timeout=origin.engine.timeout)
+    try:
+        if store.engine.identity() == origin.engine.identity():
             raise InvalidCommand(
                 f"{origin.engine.name} cannot be forked to itself: pass another place"
             )
-    store = open_store(to, timeout=origin.engine.timeout)
-    try:
         with store.transaction():
             copy_log(origin, store, until=end, progress=progress)
             views = Views(store, db.views.views[len(ALL) :])
@@ -175,14 +124,6 @@ def fork(
     except BaseException:
         store.close()
         raise
-    face = copy(db)
-    face.store, face.views, face.db = store, views, Queries(views)
+    face = db._on(views)  # pyright: ignore[reportPrivateUsage]
+    face.__dict__.pop("versions", None)
     return face
-
-
-def _identity_of(store: EventStore) -> tuple[Any, ...]:
-    if isinstance(store.engine, SqliteEngine):
-        return identity(store.engine.name)
-    with store.reading() as connection:
-        [found] = connection.execute(IDENTITY)
-    return found

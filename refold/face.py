@@ -4,16 +4,18 @@ import os
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from copy import copy
+from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
 from msgspec.structs import replace
 
 from refold.commands import Command, ResetAllTables, ResetExperimentStates, execute
-from refold.eventstore import Event, Metadata, Recorded, Subscription, open_store
+from refold.eventstore import Event, EventStore, Metadata, Recorded, Subscription, open_store
 from refold.eventstore.engines.engine import Durability
 from refold.eventstore.errors import InvalidPayload, NotFound
-from refold.eventstore.log.past import Moment, position_at
+from refold.eventstore.log.past import PastStore
+from refold.eventstore.log.readable import Moment
 from refold.eventstore.log.recorded import NO_METADATA
 from refold.eventstore.payloads import PayloadCodec, is_payload
 from refold.projections import Difference, View, Views
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
     from refold.projections.past.changes import Change
     from refold.projections.past.history import Touched, Why
+    from refold.projections.past.versions import Versions
+    from refold.projections.past.views import PastViews
 
 
 class About(TypedDict, total=False):
@@ -57,9 +61,10 @@ class Face:
             when they are read.
         projections: views of your own, kept equal to the log like the others.
         clock: returns the time in microseconds since 1970-01-01 UTC; for tests.
+        create: make the store if there is none.
 
     Raises:
-        NotAStore: nothing at that place can be a store.
+        NotAStore: nothing at that place can be a store; or there is none, and `create` is false.
         StoreUnreachable, AccessDenied: the server does not answer, or refuses.
         StoreTooNew: a newer refold wrote it.
     """
@@ -75,16 +80,43 @@ class Face:
         allow_dill: bool = True,
         projections: Iterable[View[Any]] = (),
         clock: Callable[[], int] | None = None,
+        create: bool = True,
     ) -> None:
-        self.store = open_store(path_or_url, durability=durability, timeout=timeout, clock=clock)
+        store = open_store(
+            path_or_url, durability=durability, timeout=timeout, clock=clock, create=create
+        )
         try:
-            self.views = Views(self.store, projections)
+            self.views: Views | PastViews = Views(store, projections)
         except BaseException:
-            self.store.close()
+            store.close()
             raise
-        self.db = Queries(self.views)
         self._about = NO_METADATA if actor is None else Metadata(actor=actor)
         self.payloads = PayloadCodec(key=signing_key, allow_dill=allow_dill)
+
+    @property
+    def store(self) -> EventStore | PastStore:
+        """The log."""
+        return self.views.store
+
+    @property
+    def db(self) -> Queries:
+        """Answers SQL of your own: `db.db.execute("SELECT …")`."""
+        return Queries(self.views)
+
+    def _on(self, views: "Views | PastViews") -> Self:
+        """Return a face of the same kind, with the same actor and keys, on other views."""
+        face = copy(self)
+        face.views = views
+        return face
+
+    @cached_property
+    def versions(self) -> "Versions":
+        """Every version that a row ever had; faces as of a moment share it."""
+        from refold.projections.past.versions import Versions  # only those who look back need it
+
+        assert isinstance(self.store, EventStore)
+        # Two threads that look back at the same moment may both come here, and both get one.
+        return self.__dict__.setdefault("versions", Versions(self.store, self.views.views))
 
     def create_tables(self) -> None:
         """Make sure that all tables are there; opening a store does so already."""
@@ -93,6 +125,8 @@ class Face:
 
     def close(self) -> None:
         """Close the store; closing twice does nothing. A face as of a moment leaves it open."""
+        if isinstance(self.views, Views) and "versions" in self.__dict__:  # somebody looked back
+            self.versions.close()
         self.views.close()
 
     def __enter__(self) -> Self:
@@ -116,6 +150,8 @@ class Face:
         Raises:
             DBException: it is refused, or the store failed; nothing was changed.
         """
+        if not isinstance(self.views, Views):
+            self.views.store.refuse()
         return execute(self.views, command, self._metadata(about))
 
     def _metadata(self, about: About) -> Metadata:
@@ -201,12 +237,7 @@ class Face:
         """
         from refold.projections.past.views import PastViews  # only those who look back need it
 
-        position = position_at(self.store, moment)
-        face = copy(self)
-        face.views = PastViews(self.views.versions, position)
-        face.store = face.views.store
-        face.db = Queries(face.views)
-        return face
+        return self._on(PastViews(self.versions, self.position_at(moment)))
 
     def position_at(self, moment: Moment) -> int:
         """Return the position of the last event at a moment.
@@ -214,7 +245,7 @@ class Face:
         Raises:
             InvalidMoment: it lies in the future or before the first event, or has no zone.
         """
-        return position_at(self.store, moment)
+        return self.store.position_at(moment)
 
     def history(self, entity: str, key: Key) -> "list[Touched]":
         """Return the events that touched a row, in order, each with what it changed.
@@ -236,7 +267,7 @@ class Face:
         """
         from refold.projections.past.history import history
 
-        return history(self.views, view_of(entity, self.views.views), key)
+        return history(self.store, self.versions, view_of(entity, self.views.views), key)
 
     def why(self, entity: str, key: Key, column: str) -> "Why":
         """Return why a column of a row holds what it does: the chain of causes; print it.
@@ -253,7 +284,7 @@ class Face:
         """
         from refold.projections.past.history import why
 
-        return why(self.views, view_of(entity, self.views.views), key, column)
+        return why(self.store, self.versions, view_of(entity, self.views.views), key, column)
 
     def diff(self, a: Moment, b: Moment) -> "list[Change]":
         """Return the rows that were added, removed or changed from one moment to another.
@@ -263,7 +294,7 @@ class Face:
         """
         from refold.projections.past.changes import diff
 
-        return diff(self.views.versions, self.position_at(a), self.position_at(b))
+        return diff(self.versions, self.position_at(a), self.position_at(b))
 
     def changes_by(self, recorded: Recorded) -> "list[Change]":
         """Return the rows that an event added, removed or changed.
@@ -274,7 +305,7 @@ class Face:
         from refold.projections.past.changes import changes_by
 
         self.position_at(recorded.position)
-        return changes_by(self.views.versions, recorded)
+        return changes_by(self.versions, recorded)
 
     def to_arrow(self, what: str, *, at: Moment | None = None) -> "pyarrow.Table":
         """Return a view, or the log, as an Arrow table, which pandas and Polars take as it is.

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from refold.eventstore.errors import InvalidQuery
-from refold.projections.views import Views
+from refold.projections.views import ReadableViews
 
 _PARAMETERS = (int, float, str, bytes, bytearray, memoryview, type(None))
 
@@ -12,7 +12,7 @@ _PARAMETERS = (int, float, str, bytes, bytearray, memoryview, type(None))
 class Queries:
     """Answers SELECTs as dicts and refuses everything that would write."""
 
-    def __init__(self, views: Views) -> None:
+    def __init__(self, views: ReadableViews) -> None:
         self._views = views
 
     def execute(

@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from refold.eventstore.errors import InvalidCommand, UnreadableEvent
-from refold.eventstore.log.past import Moment
+from refold.eventstore.log.readable import Moment
 from refold.eventstore.log.recorded import Recorded
 from refold.face import Face
 from refold.projections import View

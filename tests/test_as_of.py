@@ -51,7 +51,7 @@ from refold.eventstore.events import (
     TablesReset,
 )
 from refold.face import Face
-from refold.projections import Row, View, Views
+from refold.projections import Row, View
 from refold.projections.past import version_writer, versions
 
 Place = Callable[[], str]
@@ -419,8 +419,8 @@ def test_threads_look_back_while_the_log_goes_on(db: RfDb) -> None:
 
 def test_threads_that_look_back_at_once_share_the_versions(db: RfDb) -> None:
     """Since Python 3.12 two of them may both find that nobody has looked back yet."""
-    look_back = Views.versions.func
-    assert look_back(db.views) is look_back(db.views) is db.views.versions
+    look_back = RfDb.versions.func
+    assert look_back(db) is look_back(db) is db.versions
 
 
 def progress(parent: Parent, place: str, run_id: int, count: int) -> None:

@@ -81,7 +81,7 @@ def test_a_transaction_that_the_server_has_given_up_does_not_pass_for_committed(
         with store.transaction() as transaction:
             digests.append(transaction.put_payload(b"content"))
             with suppress(InvalidQuery):
-                transaction.connection.execute("SELECT 1 / 0")
+                transaction.writer.execute("SELECT 1 / 0")
 
     with pytest.raises(TransactionFailed):
         put_and_fail()

@@ -43,8 +43,8 @@ class Writer:
         self.stream = stream
         self.positions: list[int] = []
         self._block = ExitStack()
-        writing = self._block.enter_context(store.engine.write(alone=False))
-        self._transaction = Transaction(*writing)
+        writing = self._block.enter_context(store.engine.write(exclusive=False))
+        self._transaction = Transaction(writing)
 
     def draw(self, count: int = 1) -> list[int]:
         """Append events: they are given their positions."""
@@ -56,7 +56,7 @@ class Writer:
     def write(self) -> None:
         """Write out the events."""
         self._transaction.flush()
-        self._transaction.connection.execute("SELECT 1")  # they have arrived when it is answered
+        self._transaction.writer.execute("SELECT 1")  # they have arrived when it is answered
 
     def commit(self) -> None:
         with self._block:

@@ -1,6 +1,6 @@
 """What the log asks of a database: connections, write transactions, and news of commits."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple, Protocol, get_args
 
@@ -12,6 +12,9 @@ Durability = Literal["normal", "full"]
 
 Projections = dict[str, tuple[int, int | None]]
 """The views that a store holds: by name, their version and how far they are folded."""
+
+
+Lock = Callable[[Iterable[str]], None]
 
 
 class Definition(NamedTuple):
@@ -44,7 +47,7 @@ def busy(name: str, timeout: float) -> StoreBusy:
     )
 
 
-class Connection(Protocol):
+class Reader(Protocol):
     """A connection that speaks the SQL of `tables.sql`, with `?` for parameters."""
 
     def execute(self, sql: str, parameters: Values = (), /) -> list[tuple[Any, ...]]:
@@ -60,6 +63,21 @@ class Connection(Protocol):
     ) -> tuple[list[tuple[Any, ...]], list[dict[str, Any]]]:
         """Run two statements in one round trip; return the rows of both, the second's as dicts."""
         ...
+
+    def head(self) -> int:
+        """Return the position up to which the log is complete: nothing comes in at or below it."""
+        ...
+
+    def changes(self) -> int | None:
+        """Return a number that differs after any other connection has committed.
+
+        None: the engine cannot tell whether one has.
+        """
+        ...
+
+
+class Writer(Reader, Protocol):
+    """The connection of a write transaction."""
 
     def run(self, sql: str, parameters: Values = (), /) -> None:
         """Run one statement that returns no rows; its error may come with a later statement's."""
@@ -79,13 +97,6 @@ class Connection(Protocol):
         """
         ...
 
-    def lock(self, names: Iterable[str], /) -> None:
-        """Wait until no transaction beside this one has locked one of these names, and lock them.
-
-        They stand for things that are not in the database yet, which no lock on a row can protect.
-        """
-        ...
-
     def renewed(self, tables: Sequence[Definition], /) -> AbstractContextManager[None]:
         """Lay out tables and SQL views anew, empty, and have the block fill them.
 
@@ -93,16 +104,8 @@ class Connection(Protocol):
         """
         ...
 
-    def head(self) -> int:
-        """Return the position up to which the log is complete: nothing comes in at or below it."""
-        ...
 
-    def changes(self) -> int:
-        """Return a number that is another one after any other connection has committed."""
-        ...
-
-
-class Place(NamedTuple):
+class Slot(NamedTuple):
     """Where an event goes."""
 
     position: int
@@ -111,20 +114,25 @@ class Place(NamedTuple):
     """The position of the stream's event before it; 0 if it is the first."""
 
 
-class Heads(Protocol):
-    """What a write transaction knows of the log's end."""
+class LogEnd(Protocol):
+    """The end of the log, as a write transaction appends to it."""
 
-    alone: bool
-    """Whether no other transaction writes beside this one."""
+    writer: Writer
     fresh: bool
     """Whether somebody else may have written since the store's last transaction."""
     projections: Projections
+    position: int
+    """The position of the last event, those of this transaction included.
+
+    If the transaction is shared: of the last that it was allotted, 0 before.
+    """
 
     @property
-    def position(self) -> int:
-        """The position of the last event, those of this transaction included.
+    def lock(self) -> Lock | None:
+        """Locks names until the commit; None: the transaction is exclusive, so nobody could.
 
-        Beside other transactions: of the last that this one was allotted, 0 before.
+        The names stand for things that are not in the database yet, which no lock on a row can
+        protect. It waits until no transaction beside this one has locked one of them.
         """
         ...
 
@@ -132,12 +140,8 @@ class Heads(Protocol):
         """Return the number of a stream's events; nobody else adds to it until the commit."""
         ...
 
-    def allot(self, streams: Sequence[str]) -> list[Place]:
-        """Return a place for a next event of each of these streams, in this order."""
-        ...
-
-    def accept(self, events: Sequence[Values]) -> None:
-        """Take note of events that bring their places along, as rows of the table."""
+    def allot(self, streams: Sequence[str]) -> list[Slot]:
+        """Return a slot for a next event of each of these streams, in this order."""
         ...
 
     def now(self) -> int:
@@ -145,15 +149,8 @@ class Heads(Protocol):
         ...
 
     def write(self, events: Sequence[Values]) -> None:
-        """Insert events, as rows of the table, at the places that were allotted to them."""
+        """Insert events, as rows of the table, into the slots that were allotted to them."""
         ...
-
-
-class Writing(NamedTuple):
-    """A write transaction."""
-
-    connection: Connection
-    heads: Heads
 
 
 class Watch(Protocol):
@@ -188,12 +185,12 @@ class Engine(Protocol):
         """Seconds to wait for other writers, and to try again what a lost connection undid."""
         ...
 
-    def write(self, *, alone: bool) -> AbstractContextManager[Writing]:
+    def write(self, *, exclusive: bool) -> AbstractContextManager[LogEnd]:
         """Open a write transaction: commit at the end, or roll back if an error leaves it.
 
         Args:
-            alone: no other transaction may write beside it; if not, it locks what it looks at. An
-                engine may leave it alone anyway.
+            exclusive: no other transaction writes beside it. A shared one locks what it looks at;
+                where the engine knows no such thing, the transaction is exclusive anyway.
 
         Raises:
             Conflict, ConnectionLost: nothing of it is kept, and trying again may succeed.
@@ -201,21 +198,25 @@ class Engine(Protocol):
         """
         ...
 
-    def read(self) -> AbstractContextManager[Connection]:
+    def read(self) -> AbstractContextManager[Reader]:
         """Lend a connection for reading; each statement sees the last commit."""
         ...
 
-    def snapshot(self) -> AbstractContextManager[Connection]:
+    def snapshot(self) -> AbstractContextManager[Reader]:
         """Lend a connection for reading on which all statements see one and the same moment."""
         ...
 
     def query(
-        self, sql: str, parameters: Values, *, within: Connection | None = None
+        self, sql: str, parameters: Values, *, within: Reader | None = None
     ) -> list[dict[str, Any]]:
         """Answer a statement of a user's own as dicts; refuse one that would write.
 
         With `within`, it sees what the transaction open on that connection has done so far.
         """
+        ...
+
+    def identity(self) -> tuple[Any, ...]:
+        """Return what tells the store from all others, whatever path or URL leads to it."""
         ...
 
     def watch(self) -> Watch:
@@ -237,3 +238,7 @@ class Engine(Protocol):
     def close(self) -> None:
         """Close all connections; closing twice does nothing."""
         ...
+
+
+class NotExclusive(Exception):
+    """The transaction turns out to need the store for itself: do it again, exclusively."""

@@ -60,6 +60,14 @@ class Pool(Generic[C]):
                 self._disconnect(connection)
             self._returned()
 
+    def add(self, connection: C) -> None:
+        """Keep a connection that was opened elsewhere, if it may be lent."""
+        with self._turn:
+            if self._usable(connection):
+                self._idle.append(connection)
+            else:
+                self._disconnect(connection)
+
     def _returned(self) -> None:
         with self._turn:
             self._lent -= 1

@@ -8,14 +8,14 @@ from typing import Any
 import msgspec
 
 from refold.eventstore.codec import damaged, decode, decode_unknown
-from refold.eventstore.engines.engine import Connection
+from refold.eventstore.engines.engine import Reader
 from refold.eventstore.engines.log_end import EVENT_COLUMNS
 from refold.eventstore.errors import InvalidCommand, UnknownEventType, UnreadableEvent
 from refold.eventstore.event import Event, stored_names
 from refold.eventstore.log.recorded import Recorded, decode_metadata
 from refold.eventstore.sql import chunks, marks
 
-Reading = Callable[[], AbstractContextManager[Connection]]
+Reading = Callable[[], AbstractContextManager[Reader]]
 Page = list[tuple[Any, ...]]
 
 PAGE = 2_000

@@ -10,6 +10,7 @@ from refold.eventstore.engines.engine import Values
 from refold.eventstore.engines.log_end import EVENT_COLUMNS
 from refold.eventstore.errors import DamagedEvent, InvalidQuery, NotAStore, StoreBusy
 from refold.eventstore.log.past import PastStore
+from refold.eventstore.log.readable import ReadableLog
 from refold.eventstore.log.reading import READ_COLUMNS, Page, pages
 from refold.eventstore.log.store import EventStore
 from refold.eventstore.log.transaction import Transaction
@@ -35,12 +36,12 @@ COMMAND_PAGE = f"""
 DIGEST_PAGE = f"SELECT digest FROM payloads WHERE digest > ? ORDER BY digest LIMIT {KEYS}"
 
 
-def event_rows(store: EventStore, until: int) -> Iterator[Page]:
+def event_rows(store: ReadableLog, until: int) -> Iterator[Page]:
     """Iterate over the events up to a position, page by page."""
     return pages(store.reading, READ_COLUMNS, 0, until)
 
 
-def command_rows(store: EventStore, until: int) -> Iterator[Page]:
+def command_rows(store: ReadableLog, until: int) -> Iterator[Page]:
     """Iterate over the commands whose events stand up to a position, page by page.
 
     Those that appended nothing come along with the whole log only.
@@ -53,7 +54,7 @@ def command_rows(store: EventStore, until: int) -> Iterator[Page]:
         after = page[-1][0]
 
 
-def payload_rows(store: EventStore) -> Iterator[tuple[str, bytes]]:
+def payload_rows(store: ReadableLog) -> Iterator[tuple[str, bytes]]:
     """Iterate over all payloads, by digest."""
     after = ""
     while page := _select(store, DIGEST_PAGE, after):
@@ -61,7 +62,7 @@ def payload_rows(store: EventStore) -> Iterator[tuple[str, bytes]]:
         after = page[-1][0]
 
 
-def _select(store: EventStore, sql: str, *parameters: Any) -> Page:
+def _select(store: ReadableLog, sql: str, *parameters: Any) -> Page:
     with store.reading() as connection:
         return connection.execute(sql, parameters)
 
@@ -201,13 +202,13 @@ def _strays(source: EventStore, after: int, last: int) -> list[int]:
 def _append(
     transaction: Transaction, after: int, rows: Sequence[Values], strays: Sequence[int]
 ) -> None:
-    transaction.be_alone()
+    transaction.be_exclusive()
     if transaction.head != after:
         raise StoreBusy("something else writes into the target: leave it alone, and copy again")
     try:
         transaction.append_rows(rows, strays)
         transaction.flush()
-        kept = transaction.connection.execute(
+        kept = transaction.writer.execute(
             f"{EVENTS} WHERE position > ? ORDER BY position", (after,)
         )
     except InvalidQuery as error:
@@ -278,7 +279,7 @@ def _copy_rows(
 
 
 def _rows(
-    store: EventStore, table: str, columns: Sequence[str], keys: Sequence[str]
+    store: ReadableLog, table: str, columns: Sequence[str], keys: Sequence[str]
 ) -> list[tuple[Any, ...]]:
     with store.reading() as connection:
         return connection.execute(
@@ -287,6 +288,6 @@ def _rows(
 
 
 def _insert(transaction: Transaction, table: _Table, rows: Sequence[Values]) -> None:
-    transaction.connection.insert(
+    transaction.writer.insert(
         table.name, table.columns, rows, f"ON CONFLICT ({table.columns[0]}) DO NOTHING"
     )

@@ -1,4 +1,4 @@
-"""Opening a store by its path or URL."""
+"""The event store: opened by its path or URL, appended to, read, subscribed to."""
 
 import hashlib
 import os
@@ -6,25 +6,25 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import msgspec
 
 from refold.eventstore.codec import to_json
-from refold.eventstore.engines.engine import Connection, Durability, Engine
+from refold.eventstore.engines.engine import Durability, Engine, NotExclusive, Reader
 from refold.eventstore.engines.log_end import microseconds
 from refold.eventstore.engines.sqlite.engine import SqliteEngine
-from refold.eventstore.errors import Conflict, ConnectionLost, InvalidEvent, NotAStore, NotFound
+from refold.eventstore.errors import Conflict, ConnectionLost, InvalidEvent, NotAStore
 from refold.eventstore.event import Event
 from refold.eventstore.forks import FORK_PATIENCE, watch_forks
-from refold.eventstore.log.reading import read_at, read_events, read_head
+from refold.eventstore.log.readable import ReadableLog
+from refold.eventstore.log.reading import read_events, read_head
 from refold.eventstore.log.recorded import NO_METADATA, Metadata, Recorded
 from refold.eventstore.log.subscription import Subscription
-from refold.eventstore.log.transaction import Fold, NotAlone, Transaction
-from refold.eventstore.sql import chunks, marks, parcels
+from refold.eventstore.log.transaction import Fold, Transaction
 
 if TYPE_CHECKING:
     from refold.eventstore.engines.postgres.engine import PostgresEngine
@@ -42,10 +42,10 @@ class _Local(threading.local):
     """What a thread is doing with a store."""
 
     transaction: Transaction | None = None
-    snapshot: Connection | None = None
+    snapshot: Reader | None = None
 
 
-class EventStore:
+class EventStore(ReadableLog):
     """An append-only log of events in one database, safe for threads and processes.
 
     `open_store` opens one.
@@ -157,14 +157,14 @@ class EventStore:
             except BaseException:
                 joined.doom(before)
                 raise
-        alone = False
+        exclusive = False
         deadline = 0.0
         while True:
             try:
-                with self._begin(alone=alone) as transaction:
+                with self._begin(exclusive=exclusive) as transaction:
                     return work(transaction)
-            except NotAlone:
-                alone = True
+            except NotExclusive:
+                exclusive = True
             except (Conflict, ConnectionLost):
                 now = time.monotonic()
                 deadline = deadline or now + self.engine.timeout
@@ -185,7 +185,7 @@ class EventStore:
         """
         joined = self._local.transaction
         if joined is None:
-            with self._begin(alone=True) as transaction:
+            with self._begin(exclusive=True) as transaction:
                 yield transaction
             return
         before = joined.head
@@ -196,13 +196,13 @@ class EventStore:
             raise
 
     @contextmanager
-    def _begin(self, *, alone: bool) -> Generator[Transaction, None, None]:
-        with self.engine.write(alone=alone) as (connection, heads):
-            transaction = Transaction(connection, heads)
+    def _begin(self, *, exclusive: bool) -> Generator[Transaction, None, None]:
+        with self.engine.write(exclusive=exclusive) as end:
+            transaction = Transaction(end)
             # From here on what this thread reads is what this transaction sees.
             self._local.transaction = transaction
             try:
-                if heads.fresh:
+                if transaction.fresh:
                     self._leave_behind(transaction)
                 if self._follow is not None:
                     transaction.fold = self._follow(transaction)
@@ -216,7 +216,7 @@ class EventStore:
         # them catches them up.
         for name, (version, position) in transaction.projections.items():
             if position is None and name not in self._followed:
-                transaction.be_alone()
+                transaction.be_exclusive()
                 transaction.set_projection(name, version, transaction.head)
 
     def follow(self, names: Iterable[str], begin: Callable[[Transaction], Fold]) -> None:
@@ -241,104 +241,11 @@ class EventStore:
         """Return the head without what a transaction of this thread has not committed yet."""
         return read_head(self.engine.read)
 
-    def strays(self) -> list[int]:
-        """Return the positions of events that stand in another stream than the one they name."""
-        with self.reading() as connection:
-            found = connection.execute("SELECT position FROM strays ORDER BY position")
-        return [position for (position,) in found]
-
     def version(self, stream: str) -> int:
         """Return how many events a stream has."""
         with self.reading() as connection:
             found = connection.execute("SELECT version FROM streams WHERE stream = ?", (stream,))
         return found[0][0] if found else 0
-
-    def get_payload(self, digest: str) -> bytes:
-        """Return the bytes that were stored under a digest.
-
-        Raises:
-            NotFound: there are none.
-        """
-        with self.reading() as connection:
-            found = connection.execute("SELECT content FROM payloads WHERE digest = ?", (digest,))
-        if not found:
-            raise NotFound(f"no payload has the digest {digest!r}: put_payload returns digests")
-        return found[0][0]
-
-    def get_payloads(self, digests: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-        """Iterate over the payloads that have these digests, as far as there are any.
-
-        However many they are, some 16 MB of them are in memory at a time.
-        """
-        for some in chunks(sorted(set(digests))):
-            weights = self._payloads("length(content)", some)
-            for parcel in parcels(weights):
-                yield from self._payloads("content", parcel)
-
-    def _payloads(self, what: str, digests: Sequence[str]) -> list[tuple[str, Any]]:
-        where = f"digest IN ({marks(digests)})"
-        sql = f"SELECT digest, {what} FROM payloads WHERE {where} ORDER BY digest"
-        with self.reading() as connection:
-            return cast("list[tuple[str, Any]]", connection.execute(sql, digests))
-
-    def read(
-        self,
-        after: int = 0,
-        *,
-        stream: str | None = None,
-        types: Iterable[type[Event] | str] | None = None,
-        limit: int | None = None,
-        backwards: bool = False,
-        until: int | None = None,
-        unknown: bool = False,
-    ) -> Iterator[Recorded]:
-        """Iterate over the events after a position, in order or backwards.
-
-        Args:
-            after: the position behind which to begin (backwards: at which to end).
-            stream: only the events of this stream.
-            types: only events of these types, given as classes (which stand for their subclasses
-                too) or names.
-            limit: at most so many.
-            backwards: the latest first.
-            until: the position of the last event to give; None: the last that there is.
-            unknown: give events of types that are not defined here as `UnknownEvent`, rather than
-                raise.
-
-        Raises:
-            InvalidCommand: `after`, `until` or `limit` is negative.
-            UnknownEventType, DamagedEvent: when the event in question is reached; those before it
-                have been given by then.
-        """
-        return read_events(
-            self.reading,
-            after,
-            stream=stream,
-            types=types,
-            limit=limit,
-            backwards=backwards,
-            until=until,
-            unknown=unknown,
-        )
-
-    def read_at(
-        self,
-        positions: Iterable[int],
-        *,
-        types: Iterable[type[Event] | str] | None = None,
-        unknown: bool = False,
-    ) -> Iterator[Recorded]:
-        """Iterate over the events at some positions, in order; where there is none, none is given.
-
-        Args:
-            positions: in any order.
-            types: only events of these types; see `read`.
-            unknown: see `read`.
-
-        Raises:
-            UnknownEventType, DamagedEvent: when the event in question is reached.
-        """
-        return read_at(self.reading, positions, types=types, unknown=unknown)
 
     def subscribe(
         self,
@@ -385,12 +292,12 @@ class EventStore:
         start = read_head(committed) if after is None else after
         return Subscription(self.engine.watch(), lambda: read_head(committed), read, start)
 
-    def reading(self) -> AbstractContextManager[Connection]:
+    def reading(self) -> AbstractContextManager[Reader]:
         """Lend a connection for reading: within a transaction of this thread, that one's."""
         transaction = self._local.transaction
         if transaction is not None:
             transaction.flush()
-            return nullcontext(transaction.connection)
+            return nullcontext(transaction.writer)
         if self._local.snapshot is not None:
             return nullcontext(self._local.snapshot)
         return self.engine.read()
@@ -440,6 +347,7 @@ def open_store(
     durability: Durability = "normal",
     timeout: float = 30,
     clock: Callable[[], int] | None = None,
+    create: bool = True,
 ) -> EventStore:
     """Open the event store at a path or on a server, and create it if there is none.
 
@@ -449,9 +357,10 @@ def open_store(
             latter.
         timeout: seconds to wait for other writers, and to reach a server again.
         clock: returns the time in microseconds since 1970-01-01 UTC; for tests and replays.
+        create: make the store if there is none.
 
     Raises:
-        NotAStore: nothing at that place can be a store.
+        NotAStore: nothing at that place can be a store; or there is none, and `create` is false.
         StoreUnreachable, AccessDenied: the server does not answer, or refuses.
         StoreTooNew: a newer refold wrote it.
     """
@@ -462,7 +371,9 @@ def open_store(
         scheme, _, rest = path.partition("://")
         if scheme in ("postgresql", "postgres"):
             return EventStore(
-                _postgres()(path, durability=durability, timeout=timeout, clock=clock)
+                _postgres()(
+                    path, durability=durability, timeout=timeout, clock=clock, create=create
+                )
             )
         if scheme != "sqlite":
             raise NotAStore(
@@ -473,7 +384,13 @@ def open_store(
             raise NotAStore(f"{path} names no file: pass sqlite:///path")
         path = rest[1:]
     return EventStore(
-        SqliteEngine(path, durability=durability, timeout=timeout, clock=clock or microseconds)
+        SqliteEngine(
+            path,
+            durability=durability,
+            timeout=timeout,
+            clock=clock or microseconds,
+            create=create,
+        )
     )
 
 

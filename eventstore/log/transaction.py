@@ -2,13 +2,13 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from itertools import compress
 from typing import Any, Protocol
 
 import msgspec
 
 from refold.eventstore.codec import encode, to_json
-from refold.eventstore.engines.engine import Connection, Heads, Projections, Values
+from refold.eventstore.engines.engine import LogEnd, NotExclusive, Projections, Values
+from refold.eventstore.engines.log_end import ExclusiveEnd
 from refold.eventstore.errors import (
     CommandIdReused,
     InvalidEvent,
@@ -17,6 +17,9 @@ from refold.eventstore.errors import (
 )
 from refold.eventstore.event import Event
 from refold.eventstore.log.recorded import NO_METADATA, Metadata, Recorded, encode_metadata
+
+_Encoded = tuple[str, type[Event], str, Event]
+"""The stream, the type, the JSON text, and the event as the log will give it back."""
 
 
 class Fold(Protocol):
@@ -39,10 +42,6 @@ class Fold(Protocol):
         ...
 
 
-class NotAlone(Exception):
-    """The transaction turns out to need the store for itself: do it again, alone."""
-
-
 class Sent(msgspec.Struct, frozen=True):
     """A command that was sent with an id before: what became of it."""
 
@@ -55,49 +54,54 @@ class Sent(msgspec.Struct, frozen=True):
 class Transaction:
     """Appends events and stores payloads; `EventStore.transaction()` opens one."""
 
-    def __init__(self, connection: Connection, heads: Heads) -> None:
-        self.connection = connection
-        self.alone = heads.alone
-        """Whether no other transaction writes beside this one."""
-        self.fresh = heads.fresh
+    def __init__(self, end: LogEnd) -> None:
+        self.writer = end.writer
+        self.lock = end.lock
+        """Locks names until the commit; None: the transaction is exclusive, none can be locked."""
+        self.fresh = end.fresh
         """Whether somebody else may have written since this store's last transaction."""
         self.fold: Fold | None = None
-        self._heads = heads
+        self._end = end
         self._events: list[Values] = []
         self._strays: list[Values] = []
         self._broken = False
 
     @property
     def head(self) -> int:
-        """The position of the last event, those of this transaction included; see `Heads`."""
-        return self._heads.position
+        """The position of the last event, those of this transaction included; see `LogEnd`."""
+        return self._end.position
 
     @property
     def projections(self) -> Projections:
         """The views that the store holds: by name, their version and how far they are folded."""
-        return self._heads.projections
+        return self._end.projections
 
     def set_projection(self, name: str, version: int, position: int | None) -> None:
         """Note how far a view is folded; None: to the end, and every append folds it."""
-        self.connection.run(
+        self.writer.run(
             "INSERT INTO projections (name, version, position) VALUES (?, ?, ?) ON CONFLICT (name) "
             "DO UPDATE SET version = excluded.version, position = excluded.position",
             (name, version, position),
         )
-        self._heads.projections[name] = (version, position)
+        self._end.projections[name] = (version, position)
 
-    def be_alone(self) -> None:
+    @property
+    def exclusive(self) -> bool:
+        """Whether no other transaction writes beside this one."""
+        return self.lock is None
+
+    def be_exclusive(self) -> None:
         """Make sure that no other transaction writes beside this one.
 
         Raises:
-            NotAlone: one may; `EventStore.perform` then does all of it again, alone.
+            NotExclusive: one may; `EventStore.perform` then does all of it again, exclusively.
         """
-        if not self.alone:
-            raise NotAlone
+        if not self.exclusive:
+            raise NotExclusive
 
     def version(self, stream: str) -> int:
         """Return the version of a stream: the number of its events."""
-        return self._heads.version(stream)
+        return self._end.version(stream)
 
     def append(
         self,
@@ -116,46 +120,45 @@ class Transaction:
         encoded = [
             (self._stream_name(event, stream), type(event), *encode(event)) for event in events
         ]
-        strays = [] if stream is None else [_names_another(event, stream) for event in events]
         about = encode_metadata(metadata)
         if expected_version is not None and stream is None:
             raise InvalidEvent("expected_version needs the stream that it is about")
-        if self.fold is not None and (len(encoded) > 1 or not self.alone):
-            self.fold.expect([event for _, _, _, event in encoded])
+        if self.fold is not None and (len(encoded) > 1 or not self.exclusive):
+            self.fold.expect([event for *_, event in encoded])
         if expected_version is not None and stream is not None:
             actual = self.version(stream)
             if actual != expected_version:
                 raise WrongExpectedVersion(stream, expected_version, actual)
-        appended: list[Recorded] = []
         if not encoded:
-            return appended
+            return []
         try:
-            places = self._heads.allot([name for name, *_ in encoded])
-            now = self._heads.now()
-            for (name, cls, data, event), (position, version, previous) in zip(
-                encoded, places, strict=True
-            ):
-                self._events.append(
-                    (
-                        position,
-                        name,
-                        version,
-                        previous or None,
-                        cls.__name__,
-                        cls.schema_version,
-                        data,
-                        about,
-                        now,
-                    )
-                )
-                recorded = Recorded(position, name, version, event, metadata, now)
-                appended.append(recorded)
-                if self.fold is not None:
-                    self.fold.fold(recorded)
-            self._strays += [(recorded.position,) for recorded in compress(appended, strays)]
+            appended = self._record(encoded, about, metadata)
         except BaseException:
             self._broken = True
             raise
+        if stream is not None:
+            self._strays += [
+                (recorded.position,)
+                for recorded in appended
+                if _names_another(recorded.event, stream)
+            ]
+        return appended
+
+    def _record(self, encoded: list[_Encoded], about: str, metadata: Metadata) -> list[Recorded]:
+        """Give encoded events their slots, and have them folded."""
+        slots = self._end.allot([name for name, *_ in encoded])
+        now = self._end.now()
+        appended: list[Recorded] = []
+        for (name, cls, data, event), slot in zip(encoded, slots, strict=True):
+            position, version, previous = slot
+            kind = (cls.__name__, cls.schema_version)
+            self._events.append(
+                (position, name, version, previous or None, *kind, data, about, now)
+            )
+            recorded = Recorded(position, name, version, event, metadata, now)
+            appended.append(recorded)
+            if self.fold is not None:
+                self.fold.fold(recorded)
         return appended
 
     def append_rows(self, events: Sequence[Values], strays: Sequence[int] = ()) -> None:
@@ -167,9 +170,10 @@ class Transaction:
             events: the rows.
             strays: the positions of those that stand in another stream than the one they name.
         """
-        self.be_alone()
+        self.be_exclusive()
         assert self.fold is None
-        self._heads.accept(events)
+        assert isinstance(self._end, ExclusiveEnd)
+        self._end.accept(events)
         self._events.extend(events)
         self._strays += [(position,) for position in strays]
 
@@ -187,7 +191,7 @@ class Transaction:
     def put_payload(self, content: bytes) -> str:
         """Store bytes under their SHA-256, which is returned in hexadecimal; known ones once."""
         digest = hashlib.sha256(content).hexdigest()
-        self.connection.run(
+        self.writer.run(
             "INSERT INTO payloads (digest, content) VALUES (?, ?) ON CONFLICT (digest) DO NOTHING",
             (digest, content),
         )
@@ -205,9 +209,9 @@ class Transaction:
             InvalidEvent: the id is not text that can be stored.
         """
         encode_metadata(Metadata(command_id=command_id))
-        if not self.alone:
-            self.connection.lock([f"command {command_id}"])
-        found = self.connection.execute(
+        if self.lock is not None:
+            self.lock([f"command {command_id}"])
+        found = self.writer.execute(
             "SELECT command, first, last, result FROM commands WHERE command_id = ?", (command_id,)
         )
         if not found:
@@ -227,7 +231,7 @@ class Transaction:
     ) -> None:
         """Keep the result of a command, so that sending it again only returns it."""
         first, last = (events[0].position, events[-1].position) if events else (None, None)
-        self.connection.run(
+        self.writer.run(
             "INSERT INTO commands (command_id, command, first, last, result) "
             "VALUES (?, ?, ?, ?, ?)",
             (command_id, command, first, last, to_json(result)),
@@ -249,10 +253,10 @@ class Transaction:
             )
         try:
             if self._events:
-                self._heads.write(self._events)
+                self._end.write(self._events)
                 self._events.clear()
             if self._strays:
-                self.connection.insert("strays", ("position",), self._strays)
+                self.writer.insert("strays", ("position",), self._strays)
                 self._strays.clear()
             if self.fold is not None:
                 self.fold.flush()

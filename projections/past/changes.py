@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from refold.eventstore.engines.engine import Connection, Values
+from refold.eventstore.engines.engine import Reader, Values
 from refold.eventstore.log.recorded import Recorded
 from refold.projections.past.version_writer import UNTIL, columns_of
 from refold.projections.past.versions import Versions
@@ -104,7 +104,7 @@ def _last_before(view: View[Any], position: int) -> str:
 
 
 def _rows(
-    connection: Connection, view: View[Any], where: str, keys: Iterable[Key] | None = None
+    connection: Reader, view: View[Any], where: str, keys: Iterable[Key] | None = None
 ) -> dict[Key, Values]:
     sql = f"SELECT {columns_of(view)} FROM {view.table} WHERE {where}"
     if keys is None:

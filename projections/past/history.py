@@ -14,14 +14,14 @@ from refold.eventstore.events import (
     InteractiveControlFailed,
     InteractiveControlSkipped,
 )
+from refold.eventstore.log.readable import ReadableLog
 from refold.eventstore.log.recorded import Recorded
-from refold.eventstore.log.store import EventStore
 from refold.projections.entities import check_column, check_key, entity_of
 from refold.projections.past.changes import Change, change
 from refold.projections.past.version_writer import UNTIL, columns_of
+from refold.projections.past.versions import Versions
 from refold.projections.unit_of_work import UnitOfWork
 from refold.projections.view import Key, View, types_of
-from refold.projections.views import Views
 
 
 class Touched(msgspec.Struct, frozen=True):
@@ -38,50 +38,57 @@ class Touched(msgspec.Struct, frozen=True):
         )
 
 
-def history(views: Views, view: View[Any], key: Key) -> list[Touched]:
+def history(store: ReadableLog, versions: Versions, view: View[Any], key: Key) -> list[Touched]:
     """Return the events that touched a row, in order, each with what it changed.
+
+    Args:
+        store: the log, now or as of a moment.
+        versions: of the store's rows, in which the history of some views is looked up.
+        view: the view of the row.
+        key: the row's.
 
     Raises:
         NotFound: no event ever did.
         InvalidCommand: the key is of a wrong type.
     """
     check_key(view, key)
-    end = views.store.head()
-    if views.versions.has(view, end):
-        touched = list(_from_versions(views, view, key, end))
+    end = store.head()
+    if versions.has(view, end):
+        touched = list(_from_versions(store, versions, view, key, end))
     elif view.stream is not None:
         streams = (view.stream.format(key), "store")
         events = [
-            views.store.read(stream=stream, types=types_of((view,)), until=end)
-            for stream in streams
+            store.read(stream=stream, types=types_of((view,)), until=end) for stream in streams
         ]
-        strays = views.store.read_at(views.store.strays(), types=types_of((view,)))
+        strays = store.read_at(store.strays(), types=types_of((view,)))
         merged = merge(*events, strays, key=attrgetter("position"))
         touched = list(_folded(view, key, merged, end))
-    elif views.store.current() is not None:  # the versions know only what is committed
-        events = views.store.read(types=types_of((view,)), until=end)
+    elif store.current() is not None:  # the versions know only what is committed
+        events = store.read(types=types_of((view,)), until=end)
         touched = list(_folded(view, key, events, end))
     else:
-        touched = list(_from_versions(views, view, key, end))
+        touched = list(_from_versions(store, versions, view, key, end))
     if not touched:
         raise NotFound(f"{view.name}: no event up to {end} touches {view.key} {key!r}")
     return touched
 
 
-def _from_versions(views: Views, view: View[Any], key: Key, end: int) -> Iterator[Touched]:
-    with views.versions.reading((view,), end) as connection:
-        versions = connection.execute(
+def _from_versions(
+    store: ReadableLog, versions: Versions, view: View[Any], key: Key, end: int
+) -> Iterator[Touched]:
+    with versions.reading((view,), end) as connection:
+        found = connection.execute(
             f"SELECT {columns_of(view)}, position, {UNTIL} FROM {view.table} "
             f"WHERE {view.key} = ? AND position <= ? ORDER BY position",
             (key, end),
         )
     changes: dict[int, tuple[Values | None, Values | None]] = {}
-    for *values, begun, ended in versions:
+    for *values, begun, ended in found:
         before, _ = changes.get(begun, (None, None))
         changes[begun] = (before, tuple(values))
         if ended <= end:
             changes[ended] = (tuple(values), None)
-    for recorded in views.store.read_at(changes):
+    for recorded in store.read_at(changes):
         yield Touched(recorded, change(view, key, *changes[recorded.position]))
 
 
@@ -140,14 +147,14 @@ class Why(msgspec.Struct, frozen=True):
         return "\n".join(lines)
 
 
-def why(views: Views, view: View[Any], key: Key, column: str) -> Why:
+def why(store: ReadableLog, versions: Versions, view: View[Any], key: Key, column: str) -> Why:
     """Return the chain of causes of what a column of a row holds.
 
     Raises:
         NotFound: there is no such row, or no such column.
     """
     check_column(view, column)
-    *_, last = touched = history(views, view, key)
+    *_, last = touched = history(store, versions, view, key)
     if last.change.after is None:
         raise NotFound(
             f"{view.name}: there is no {view.key} {key!r} any more, since event "
@@ -159,15 +166,15 @@ def why(views: Views, view: View[Any], key: Key, column: str) -> Why:
         for one in reversed(touched)
         if one.change.before is None or one.change.before[column] != value
     )
-    links = tuple(_links(views.store, since.recorded))
+    links = tuple(_links(store, since.recorded))
     lost, cause = None, links[-1].recorded.metadata.cause
     if cause is not None:
-        there = any(views.store.read_at([cause], unknown=True))
+        there = any(store.read_at([cause], unknown=True))
         lost = f"event {cause}, which {'came no earlier' if there else 'is not in the log'}"
     return Why(entity_of(view), key, column, value, links, lost)
 
 
-def _links(store: EventStore, recorded: Recorded) -> Iterator[Link]:
+def _links(store: ReadableLog, recorded: Recorded) -> Iterator[Link]:
     effect: Recorded | None = recorded
     while effect is not None:
         yield Link(effect, _processed(store, effect))
@@ -177,7 +184,7 @@ def _links(store: EventStore, recorded: Recorded) -> Iterator[Link]:
         effect = next(store.read_at(known, unknown=True), None)
 
 
-def _processed(store: EventStore, request: Recorded) -> Recorded | None:
+def _processed(store: ReadableLog, request: Recorded) -> Recorded | None:
     if not request.stream.startswith("ic-") or isinstance(request.event, PROCESSED):
         return None
     return next(store.read(request.position, stream=request.stream, types=PROCESSED, limit=1), None)

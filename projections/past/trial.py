@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from refold.eventstore.engines.engine import Connection
+from refold.eventstore.engines.engine import Reader
 from refold.eventstore.engines.log_end import projections_of
 from refold.eventstore.engines.sqlite.connection import SqliteConnection
 from refold.eventstore.errors import InvalidCommand, InvalidQuery, ProjectionFailed
@@ -127,7 +127,7 @@ def _differing(change: Change) -> dict[str, tuple[Any, Any]]:
     }
 
 
-def trial(views: Views, view: View[Any]) -> Trial:
+def trial(views: Views | PastViews, view: View[Any]) -> Trial:
     """Fold the log into a view of no other's concern, and compare it with the live one.
 
     Raises:
@@ -186,9 +186,9 @@ class _Live(NamedTuple):
     rows: dict[Key, Named]
 
 
-def _live(views: Views, view: View[Any]) -> _Live:
+def _live(views: Views | PastViews, view: View[Any]) -> _Live:
     known = next((one for one in views.views if one.name == view.name), None)
-    present = views.versions.store if isinstance(views, PastViews) else views.store
+    present = views.store.present if isinstance(views, PastViews) else views.store
     with present.reading() as connection:
         ((last,),) = connection.execute("SELECT coalesce(max(position), 0) FROM events")
         folded = projections_of(connection).get(view.name)
@@ -210,7 +210,7 @@ def _live(views: Views, view: View[Any]) -> _Live:
 
 
 def _rows_of_unknown(
-    view: View[Any], connection: Connection
+    view: View[Any], connection: Reader
 ) -> tuple[tuple[str, ...], dict[Key, Named]]:
     try:
         found = connection.select(f"SELECT * FROM {view.table}")
@@ -223,7 +223,7 @@ def _rows_of_unknown(
     return columns, {next(iter(row.values())): row for row in found}
 
 
-def _rows(view: View[Any], connection: Connection) -> dict[Key, Named]:
+def _rows(view: View[Any], connection: Reader) -> dict[Key, Named]:
     return {
         values[0]: dict(zip(view.columns, view.typed(values), strict=True))
         for values in connection.execute(view.select)
@@ -233,7 +233,7 @@ def _rows(view: View[Any], connection: Connection) -> dict[Key, Named]:
 # --- the fold -------------------------------------------------------------------------------
 
 
-def _fold(view: View[Any], scratch: Connection, page: Sequence[Recorded]) -> None:
+def _fold(view: View[Any], scratch: Reader, page: Sequence[Recorded]) -> None:
     scratch.execute("BEGIN")
     unit = UnitOfWork((view,), scratch)
     try:
@@ -248,7 +248,7 @@ def _fold(view: View[Any], scratch: Connection, page: Sequence[Recorded]) -> Non
     scratch.execute("COMMIT")
 
 
-def _fold_one_by_one(view: View[Any], scratch: Connection, page: Iterable[Recorded]) -> None:
+def _fold_one_by_one(view: View[Any], scratch: Reader, page: Iterable[Recorded]) -> None:
     """Find the event and the row that a view fails on.
 
     Raises:
@@ -266,7 +266,7 @@ def _fold_one_by_one(view: View[Any], scratch: Connection, page: Iterable[Record
 class _Watched(UnitOfWork):
     """Knows the key of the row that the view is at, and writes each row at once."""
 
-    def __init__(self, view: View[Any], scratch: Connection) -> None:
+    def __init__(self, view: View[Any], scratch: Reader) -> None:
         self.key: Key | None = None
         watched = copy(view)
         watched.handlers = {

@@ -5,9 +5,9 @@ import re
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
-from refold.eventstore.engines.engine import Connection, Values
+from refold.eventstore.engines.engine import Reader, Values
 from refold.eventstore.engines.sqlite.connection import SqliteConnection, only_reads
 from refold.eventstore.errors import StoreBusy, StoreClosed
 from refold.eventstore.log.past import PastStore
@@ -16,10 +16,10 @@ from refold.projections.past.version_writer import UNTIL, columns_of, connect
 from refold.projections.past.versions import Versions
 from refold.projections.verify import Difference, differences
 from refold.projections.view import View, types_of
-from refold.projections.views import EVENTS_PER_PAGE, Views
+from refold.projections.views import EVENTS_PER_PAGE, ReadableViews
 
 
-class PastViews(Views):
+class PastViews(ReadableViews):
     """Answers reads as the views of a store did when a position was the last.
 
     They are answered from the versions of the rows, so in SQLite's SQL whatever engine the store
@@ -41,7 +41,7 @@ class PastViews(Views):
         self._pid = os.getpid()
 
     @contextmanager
-    def reading(self) -> Generator[Connection, None, None]:
+    def reading(self) -> Generator[Reader, None, None]:
         """Lend a connection for reading on which the views are as they were."""
         self._begin_in_child()
         with self.versions.gate.open(), self._lock:
@@ -66,6 +66,14 @@ class PastViews(Views):
         """Answer a statement of a user's own; refuse one that would write."""
         with self.reading() as connection:
             return connection.select(sql, parameters)
+
+    def rebuild(self, *, progress: bool | None = None) -> NoReturn:
+        """Refuse: the past is folded when it is looked at.
+
+        Raises:
+            WriteRefused: always.
+        """
+        self.store.refuse()
 
     def close(self) -> None:
         """Let go of the moment; closing twice does nothing."""

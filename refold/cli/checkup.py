@@ -11,7 +11,7 @@ import msgspec
 from refold.cli.open_face import lag
 from refold.cli.output import printable, size, span, time_of
 from refold.eventstore import EventStore
-from refold.eventstore.engines.engine import Connection
+from refold.eventstore.engines.engine import Reader
 from refold.eventstore.engines.log_end import projections_of
 from refold.eventstore.errors import DamagedEvent, DBException
 from refold.eventstore.event import UnknownEvent
@@ -67,7 +67,7 @@ BACK_IN_TIME = f"""
     WHERE recorded_at < before ORDER BY position LIMIT {FEW}"""
 
 
-def check_order(connection: Connection, *, gapless: bool) -> Findings:
+def check_order(connection: Reader, *, gapless: bool) -> Findings:
     """Look whether positions, versions, streams and times are as they should be."""
     [(count, first, last, begun, ended)] = connection.execute(
         "SELECT count(*), min(position), max(position), min(recorded_at), max(recorded_at) "

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from refold.cli.checkup import Finding, Findings
 from refold.cli.output import size
-from refold.eventstore.engines.engine import Connection
+from refold.eventstore.engines.engine import Reader
 from refold.eventstore.log.recorded import EPOCH, MICROSECOND
 
 ALLOWED_SKEW = 2_000_000
@@ -23,7 +23,7 @@ FACTS = """
 SETTINGS = ("fsync", "full_page_writes", "data_checksums", "server_encoding", "max_connections")
 
 
-def check_server(connection: Connection) -> Findings:
+def check_server(connection: Reader) -> Findings:
     """Look at the server."""
     [(version, database, schema, user, all_, follows, own, now, may_append, others)] = (
         connection.execute(FACTS)
@@ -50,7 +50,7 @@ def check_server(connection: Connection) -> Findings:
         )
 
 
-def check_settings(connection: Connection) -> Findings:
+def check_settings(connection: Reader) -> Findings:
     """Look at how the server is set."""
     found = {
         name: connection.execute("SELECT current_setting(?, true)", (name,))[0][0]
@@ -67,7 +67,7 @@ def check_settings(connection: Connection) -> Findings:
             )
 
 
-def triggers(connection: Connection) -> Iterable[str]:
+def triggers(connection: Reader) -> Iterable[str]:
     """Return the names of the triggers that are there and not disabled."""
     found = connection.execute(
         "SELECT tgname FROM pg_trigger WHERE tgenabled <> 'D' "

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from refold.cli.checkup import FEW, Finding, Findings
 from refold.cli.output import size
-from refold.eventstore.engines.engine import Connection
+from refold.eventstore.engines.engine import Reader
 
 FAR = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "afs", "lustre"})
 """File systems of other machines, over most of which SQLite's locks do not work."""
@@ -61,7 +61,7 @@ def _file_system(path: Path) -> str | None:
     return max(holding, key=lambda mount: len(mount[0]), default=(None, None))[1]
 
 
-def check_settings(connection: Connection) -> Findings:
+def check_settings(connection: Reader) -> Findings:
     """Look at how SQLite keeps the file."""
     names = ("journal_mode", "page_size", "user_version")
     mode, page, log_format = (connection.execute(f"PRAGMA {name}")[0][0] for name in names)
@@ -75,7 +75,7 @@ def check_settings(connection: Connection) -> Findings:
         )
 
 
-def check_integrity(connection: Connection, *, thorough: bool) -> Findings:
+def check_integrity(connection: Reader, *, thorough: bool) -> Findings:
     """Have SQLite look for damage in its own file."""
     pragma = "integrity_check" if thorough else "quick_check"
     said = [text for (text,) in connection.execute(f"PRAGMA {pragma}")]
@@ -91,7 +91,7 @@ def check_integrity(connection: Connection, *, thorough: bool) -> Findings:
         )
 
 
-def triggers(connection: Connection) -> Iterable[str]:
+def triggers(connection: Reader) -> Iterable[str]:
     """Return the names of the triggers that are there."""
     return (
         name

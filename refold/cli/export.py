@@ -14,7 +14,7 @@ from refold.cli.options import DEFAULT_STORE, At, Imports, Json, Store, Yes, mom
 from refold.cli.output import note, print_json
 from refold.cli.safely import STDOUT, out_file
 from refold.eventstore import EventStore
-from refold.eventstore.log.past import PastStore, position_at
+from refold.eventstore.log.past import PastStore
 from refold.face import Face
 
 
@@ -131,14 +131,16 @@ def _format_of(file: str) -> Format:
 
 
 @contextmanager
-def _log_at(place: str, at: str | None) -> Generator[EventStore, None, None]:
+def _log_at(place: str, at: str | None) -> Generator[EventStore | PastStore, None, None]:
     """Open a log without its views, as events that no view can fold stand in the way of those."""
     with open_log(place) as log:
         when = None if at is None else moment(at)
-        yield log if when is None else PastStore(log, position_at(log, when))
+        yield log if when is None else PastStore(log, log.position_at(when))
 
 
-def _write_log(log: EventStore, file: BinaryIO, kind: Format, payloads: bool) -> tuple[int, str]:
+def _write_log(
+    log: EventStore | PastStore, file: BinaryIO, kind: Format, payloads: bool
+) -> tuple[int, str]:
     """Write a log, and return how many of what the file holds."""
     if kind is Format.JSONL:
         from refold.export import json_lines

@@ -15,7 +15,6 @@ from refold.cli.output import note, print_json_line
 from refold.eventstore import EventStore
 from refold.eventstore.errors import DamagedEvent, InvalidMoment
 from refold.eventstore.events import event_types
-from refold.eventstore.log.past import position_at
 from refold.eventstore.log.recorded import EPOCH, MICROSECOND, Recorded
 from refold.projections import ALL, View
 
@@ -155,7 +154,7 @@ def _before(log: EventStore, text: str) -> int:
         first = connection.execute("SELECT recorded_at FROM events ORDER BY position LIMIT 1")
     if not first or when <= EPOCH + first[0][0] * MICROSECOND:
         return 0
-    return position_at(log, when - MICROSECOND)
+    return log.position_at(when - MICROSECOND)
 
 
 def _last(log: EventStore, text: str) -> int:
@@ -166,7 +165,7 @@ def _last(log: EventStore, text: str) -> int:
         if when > datetime.now(UTC):
             return head
         try:
-            return position_at(log, when)
+            return log.position_at(when)
         except InvalidMoment:
             return 0  # nothing had happened
     return head if when is None else min(when, head)

@@ -1,6 +1,6 @@
 """Looking after a store: `verify`, `rebuild`, `recover`, `fork`, `copy`."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 from uuid import uuid4
 
 import typer
@@ -10,6 +10,7 @@ from refold.cli.options import DEFAULT_STORE, NO, Actor, Imports, Json, Store, Y
 from refold.cli.output import note, paint, print_json, printable, shown
 from refold.cli.safely import ask, note_if_interrupted, tell_if_interrupted
 from refold.commands import ResetExperimentStates
+from refold.eventstore.engines.engine import Writer
 from refold.eventstore.engines.log_end import projections_of
 from refold.eventstore.errors import Conflict
 from refold.projections import UnitOfWork
@@ -134,7 +135,8 @@ def recover(
 def _plan(db: RfDb, fail_runs: bool) -> dict[str, Any]:
     """Return what a recovery would fail, as the command itself decides it."""
     with db.views.reading() as connection:
-        rows = UnitOfWork(db.views.views, connection)
+        # It only reads: what is decided is not carried out.
+        rows = UnitOfWork(db.views.views, cast("Writer", connection))
         return ResetExperimentStates(fail_runs).decide(rows).result
 
 

@@ -10,7 +10,6 @@ from typing import Any, cast
 import typer
 
 from refold.cli.options import position
-from refold.copies import identity
 from refold.eventstore import EventStore, open_store
 from refold.eventstore.engines.log_end import projections_of
 from refold.projections import ALL, View
@@ -46,9 +45,7 @@ def open_face(
         known = import_views(imports)
         with open_log(place) as store, store.reading() as connection:
             views = [known[name] for name in projections_of(connection) if name in known]
-    else:
-        identity(place)
-    with RfDb(place, actor=actor, projections=views, allow_dill=allow_dill) as db:
+    with RfDb(place, actor=actor, projections=views, allow_dill=allow_dill, create=False) as db:
         if at is None:
             yield db
         else:
@@ -64,8 +61,7 @@ def open_log(place: str) -> Generator[EventStore, None, None]:
         NotAStore: there is none.
         DBException: it cannot be opened.
     """
-    identity(place)
-    with open_store(place) as store:
+    with open_store(place, create=False) as store:
         yield store
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 import typer
 
-from refold.eventstore.log.past import Moment
+from refold.eventstore.log.readable import Moment
 from refold.face import Face
 from refold.projections.entities import ENTITIES, view_of
 from refold.projections.view import Key, View

@@ -5,15 +5,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from refold.eventstore.log.reading import Page
-from refold.export.columns import Column, columns_of, misfit
+from refold.export.columns import Column, Source, columns_of, misfit
 from refold.extras import needed_for
-from refold.face import Face
 
 if TYPE_CHECKING:
     import pyarrow
 
 
-def to_arrow(face: Face, what: str) -> "pyarrow.Table":
+def to_arrow(face: Source, what: str) -> "pyarrow.Table":
     """Return a view, or the log, as an Arrow table; see `Face.to_arrow`.
 
     Raises:
@@ -23,7 +22,7 @@ def to_arrow(face: Face, what: str) -> "pyarrow.Table":
     return batches(face, what).read_all()
 
 
-def batches(face: Face, what: str) -> "pyarrow.RecordBatchReader":
+def batches(face: Source, what: str) -> "pyarrow.RecordBatchReader":
     """Return the same as a reader of record batches: the events are never in memory all at once.
 
     Raises:
@@ -71,7 +70,7 @@ def _batch(what: str, rows: Page, schema: "pyarrow.Schema") -> "pyarrow.RecordBa
     return pyarrow.record_batch(arrays, schema=schema)  # pyright: ignore[reportUnknownMemberType]
 
 
-def write(face: Face, what: str, file: BinaryIO) -> int:
+def write(face: Source, what: str, file: BinaryIO) -> int:
     """Write a view, or the events, as Parquet, with the types that `to_arrow` gives them.
 
     Args:

@@ -5,17 +5,18 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from datetime import datetime
 from types import NoneType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from refold.eventstore.errors import DamagedEvent, InvalidView, NotFound
+from refold.eventstore.log.readable import ReadableLog
 from refold.eventstore.log.reading import READ_COLUMNS, Page
 from refold.eventstore.log.recorded import EPOCH, MICROSECOND
 from refold.eventstore.log.rows import event_rows
 from refold.eventstore.sql import section, statements
-from refold.face import Face
 from refold.projections.view import Row, View
+from refold.projections.views import ReadableViews
 
 EVENTS = "events"
 
@@ -36,7 +37,21 @@ class Columns(NamedTuple):
     pages: Iterator[Page]
 
 
-def columns_of(face: Face, what: str) -> Columns:
+class Source(Protocol):
+    """What is exported: a face, now or as of a moment."""
+
+    @property
+    def store(self) -> ReadableLog:
+        """The log."""
+        ...
+
+    @property
+    def views(self) -> ReadableViews:
+        """The views."""
+        ...
+
+
+def columns_of(face: Source, what: str) -> Columns:
     """Return a view, or the log, as columns.
 
     The events come page by page, the rows of a view all at once, as they are at one moment.
@@ -98,7 +113,7 @@ def _checked(what: str, columns: Iterable[Column], rows: Page) -> Page:
 # --- views ----------------------------------------------------------------------------------
 
 
-def _view(face: Face, view: View[Any], table: str) -> Columns:
+def _view(face: Source, view: View[Any], table: str) -> Columns:
     declared = _declared(view, table)
     order = f" ORDER BY {view.key}" if view.key in declared else ""
     with face.views.reading() as connection:

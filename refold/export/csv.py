@@ -7,11 +7,10 @@ from datetime import datetime
 from typing import Any, BinaryIO
 
 from refold.eventstore.log.recorded import EPOCH, MICROSECOND
-from refold.export.columns import Kind, columns_of, misfit
-from refold.face import Face
+from refold.export.columns import Kind, Source, columns_of, misfit
 
 
-def write(face: Face, what: str, file: BinaryIO) -> int:
+def write(face: Source, what: str, file: BinaryIO) -> int:
     """Write a view, or the events, as CSV in UTF-8, the names of the columns first.
 
     Times are as in `2026-01-31T12:00:00.000000Z`, bytes in Base64. NULL is an empty field, and an

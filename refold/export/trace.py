@@ -10,10 +10,10 @@ from typing import Any, BinaryIO, Literal
 
 import msgspec
 
-from refold.eventstore import EventStore
+from refold.eventstore.log.readable import ReadableLog
+from refold.export.columns import Source
 from refold.export.json_lines.line import time_of
 from refold.export.timeline import GROUPS, METRICS, Counter, Instant, Lane, Slice, Timeline
-from refold.face import Face
 
 _encode = msgspec.json.Encoder().encode
 
@@ -42,7 +42,7 @@ class TraceEvent(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, 
     args: Mapping[str, Any] = {}
 
 
-def write(log: Face | EventStore, file: BinaryIO) -> int:
+def write(log: Source | ReadableLog, file: BinaryIO) -> int:
     """Write the log as a timeline: a lane for each worker, actor, run, and whoever else acted.
 
     Tasks, the building of contexts and the shards of pipelines are slices, and what was in progress
@@ -66,7 +66,7 @@ def write(log: Face | EventStore, file: BinaryIO) -> int:
     ...     trace.write(db, file) > 0
     True
     """
-    store = log if isinstance(log, EventStore) else log.store
+    store = log if isinstance(log, ReadableLog) else log.store
     until = store.head()
     timeline = Timeline(store.read(until=until, unknown=True))
     events = _trace_events(timeline)

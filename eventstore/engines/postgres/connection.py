@@ -1,10 +1,8 @@
 """A connection to a server whose errors are `DBException`s."""
 
-import hashlib
 import os
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
-from itertools import count
 from typing import Any, TypeVar
 from zlib import crc32
 
@@ -16,6 +14,7 @@ from refold.eventstore.engines.engine import Definition, Values
 from refold.eventstore.engines.postgres import dialect
 from refold.eventstore.engines.postgres.dialect import refuse_writing, told
 from refold.eventstore.engines.postgres.failures import FAILURES, fail
+from refold.eventstore.engines.postgres.renewal import Renewal
 from refold.eventstore.engines.postgres.server import Place, Raw
 from refold.eventstore.engines.postgres.settled import Settled
 from refold.eventstore.sql import marks
@@ -29,8 +28,6 @@ NAMES = 1024
 
 COPIED = 100
 """From so many rows on, COPY is faster than INSERTs, although it needs the line for itself."""
-
-_changes = count()
 
 
 class PostgresConnection:
@@ -122,39 +119,13 @@ class PostgresConnection:
             raise failure
         return rows
 
-    def run(self, sql: str, parameters: Values = (), /) -> None:
-        """Run one statement that returns no rows."""
-        self._do(lambda: self.raw.execute(dialect.query(sql), parameters), sql)
-
-    def executemany(self, sql: str, rows: Sequence[Values], /) -> None:
-        """Run one statement for each row of parameters."""
-        self._do(lambda: self.raw.cursor().executemany(dialect.query(sql), rows), sql)
-
-    def insert(
-        self, table: str, columns: Sequence[str], rows: Sequence[Values], on_conflict: str = "", /
-    ) -> None:
-        """Insert rows in bulk."""
-        self.executemany(
-            f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks(columns)}) {on_conflict}",
-            rows,
-        )
-
-    def lock(self, names: Iterable[str], /) -> None:
-        """Do nothing: there is no transaction that could hold a lock."""
-
-    @contextmanager
-    def renewed(self, tables: Sequence[Definition], /) -> Generator[None, None, None]:
-        """Refuse to: this connection only reads."""
-        raise errors.WriteRefused(f"{self._name}: this connection only reads")
-        yield
-
     def head(self) -> int:
         """Return the position up to which the log is complete: nothing comes in at or below it."""
         return (self._settled or Settled()).head(self)
 
-    def changes(self) -> int:
-        """Return a new number each time: the server does not tell who has committed."""
-        return next(_changes)
+    def changes(self) -> None:
+        """Return None: the server does not tell who has committed."""
+        return
 
 
 class WriteConnection(PostgresConnection):
@@ -197,7 +168,7 @@ class WriteConnection(PostgresConnection):
     def executemany(self, sql: str, rows: Sequence[Values], /) -> None:
         """Run one statement for each row of parameters."""
         self._send()
-        super().executemany(sql, rows)
+        self._do(lambda: self.raw.cursor().executemany(dialect.query(sql), rows), sql)
 
     def together(self, *statements: tuple[str, Values]) -> list[Rows]:
         """Run statements in one round trip and return the rows of each."""
@@ -240,7 +211,8 @@ class WriteConnection(PostgresConnection):
     ) -> None:
         """Insert rows in bulk."""
         if len(rows) < COPIED:
-            super().insert(table, columns, rows, on_conflict)
+            values = f"({', '.join(columns)}) VALUES ({marks(columns)})"
+            self.executemany(f"INSERT INTO {table} {values} {on_conflict}", rows)
             return
         names, into = ", ".join(columns), table
         if on_conflict:
@@ -270,58 +242,10 @@ class WriteConnection(PostgresConnection):
     @contextmanager
     def renewed(self, tables: Sequence[Definition], /) -> Generator[None, None, None]:
         """Lay out tables and SQL views anew, empty, and have the block fill them."""
-        kinds, marks = self._there([name for table in tables for name in table.objects])
-        changed: list[Definition] = []
-        for table in tables:
-            found = [name for name in table.objects if name in kinds]
-            if not found:
-                self._create(table)
-            elif len(found) == len(table.objects) and marks[found[0]] == _mark(table):
-                for name in found:
-                    if kinds[name] == "TABLE":
-                        self.run(f"DELETE FROM {name}")
-            else:
-                changed.append(table)
-        if not changed:
-            yield
-            return
-        # To drop these at once would have readers wait, so temporary ones are filled first.
-        schema = (self._schema,)
-        self.run("SELECT set_config('search_path', 'pg_temp, ' || quote_ident(?), true)", schema)
-        for table in changed:
-            self._define(table)
-        filled, _ = self._there([name for table in changed for name in table.objects])
+        renewal = Renewal(self, self._schema, tables)
+        renewal.begin()
         yield
-        self.run("SELECT set_config('search_path', quote_ident(?) || ', pg_temp', true)", schema)
-        for table in changed:
-            for name in reversed(table.objects):
-                if name in kinds:
-                    self.run(f"DROP {kinds[name]} {name}")
-            self._create(table)
-            for name in reversed(table.objects):
-                if filled[name] == "TABLE":
-                    self.run(f"INSERT INTO {name} SELECT * FROM pg_temp.{name}")
-                self.run(f"DROP {filled[name]} pg_temp.{name}")
-
-    def _there(self, names: list[str]) -> tuple[dict[str, str], dict[str, str | None]]:
-        """Return which of these are there: what each is, and the mark it bears."""
-        found = self.execute(
-            "SELECT name, CASE relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END, "
-            "obj_description(c.oid, 'pg_class') "
-            "FROM unnest(?::text[]) AS name JOIN pg_class c ON c.oid = to_regclass(name)",
-            (names,),
-        )
-        kinds = {name: kind for name, kind, _ in found}
-        return kinds, {name: mark for name, _, mark in found}
-
-    def _define(self, table: Definition) -> None:
-        for statement in table.schema:
-            for definition in dialect.definition(statement):
-                self.run(definition)
-
-    def _create(self, table: Definition) -> None:
-        self._define(table)
-        self.run(f"COMMENT ON TABLE {table.objects[0]} IS '{_mark(table)}'")
+        renewal.end()
 
     def head(self) -> int:
         """Return the position of the last event, those of this transaction included."""
@@ -355,10 +279,6 @@ class WriteConnection(PostgresConnection):
                 self.raw.execute("ROLLBACK")
             if channel is not None:
                 self.raw.execute("SELECT pg_notify(%s, '')", (channel,))
-
-
-def _mark(table: Definition) -> str:
-    return f"refold, {hashlib.sha256(' '.join(table.schema).encode()).hexdigest()}"
 
 
 def _check_bits(sql: str, parameters: Values) -> None:

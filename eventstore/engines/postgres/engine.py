@@ -15,21 +15,25 @@ from psycopg.pq import TransactionStatus
 
 from refold.eventstore import errors
 from refold.eventstore.engines.engine import (
-    Connection,
     Durability,
     Projections,
+    Reader,
     Values,
-    Writing,
     busy,
     check_options,
 )
 from refold.eventstore.engines.log_end import EVENT_COLUMNS
 from refold.eventstore.engines.pool import Pool
 from refold.eventstore.engines.postgres.connection import PostgresConnection, WriteConnection
-from refold.eventstore.engines.postgres.log_end import AloneHeads, BesideHeads, ServerHeads
+from refold.eventstore.engines.postgres.log_end import ServerEnd, ServerExclusiveEnd, SharedEnd
 from refold.eventstore.engines.postgres.server import Raw, connect, place_of, prepare
 from refold.eventstore.engines.postgres.settled import Settled
 from refold.eventstore.engines.postgres.watch import PostgresWatch
+
+# Which server, by the moment of its start; which database of it; which table.
+IDENTITY = """
+    SELECT extract(epoch FROM pg_postmaster_start_time()), current_database(),
+           to_regclass('events')::oid"""
 
 RETRY = 0.1  # seconds between attempts to reach a server that does not answer
 
@@ -56,6 +60,7 @@ class PostgresEngine:
         timeout: seconds to wait for other writers before `StoreBusy`, and to try again what a lost
             connection undid.
         clock: returns the time in microseconds since 1970-01-01 UTC; None: that of the server.
+        create: make the store if there is none.
 
     Raises:
         StoreUnreachable: no server answers.
@@ -71,6 +76,7 @@ class PostgresEngine:
         durability: Durability = "normal",
         timeout: float = 30,
         clock: Callable[[], int] | None = None,
+        create: bool = True,
     ) -> None:
         check_options(durability, timeout)
         self._place = place_of(url)
@@ -81,7 +87,7 @@ class PostgresEngine:
         self._settled = Settled(self._place.lock)
         self._begin_afresh()
         with self._pool.lend() as raw:
-            prepare(raw, self._place)
+            prepare(raw, self._place, create=create)
 
     def _begin_afresh(self) -> None:
         self._pid = os.getpid()
@@ -152,11 +158,10 @@ class PostgresEngine:
     # --- using ----------------------------------------------------------------------------
 
     @contextmanager
-    def write(self, *, alone: bool) -> Generator[Writing, None, None]:
+    def write(self, *, exclusive: bool) -> Generator[ServerEnd, None, None]:
         """Open a write transaction: commit at the end, or roll back if an error leaves it.
 
-        One that is not alone locks the rows and the streams that it needs, and others write
-        beside it.
+        A shared one locks the rows and the streams that it needs, and others write beside it.
         """
         deadline = time.monotonic() + self.timeout
         raw, pid = self._take(deadline), self._pid
@@ -164,23 +169,23 @@ class PostgresEngine:
         try:
             while True:
                 connection = WriteConnection(raw, self._place)
-                heads: ServerHeads
-                if alone:
-                    heads = AloneHeads(connection, self._clock)
+                end: ServerEnd
+                if exclusive:
+                    end = ServerExclusiveEnd(connection, self._clock)
                 else:
-                    heads = BesideHeads(connection, self._clock, self._projections)
+                    end = SharedEnd(connection, self._clock, self._projections)
                 try:
-                    self._open(connection, heads)
+                    self._open(connection, end)
                     break
                 except errors.ConnectionLost:  # while nobody used it; nothing has happened yet
                     raw = self._replace(raw, deadline)
             try:
-                yield Writing(connection, heads)
-                self._commit(connection, heads)
-                self._projections = heads.projections
+                yield end
+                self._commit(connection, end)
+                self._projections = end.projections
             except BaseException as error:
                 self._projections = None
-                connection.roll_back(self._place.channel if heads.drawn else None)
+                connection.roll_back(self._place.channel if end.drawn else None)
                 if isinstance(error, errors.ConnectionLost):
                     self._distrust()
                 raise
@@ -188,12 +193,12 @@ class PostgresEngine:
             self._local.writing = False
             self._give_back(raw, pid)
 
-    def _open(self, connection: WriteConnection, heads: ServerHeads) -> None:
+    def _open(self, connection: WriteConnection, end: ServerEnd) -> None:
         try:
             connection.run("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
-            kind = "" if heads.alone else "_shared"
+            kind = "" if end.lock is None else "_shared"
             connection.run(f"SELECT pg_advisory_xact_lock{kind}(?)", (self._place.lock,))
-            heads.look(connection)
+            end.look()
         except BaseException as error:
             connection.roll_back(None)
             cause = error.__cause__
@@ -201,20 +206,20 @@ class PostgresEngine:
                 raise busy(self.name, self.timeout) from cause
             raise
 
-    def _commit(self, connection: WriteConnection, heads: ServerHeads) -> None:
-        heads.seal()
+    def _commit(self, connection: WriteConnection, end: ServerEnd) -> None:
+        end.seal()
         try:
-            connection.commit(None if heads.last is None else self._place.channel)
+            connection.commit(None if end.last is None else self._place.channel)
         except errors.DBException as error:
             # Without an event there was nothing that could happen twice.
             connection.roll_back(None)
-            if heads.last is None or not self._happened(heads, error):
+            if end.last is None or not self._happened(end, error):
                 raise
-        self._settled.own = max(self._settled.own, heads.position)
+        self._settled.own = max(self._settled.own, end.position)
 
-    def _happened(self, heads: ServerHeads, failure: errors.DBException) -> bool:
+    def _happened(self, end: ServerEnd, failure: errors.DBException) -> bool:
         """Find out whether a commit happened whose answer never came, or was an error behind it."""
-        event = heads.last
+        event = end.last
         assert event is not None
         same = " AND ".join(f"{name} IS NOT DISTINCT FROM ?" for name in EVENT_COLUMNS)
         deadline = time.monotonic() + self.timeout
@@ -224,7 +229,7 @@ class PostgresEngine:
                     connection = PostgresConnection(raw, self.name)
                     # The transaction's id alone would not do: after a crash of the server, another
                     # transaction may have been given it.
-                    if not _in_progress(raw, heads.transaction_id):
+                    if not _in_progress(raw, end.transaction_id):
                         return bool(connection.execute(f"SELECT 1 FROM events WHERE {same}", event))
             except (psycopg.Error, errors.DBException):
                 pass  # whatever keeps us from asking says nothing of what happened
@@ -258,21 +263,21 @@ class PostgresEngine:
             self._give_back(connection.raw, pid)
 
     @contextmanager
-    def snapshot(self) -> Generator[Connection, None, None]:
+    def snapshot(self) -> Generator[PostgresConnection, None, None]:
         """Lend a connection for reading on which all statements see one and the same moment."""
         with self.read() as connection:
             # This also replaces the connection if it got lost while nobody used it.
             settled = Settled(known=connection.head())
             moment, pid = PostgresConnection(connection.raw, self.name, settled), self._pid
-            moment.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            moment.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             try:
                 yield moment
             finally:
                 if pid == os.getpid() and not moment.raw.closed:
-                    moment.run("ROLLBACK")
+                    moment.execute("ROLLBACK")
 
     def query(
-        self, sql: str, parameters: Values, *, within: Connection | None = None
+        self, sql: str, parameters: Values, *, within: Reader | None = None
     ) -> list[dict[str, Any]]:
         """Answer a statement of a user's own as dicts; refuse one that would write."""
         if within is not None:
@@ -280,6 +285,12 @@ class PostgresEngine:
             return within.query(sql, parameters)
         with self.read() as connection:
             return connection.query(sql, parameters)
+
+    def identity(self) -> tuple[Any, ...]:
+        """Return what tells the store from all others, whatever URL leads to it."""
+        with self.read() as connection:
+            [found] = connection.execute(IDENTITY)
+        return found
 
     def watch(self) -> PostgresWatch:
         """Begin to watch for commits."""

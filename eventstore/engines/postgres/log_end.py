@@ -1,14 +1,20 @@
 """The log's end on a server, for a transaction that writes alone and for one beside others."""
 
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 
 import msgspec
 
-from refold.eventstore.engines.engine import Connection, Place, Projections, Values
-from refold.eventstore.engines.log_end import PROJECTIONS, LoneHeads, by_name, projections_of
+from refold.eventstore.engines.engine import Lock, NotExclusive, Projections, Slot, Values, Writer
+from refold.eventstore.engines.log_end import (
+    PROJECTIONS,
+    End,
+    ExclusiveEnd,
+    by_name,
+    projections_of,
+)
 from refold.eventstore.engines.postgres.connection import WriteConnection
-from refold.eventstore.log.transaction import NotAlone
 
 # The transaction's id tells later whether it has ended, should the connection break in its commit.
 ID_AND_TIME = """
@@ -54,19 +60,23 @@ DRAW_ONE = f"""
 SET_POSITION = "SELECT setval('event_positions', ?)"
 
 
-class ServerHeads(LoneHeads):
-    """What is the same for both."""
+class ServerEnd(End):
+    """What is the same for both kinds of transaction on a server."""
 
-    def __init__(self, connection: WriteConnection, clock: Callable[[], int] | None) -> None:
-        self._given_clock = clock
+    def __init__(self, writer: WriteConnection, clock: Callable[[], int] | None) -> None:
         super().__init__(self._server_time if clock is None else clock)
-        self._connection = self._server = connection
+        self.writer: Writer = writer
+        self._server = writer
         self._ahead = 0
         self.transaction_id: str | None = None
         self.last: Values | None = None
         """The last event that was written: whether it stands there tells if the commit happened."""
         self.drawn = False
         """Whether positions were drawn that others may wait for."""
+
+    @abstractmethod
+    def look(self) -> None:
+        """Look at what must be known before anything is decided."""
 
     def _server_time(self) -> int:
         return time.monotonic_ns() // 1_000 + self._ahead
@@ -86,13 +96,13 @@ class ServerHeads(LoneHeads):
         self.last = events[-1]
 
     def seal(self) -> None:
-        """Do what remains to be done before the commit."""
+        """Do what remains to be done before the commit: nothing, unless a kind says otherwise."""
 
 
-class AloneHeads(ServerHeads):
+class ServerExclusiveEnd(ServerEnd, ExclusiveEnd):
     """For a transaction that no other writes beside."""
 
-    def look(self, connection: Connection) -> None:
+    def look(self) -> None:
         """Look at the end of the log, behind the lock on the store."""
         projections, now = self._server.together((PROJECTIONS, ()), (NOW, ()))
         self.projections = by_name(projections)
@@ -104,22 +114,25 @@ class AloneHeads(ServerHeads):
             self._server.run(SET_POSITION, (self.position,))
 
 
-class BesideHeads(ServerHeads):
+class SharedEnd(ServerEnd):
     """For a transaction that others write beside."""
-
-    alone = False
 
     def __init__(
         self,
-        connection: WriteConnection,
+        writer: WriteConnection,
         clock: Callable[[], int] | None,
         projections: Projections | None,
     ) -> None:
-        super().__init__(connection, clock)
+        super().__init__(writer, clock)
         self._expected = projections
 
-    def look(self, connection: Connection) -> None:
-        """Look at what must be known before anything is decided."""
+    @property
+    def lock(self) -> Lock:
+        """Locks names until the commit."""
+        return self._server.lock
+
+    def look(self) -> None:
+        """Look at the views, together with the first load if they are likely to be as before."""
         if self._expected is None:
             self.projections = projections_of(self._server)
             return
@@ -129,10 +142,10 @@ class BesideHeads(ServerHeads):
     def _confirm(self, rows: list[tuple[str, int, int | None]]) -> None:
         # The look goes with the first load: one message less, and hardly ever is anything new.
         if by_name(rows) != self._expected:
-            raise NotAlone
+            raise NotExclusive
 
-    def allot(self, streams: Sequence[str]) -> list[Place]:
-        """Return a place for a next event of each of these streams, in this order."""
+    def allot(self, streams: Sequence[str]) -> list[Slot]:
+        """Return a slot for a next event of each of these streams, in this order."""
         missing = sorted({stream for stream in streams if stream not in self._streams})
         self.drawn = True
         if missing and len(streams) == 1:
@@ -142,13 +155,9 @@ class BesideHeads(ServerHeads):
             ((heads, drawn, *now),) = self._server.execute(DRAW, (missing, len(streams)))
             self._streams.update(msgspec.json.decode(heads, type=dict[str, tuple[int, int]]))
         self._note(*now)
-        places: list[Place] = []
-        for stream, position in zip(streams, drawn, strict=True):
-            version, previous = self._streams[stream]
-            places.append(Place(position, version + 1, previous))
-            self._streams[stream] = self._changed[stream] = (version + 1, position)
-        self.position = places[-1].position
-        return places
+        return [
+            self._slot(stream, position) for stream, position in zip(streams, drawn, strict=True)
+        ]
 
     def _learn(self, streams: Sequence[str]) -> None:
         missing = [stream for stream in streams if stream not in self._streams]

@@ -181,13 +181,13 @@ WHAT_IS_THERE = """
            to_regnamespace(quote_ident(%(schema)s)) IS NOT NULL"""
 
 
-def prepare(raw: Raw, place: Place) -> None:
+def prepare(raw: Raw, place: Place, *, create: bool) -> None:
     """Make the schema and the tables of the log, unless they are there.
 
     Any number of processes may do so at once.
 
     Raises:
-        NotAStore: the schema holds something else.
+        NotAStore: the schema holds something else, or nothing and `create` is false.
         StoreTooNew: a newer refold wrote it.
         AccessDenied: the user may not create the schema, or may not use it.
     """
@@ -199,6 +199,10 @@ def prepare(raw: Raw, place: Place) -> None:
         )
     try:
         if not _is_store(raw, place):
+            if not create:
+                raise errors.NotAStore(
+                    f"{place.name}: there is no store in schema {place.schema!r}"
+                )
             with raw.transaction():
                 raw.execute("SET TRANSACTION READ WRITE")
                 raw.execute("SELECT pg_advisory_xact_lock(%s)", (place.lock,))

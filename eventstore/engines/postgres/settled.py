@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from refold.eventstore.engines.engine import Values
 
 # A writer holds a transaction id before it draws positions, and its events are written under a
-# later one than that (BesideHeads). So no transaction can commit an event below one whose row is
+# later one than that (SharedEnd). So no transaction can commit an event below one whose row is
 # older (`xmin`) than every transaction in flight: that event is settled. So is what follows on a
 # settled one without a gap. An age that does not fit into 31 bits is negative.
 HEAD = """
@@ -46,16 +46,12 @@ PATIENCE = 1.0  # seconds at most that a reader waits for what it has written it
 PAUSE = 0.002
 
 
-class Reader(Protocol):
-    """The connection that looks."""
+class _Looking(Protocol):
+    """The connection that looks: on a server, statements can go together."""
 
-    def execute(self, sql: str, parameters: Values = (), /) -> list[tuple[Any, ...]]:
-        """Run one statement and return all its rows."""
-        ...
+    def execute(self, sql: str, parameters: Values = (), /) -> list[tuple[Any, ...]]: ...
 
-    def together(self, *statements: tuple[str, Values]) -> list[list[tuple[Any, ...]]]:
-        """Run statements in one transaction and return the rows of each."""
-        ...
+    def together(self, *statements: tuple[str, Values]) -> list[list[tuple[Any, ...]]]: ...
 
 
 class Settled:
@@ -81,7 +77,7 @@ class Settled:
         self._position = self.own = 0
         self._forgotten += 1
 
-    def head(self, reader: Reader) -> int:
+    def head(self, reader: _Looking) -> int:
         """Return the position up to which the log is complete.
 
         Whoever has just written finds it in there, once those have committed who draw positions
@@ -95,7 +91,7 @@ class Settled:
             time.sleep(PAUSE)
         return head
 
-    def _head(self, reader: Reader) -> int:
+    def _head(self, reader: _Looking) -> int:
         head, last = self._look(reader, None)
         if last is not None and last > head and self._lock is not None:
             head, last = self._look(reader, self._oldest_writer(reader, self._lock))
@@ -103,7 +99,7 @@ class Settled:
         self._position = max(self._position, head)
         return head
 
-    def _look(self, reader: Reader, bound: str | None) -> tuple[int, int | None]:
+    def _look(self, reader: _Looking, bound: str | None) -> tuple[int, int | None]:
         while True:
             before = self._forgotten
             ((head, last),) = reader.execute(HEAD, (self._position, bound))
@@ -111,7 +107,7 @@ class Settled:
                 return head, last
 
     @staticmethod
-    def _oldest_writer(reader: Reader, lock: int) -> str | None:
+    def _oldest_writer(reader: _Looking, lock: int) -> str | None:
         unsigned = lock % 2**64
         ((counted, standby),), oldest = reader.together(
             (COUNTER, ()), (OLDEST_WRITER, (unsigned >> 32, unsigned % 2**32))

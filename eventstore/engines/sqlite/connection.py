@@ -1,7 +1,7 @@
 """A connection to an SQLite file whose errors are `DBException`s, and what may be done on it."""
 
 import sqlite3
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -159,9 +159,6 @@ class SqliteConnection:
             f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks(columns)}) {on_conflict}",
             rows,
         )
-
-    def lock(self, names: Iterable[str], /) -> None:
-        """Do nothing: here every writer is alone."""
 
     @contextmanager
     def renewed(self, tables: Sequence[Definition], /) -> Generator[None, None, None]:

@@ -14,17 +14,17 @@ from urllib.parse import quote
 
 from refold.eventstore import errors
 from refold.eventstore.engines.engine import (
-    Connection,
     Durability,
+    Reader,
     Values,
-    Writing,
     busy,
     check_options,
 )
-from refold.eventstore.engines.log_end import LoneHeads, microseconds
+from refold.eventstore.engines.log_end import microseconds
 from refold.eventstore.engines.pool import Pool
 from refold.eventstore.engines.sqlite.connection import FAILURES, SqliteConnection, fail, only_reads
-from refold.eventstore.engines.sqlite.file import is_immutable, place_of, prepare
+from refold.eventstore.engines.sqlite.file import existing, is_immutable, place_of, prepare
+from refold.eventstore.engines.sqlite.log_end import SqliteEnd
 from refold.eventstore.engines.sqlite.watch import SqliteWatch
 
 
@@ -38,9 +38,11 @@ class SqliteEngine:
             the disk at each commit (https://www.sqlite.org/pragma.html#pragma_synchronous).
         timeout: seconds to wait for another process's write before `StoreBusy`.
         clock: returns the time in microseconds since 1970-01-01 UTC.
+        create: make the store if there is none.
 
     Raises:
-        NotAStore: the path is a folder, not a database, or a database of something else.
+        NotAStore: there is none; or the path is a folder, not a database, or a database of
+            something else.
         StoreTooNew: a newer refold wrote it.
     """
 
@@ -51,9 +53,10 @@ class SqliteEngine:
         durability: Durability = "normal",
         timeout: float = 30,
         clock: Callable[[], int] = microseconds,
+        create: bool = True,
     ) -> None:
         check_options(durability, timeout)
-        self._path = place_of(path)
+        self._path = place_of(path) if create else existing(path)
         self.name = str(self._path)
         self.timeout = timeout
         self._clock = clock
@@ -64,7 +67,8 @@ class SqliteEngine:
         try:
             connection = self._connect()
             prepare(connection, self.name, timeout)
-            self._disconnect(connection)
+            connection.execute("PRAGMA query_only = 1")
+            self._readers.add(connection)  # so that the first read needs not open the file again
         except BaseException:
             self._finalizer()
             raise
@@ -73,7 +77,7 @@ class SqliteEngine:
         self._forking = False
         self._lock = threading.RLock()
         self._held = False
-        self._heads = LoneHeads(self._clock)
+        self._end = SqliteEnd(self._clock)
         self._writer: SqliteConnection | None = None
         self._readers = Pool(self._reader, self._disconnect, _is_kept)
         self._guests = Pool(self._guest, self._disconnect, _is_kept)
@@ -181,10 +185,10 @@ class SqliteEngine:
     # --- using ----------------------------------------------------------------------------
 
     @contextmanager
-    def write(self, *, alone: bool) -> Generator[Writing, None, None]:
+    def write(self, *, exclusive: bool) -> Generator[SqliteEnd, None, None]:
         """Open a write transaction: commit at the end, or roll back if an error leaves it.
 
-        It is always alone: that is SQLite's way.
+        It is always exclusive: that is SQLite's way.
         """
         with self._lock:
             self._check_open()
@@ -195,11 +199,11 @@ class SqliteEngine:
             try:
                 self._begin(connection)
                 connection.begun = True
-                self._heads.look(connection)
-                yield Writing(connection, self._heads)
+                self._end.look(connection)
+                yield self._end
                 connection.execute("COMMIT")
             except BaseException:
-                self._heads.forget()
+                self._end.forget()
                 self._roll_back(connection)
                 raise
             finally:
@@ -234,7 +238,7 @@ class SqliteEngine:
         return self._readers.lend()
 
     @contextmanager
-    def snapshot(self) -> Generator[Connection, None, None]:
+    def snapshot(self) -> Generator[SqliteConnection, None, None]:
         """Lend a connection for reading on which all statements see one and the same moment."""
         with self.read() as connection:
             connection.execute("BEGIN")
@@ -244,7 +248,7 @@ class SqliteEngine:
                 connection.execute("COMMIT")
 
     def query(
-        self, sql: str, parameters: Values, *, within: Connection | None = None
+        self, sql: str, parameters: Values, *, within: Reader | None = None
     ) -> list[dict[str, Any]]:
         """Answer a statement of a user's own as dicts; refuse one that would write."""
         self._check_open()
@@ -260,6 +264,11 @@ class SqliteEngine:
                 return [dict(zip(names, row, strict=True)) for row in cursor]
             except FAILURES as error:
                 fail(self.name, error, sql)
+
+    def identity(self) -> tuple[int, int]:
+        """Return the device and the number of the file, whatever path leads to it."""
+        found = os.stat(self._path)
+        return found.st_dev, found.st_ino
 
     def watch(self) -> SqliteWatch:
         """Begin to watch for commits."""

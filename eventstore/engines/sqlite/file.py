@@ -42,6 +42,22 @@ def place_of(given: str | os.PathLike[str]) -> Path:
     return path
 
 
+def existing(given: str | os.PathLike[str]) -> Path:
+    """Return the path of a file that holds something.
+
+    Raises:
+        NotAStore: there is none, or it is empty.
+    """
+    path = place_of(given)
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise errors.NotAStore(f"{path}: there is no store: {error.strerror}") from None
+    if not size:
+        raise errors.NotAStore(f"{path}: there is no store, the file is empty")
+    return path
+
+
 def is_immutable(path: Path) -> bool:
     """Return whether a file can only be read as something that nobody changes.
 

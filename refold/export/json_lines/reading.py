@@ -97,7 +97,7 @@ def _first_line(file: BinaryIO) -> Log:
 
 def _refuse_unless_empty(transaction: Transaction, name: str) -> None:
     for table in ("events", "commands", "payloads"):
-        if transaction.connection.execute(f"SELECT 1 FROM {table} LIMIT 1"):
+        if transaction.writer.execute(f"SELECT 1 FROM {table} LIMIT 1"):
             raise NotAStore(f"{name} is not empty, it holds {table}: pass a place of its own")
 
 
@@ -246,7 +246,7 @@ class _Reading:
         key, wanted = columns.partition(",")[0], sorted(keys)
         rows: list[tuple[Any, ...]] = []
         for part in chunks(wanted):
-            rows += self._transaction.connection.execute(
+            rows += self._transaction.writer.execute(
                 f"SELECT {columns} FROM {table} WHERE {key} IN ({marks(part)})", part
             )
         return rows
@@ -272,7 +272,7 @@ class _Reading:
             result = bytes(line.result).decode()
             rows.append((line.command_id, line.command, line.first, line.last, result))
         columns = ("command_id", "command", "first", "last", "result")
-        self._transaction.connection.insert("commands", columns, rows)
+        self._transaction.writer.insert("commands", columns, rows)
         self._commands += len(rows)
 
     def _put(self, lines: list[tuple[int, PayloadLine]]) -> None:
@@ -282,7 +282,7 @@ class _Reading:
                     f"line {number}: the payload is not the one that its digest {line.digest} names"
                 )
         rows = [(line.digest, line.content) for _, line in lines]
-        self._transaction.connection.insert(
+        self._transaction.writer.insert(
             "payloads", ("digest", "content"), rows, "ON CONFLICT (digest) DO NOTHING"
         )
         self._payloads += len(rows)

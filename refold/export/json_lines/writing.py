@@ -10,10 +10,11 @@ import msgspec
 from refold.eventstore.codec import damaged
 from refold.eventstore.errors import UnreadableEvent
 from refold.eventstore.log.past import PastStore
+from refold.eventstore.log.readable import ReadableLog
 from refold.eventstore.log.rows import command_rows, digests_in, event_rows, payload_rows
-from refold.eventstore.log.store import EventStore
 from refold.eventstore.progress import ProgressBar
 from refold.eventstore.sql import KEYS
+from refold.export.columns import Source
 from refold.export.json_lines.line import (
     FORMAT,
     CommandLine,
@@ -25,13 +26,12 @@ from refold.export.json_lines.line import (
     refuse_unreadable,
     time_of,
 )
-from refold.face import Face
 
 _encode = msgspec.json.Encoder().encode
 
 
 def write(
-    log: Face | EventStore,
+    log: Source | ReadableLog,
     file: BinaryIO,
     *,
     payloads: bool = True,
@@ -56,7 +56,7 @@ def write(
         DamagedEvent, UnknownEventType: an event cannot be decoded; what comes before it has been
             written. Types of a user's own need not be defined here.
     """
-    store = log if isinstance(log, EventStore) else log.store
+    store = log if isinstance(log, ReadableLog) else log.store
     until = store.head()
 
     def put(lines: Iterable[Line]) -> int:
@@ -126,7 +126,7 @@ class _Named:
         digests = ((digest,) for text in data for digest in digests_in(text))
         self._db.executemany("INSERT OR IGNORE INTO named VALUES (?)", digests)
 
-    def payloads(self, store: EventStore) -> Iterator[tuple[str, bytes]]:
+    def payloads(self, store: ReadableLog) -> Iterator[tuple[str, bytes]]:
         """Iterate over the payloads that they name."""
         found = self._db.execute("SELECT digest FROM named ORDER BY digest")
         while some := found.fetchmany(KEYS):

@@ -1,0 +1,229 @@
+"""What can be read of a log, now or as it was at a moment."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, cast
+
+from refold.eventstore.engines.engine import Engine, Reader
+from refold.eventstore.errors import InvalidMoment, NotFound
+from refold.eventstore.event import Event
+from refold.eventstore.log.reading import read_at, read_events
+from refold.eventstore.log.recorded import EPOCH, MICROSECOND, Recorded
+from refold.eventstore.sql import chunks, marks, parcels
+
+if TYPE_CHECKING:
+    from refold.eventstore.log.transaction import Transaction
+
+Moment = int | datetime
+"""A position, or a time with its zone."""
+
+
+class ReadableLog(ABC):
+    """The events and payloads of a store; what changes them is for `EventStore`."""
+
+    engine: Engine
+    until: int | None = None
+    """The position of the last event that there is to see; None: of the last that there is."""
+
+    @abstractmethod
+    def reading(self) -> AbstractContextManager[Reader]:
+        """Lend a connection for reading."""
+
+    @abstractmethod
+    def snapshot(self) -> AbstractContextManager[None]:
+        """Have all reads of this thread within the block see one and the same moment."""
+
+    @abstractmethod
+    def is_held(self) -> bool:
+        """Return whether this thread reads within a transaction or a snapshot."""
+
+    @abstractmethod
+    def current(self) -> "Transaction | None":
+        """Return the transaction that this thread has open, or None."""
+
+    @abstractmethod
+    def head(self) -> int:
+        """Return the position of the last event; 0 if there is none."""
+
+    @abstractmethod
+    def committed_head(self) -> int:
+        """Return the head without what a transaction of this thread has not committed yet."""
+
+    @abstractmethod
+    def version(self, stream: str) -> int:
+        """Return how many events a stream has."""
+
+    # --- events ---------------------------------------------------------------------------
+
+    def read(
+        self,
+        after: int = 0,
+        *,
+        stream: str | None = None,
+        types: Iterable[type[Event] | str] | None = None,
+        limit: int | None = None,
+        backwards: bool = False,
+        until: int | None = None,
+        unknown: bool = False,
+    ) -> Iterator[Recorded]:
+        """Iterate over the events after a position, in order or backwards.
+
+        Args:
+            after: the position behind which to begin (backwards: at which to end).
+            stream: only the events of this stream.
+            types: only events of these types, given as classes (which stand for their subclasses
+                too) or names.
+            limit: at most so many.
+            backwards: the latest first.
+            until: the position of the last event to give; None: the last that there is.
+            unknown: give events of types that are not defined here as `UnknownEvent`, rather than
+                raise.
+
+        Raises:
+            InvalidCommand: `after`, `until` or `limit` is negative.
+            UnknownEventType, DamagedEvent: when the event in question is reached; those before it
+                have been given by then.
+        """
+        return read_events(
+            self.reading,
+            after,
+            stream=stream,
+            types=types,
+            limit=limit,
+            backwards=backwards,
+            until=self._up_to(until),
+            unknown=unknown,
+        )
+
+    def read_at(
+        self,
+        positions: Iterable[int],
+        *,
+        types: Iterable[type[Event] | str] | None = None,
+        unknown: bool = False,
+    ) -> Iterator[Recorded]:
+        """Iterate over the events at some positions, in order; where there is none, none is given.
+
+        Args:
+            positions: in any order.
+            types: only events of these types; see `read`.
+            unknown: see `read`.
+
+        Raises:
+            UnknownEventType, DamagedEvent: when the event in question is reached.
+        """
+        there = positions
+        if self.until is not None:
+            # What is no position is refused below.
+            there = [at for at in positions if not isinstance(at, int) or at <= self.until]
+        return read_at(self.reading, there, types=types, unknown=unknown)
+
+    def _up_to(self, position: int | None) -> int | None:
+        if self.until is None or not isinstance(position, int | None):
+            return position
+        return self.until if position is None else min(position, self.until)
+
+    def strays(self) -> list[int]:
+        """Return the positions of events that stand in another stream than the one they name."""
+        with self.reading() as connection:
+            found = connection.execute("SELECT position FROM strays ORDER BY position")
+        return [position for (position,) in found if self.until is None or position <= self.until]
+
+    # --- moments --------------------------------------------------------------------------
+
+    def position_at(self, moment: Moment) -> int:
+        """Return the position that was the last at a moment.
+
+        Raises:
+            InvalidMoment: it lies in the future or before the first event, or has no zone.
+        """
+        head = self.committed_head()
+        if isinstance(moment, datetime):
+            return self._position_at_time(moment, head)
+        if not isinstance(moment, int) or isinstance(moment, bool):
+            raise InvalidMoment(
+                f"{moment!r} is no moment: pass a position, or a time with its zone"
+            )
+        if not 0 <= moment <= head:
+            raise InvalidMoment(
+                f"{self.engine.name}: there is no position {moment}: the last that was committed "
+                f"is {head}"
+            )
+        return moment
+
+    def _position_at_time(self, time: datetime, head: int) -> int:
+        name = self.engine.name
+        if time.utcoffset() is None:
+            raise InvalidMoment(
+                f"the time {time} has no zone: pass it with one, such as "
+                f"datetime(2026, 1, 31, 12, tzinfo=timezone.utc) or time.astimezone()"
+            )
+        microseconds = (time - EPOCH) // MICROSECOND
+        with self.reading() as connection:
+            bounds = [
+                connection.execute(
+                    f"SELECT position, recorded_at FROM events WHERE position <= ? "
+                    f"ORDER BY position {order} LIMIT 1",
+                    (head,),
+                )
+                for order in ("ASC", "DESC")
+            ]
+            if not bounds[0]:
+                raise InvalidMoment(f"{name}: no event had happened by {time}: none has yet")
+            (((low, first),), ((high, last),)) = bounds
+            if microseconds < first:
+                raise InvalidMoment(
+                    f"{name}: no event had happened by {time}: the first is of "
+                    f"{EPOCH + first * MICROSECOND}"
+                )
+            # The log's clock may be ahead of this machine's.
+            if microseconds > last and time > datetime.now(UTC):
+                raise InvalidMoment(f"{name}: the time {time} lies in the future")
+            while low < high:  # times follow positions
+                middle = (low + high + 1) // 2
+                if _recorded_at(connection, middle) <= microseconds:
+                    low = middle
+                else:
+                    high = middle - 1
+        return low
+
+    # --- payloads -------------------------------------------------------------------------
+
+    def get_payload(self, digest: str) -> bytes:
+        """Return the bytes that were stored under a digest.
+
+        Raises:
+            NotFound: there are none.
+        """
+        with self.reading() as connection:
+            found = connection.execute("SELECT content FROM payloads WHERE digest = ?", (digest,))
+        if not found:
+            raise NotFound(f"no payload has the digest {digest!r}: put_payload returns digests")
+        return found[0][0]
+
+    def get_payloads(self, digests: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        """Iterate over the payloads that have these digests, as far as there are any.
+
+        However many they are, some 16 MB of them are in memory at a time.
+        """
+        for some in chunks(sorted(set(digests))):
+            weights = self._payloads("length(content)", some)
+            for parcel in parcels(weights):
+                yield from self._payloads("content", parcel)
+
+    def _payloads(self, what: str, digests: Sequence[str]) -> list[tuple[str, Any]]:
+        where = f"digest IN ({marks(digests)})"
+        sql = f"SELECT digest, {what} FROM payloads WHERE {where} ORDER BY digest"
+        with self.reading() as connection:
+            return cast("list[tuple[str, Any]]", connection.execute(sql, digests))
+
+
+def _recorded_at(connection: Reader, position: int) -> int:
+    """Return the time of the last event up to a position: not every position holds one."""
+    ((recorded_at,),) = connection.execute(
+        "SELECT recorded_at FROM events WHERE position <= ? ORDER BY position DESC LIMIT 1",
+        (position,),
+    )
+    return recorded_at
