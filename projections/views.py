@@ -135,10 +135,7 @@ class Views(ReadableViews):
         """Lend a connection for reading on which the views are equal to the log."""
         store = self.store
         with store.reading() as connection:
-            changes = connection.changes()
-            if self._knows(connection, changes) or self._look(
-                connection, changes, projections_of(connection)
-            ):
+            if self._is_settled(connection):
                 yield connection
                 return
         try:
@@ -155,12 +152,11 @@ class Views(ReadableViews):
     def select(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
         """Run a query on the views, which are equal to the log, and return its rows as dicts."""
         store = self.store
-        with store.reading() as connection:
-            changes = connection.changes()
-            if self._knows(connection, changes):
-                return connection.select(sql, parameters)
-            # A statement that fails would take the whole snapshot with it.
-            if not store.is_held():
+        if not store.is_held():
+            with store.reading() as connection:
+                changes = connection.changes()
+                if self._knows(connection, changes):
+                    return connection.select(sql, parameters)
                 with suppress(InvalidQuery):  # the tables may have to be made first
                     known, found = connection.select_together(PROJECTIONS, sql, parameters)
                     if self._look(connection, changes, by_name(known)):
@@ -168,10 +164,16 @@ class Views(ReadableViews):
         with self.reading() as connection:
             return connection.select(sql, parameters)
 
-    def _knows(self, connection: Reader, changes: int | None) -> bool:
-        """Return whether the views are known to be up to date: nobody has committed since."""
+    def _is_settled(self, connection: Reader) -> bool:
         if self.store.current() is not None:
             return True
+        changes = connection.changes()
+        return self._knows(connection, changes) or self._look(
+            connection, changes, projections_of(connection)
+        )
+
+    def _knows(self, connection: Reader, changes: int | None) -> bool:
+        """Return whether the views are known to be up to date: nobody has committed since."""
         return changes is not None and self._seen.get(connection) == changes
 
     def _look(self, connection: Reader, changes: int | None, known: Projections) -> bool:
