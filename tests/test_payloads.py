@@ -8,6 +8,7 @@ import os
 import struct
 import subprocess
 import sys
+import types
 import typing
 import uuid
 import zoneinfo
@@ -242,6 +243,7 @@ class Point(typing.NamedTuple):
         [1, {"deep": (Words("inside"),)}],
         {Words("key"): 1},
         int,
+        types.FunctionType,
         len,
         ...,
     ],

@@ -3,11 +3,13 @@
 import dataclasses
 import enum
 import io
+import logging
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -288,6 +290,75 @@ def test_a_script_that_runs_again_gets_its_own_classes(tmp_path: Path) -> None:
     assert run(tmp_path / "other.py", payload) == "False\n", "its Config is another class"
 
 
+CACHED = """
+import functools, pathlib, sys
+from refold.eventstore.payloads import encode_payload
+
+class Config:
+    @functools.cached_property
+    def schedule(self): return [0.1] * 2
+
+pathlib.Path(sys.argv[1]).write_bytes(encode_payload(Config()))
+"""
+
+CACHED_READER = """
+import pathlib, sys
+from refold.eventstore.payloads import decode_db_payload
+print(decode_db_payload(pathlib.Path(sys.argv[1]).read_bytes()).schedule)
+"""
+
+
+def test_a_cached_property_of_a_script_does_not_hang_where_it_is_read(tmp_path: Path) -> None:
+    """Up to Python 3.11 it holds an RLock."""
+    (tmp_path / "writer.py").write_text(CACHED)
+    (tmp_path / "reader.py").write_text(CACHED_READER)
+    payload = str(tmp_path / "payload")
+    run(tmp_path / "writer.py", payload)
+    assert run(tmp_path / "reader.py", payload) == "[0.1, 0.1]\n"
+
+
+# --- a package hides the module of a class ------------------------------------------------------
+
+LIBRARY = """
+class Opt:
+    def step(self): return "version 1"
+class opt(Opt): pass
+def make(): return "version 1"
+"""
+
+LIBRARY_WRITER = """
+import pathlib, sys
+import library
+from refold.eventstore.payloads import encode_payload
+value = [library.Opt(), library.lower(), library.make, library.Opt]
+pathlib.Path(sys.argv[1]).write_bytes(encode_payload(value))
+"""
+
+LIBRARY_READER = """
+import pathlib, sys
+import library
+from refold.eventstore.payloads import decode_db_payload
+one, lower, make, Opt = decode_db_payload(pathlib.Path(sys.argv[1]).read_bytes())
+assert type(one) is Opt is library.Opt and type(lower) is library.lower and make is library.make
+print(one.step(), lower.step(), make())
+"""
+
+
+@pytest.mark.parametrize("hidden", ["del opt", "def opt(): ...", "opt = lower", "pass"])
+def test_what_can_be_imported_travels_by_name(tmp_path: Path, hidden: str) -> None:
+    library = tmp_path / "library"
+    library.mkdir()
+    init = f"from .opt import Opt, make, opt as lower\n{hidden}\n"
+    (library / "__init__.py").write_text(init)
+    (library / "opt.py").write_text(LIBRARY)
+    (tmp_path / "writer.py").write_text(LIBRARY_WRITER)
+    (tmp_path / "reader.py").write_text(LIBRARY_READER)
+    payload = str(tmp_path / "payload")
+    run(tmp_path / "writer.py", payload)
+    (library / "opt.py").write_text(LIBRARY.replace("version 1", "version two"))
+    assert run(tmp_path / "reader.py", payload) == "version two version two version two\n"
+
+
 # --- in one process -----------------------------------------------------------------------------
 
 
@@ -394,6 +465,34 @@ def test_what_cannot_be_pickled_is_refused_by_name(make: Callable[[], Any], name
 def test_a_lock_comes_back_as_a_new_lock() -> None:
     back = decode_db_payload(encode_payload({"lock": threading.Lock()}))["lock"]
     assert back.acquire(blocking=False)
+
+
+def held(lock: Any) -> Any:
+    lock.acquire()
+    return lock
+
+
+@pytest.mark.parametrize(
+    ("make", "lock_of"),
+    [
+        (threading.Lock, lambda lock: lock),
+        (lambda: held(threading.Lock()), lambda lock: lock),
+        (threading.RLock, lambda lock: lock),
+        (lambda: held(threading.RLock()), lambda lock: lock),
+        (threading.Condition, lambda condition: condition),
+        (lambda: held(threading.Condition()), lambda condition: condition),
+        (Future, lambda future: future._condition),
+        (lambda: logging.StreamHandler(sys.__stderr__), lambda handler: handler.lock),
+    ],
+    ids=[
+        *("lock", "held lock", "reentrant", "held reentrant"),
+        *("condition", "held condition", "future", "handler"),
+    ],
+)
+def test_locks_come_back_free(make: Callable[[], Any], lock_of: Callable[[Any], Any]) -> None:
+    back = lock_of(decode_db_payload(encode_payload([make()]))[0])
+    with ThreadPoolExecutor() as elsewhere:
+        assert elsewhere.submit(back.acquire, False).result()
 
 
 def test_streams_that_every_process_has_can_be_stored() -> None:

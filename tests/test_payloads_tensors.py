@@ -218,6 +218,20 @@ def test_the_tensors_of_a_module_are_stored_bare_whatever_their_dtype() -> None:
     assert torch.equal(back(x), copy.deepcopy(module)(x))
 
 
+def test_an_optimiser_is_stored_without_the_code_of_torch() -> None:
+    module = torch.nn.Linear(8, 8)
+    optimiser = torch.optim.Adam(module.parameters(), lr=0.5)
+    module(torch.ones(1, 8)).sum().backward()
+    optimiser.step()
+    data = encode_payload(optimiser)
+    assert len(data) < 5_000
+    back = decode_db_payload(data)
+    assert type(back) is torch.optim.Adam
+    assert back.state_dict()["param_groups"] == optimiser.state_dict()["param_groups"]
+    for one, other in zip(back.state.values(), optimiser.state.values(), strict=True):
+        assert torch.equal(one["exp_avg"], other["exp_avg"])
+
+
 def test_the_state_of_a_module_and_its_optimiser_come_back() -> None:
     module = torch.nn.Linear(3, 2)
     optimiser = torch.optim.Adam(module.parameters())

@@ -4,6 +4,7 @@ import io
 import pickle
 import re
 import sys
+import threading
 from collections.abc import Callable
 from importlib import import_module
 from operator import attrgetter
@@ -115,6 +116,18 @@ def _reduce_file(file: Any) -> Any:
     raise TypeError("cannot pickle an open file")
 
 
+def _free_lock(*_: Any) -> Any:
+    return threading.Lock()
+
+
+def _free_rlock(*_: Any) -> Any:
+    return threading.RLock()
+
+
+# dill's own would give a lock back as it was, held by a thread that is not there.
+_LOCKS = {"_create_lock": _free_lock, "_create_rlock": _free_rlock}
+
+
 class _Unpickler(dill.Unpickler):
     def __init__(self, file: io.BytesIO, tensor: Callable[[int], Any]) -> None:
         super().__init__(file, ignore=True)
@@ -124,6 +137,8 @@ class _Unpickler(dill.Unpickler):
         return self._tensor(pid)
 
     def find_class(self, module: str, name: str) -> Any:
+        if module == "dill._dill" and name in _LOCKS:
+            return _LOCKS[name]
         try:
             return super().find_class(module, name)
         except (ImportError, AttributeError):

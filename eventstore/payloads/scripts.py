@@ -20,15 +20,18 @@ SCRIPTS = ("__main__", "__mp_main__")
 """The names under which a script is a module: its own, and that in a spawned process."""
 
 
-def is_importable(obj: Any) -> bool:
-    """Whether a class, function or type variable is what its module has under its name."""
+def name_in_module(obj: Any) -> str | None:
+    """The name of a class, function or type variable, if its module has it under that name.
+
+    The module is looked up in `sys.modules`, since a package may hide its submodules.
+    """
     module = sys.modules.get(obj.__module__)
-    if module is None or obj.__module__ in SCRIPTS:
-        return False
+    name = getattr(obj, "__qualname__", obj.__name__)
     try:
-        return attrgetter(getattr(obj, "__qualname__", obj.__name__))(module) is obj
+        found = obj.__module__ not in SCRIPTS and attrgetter(name)(module) is obj
     except AttributeError:
-        return False
+        return None
+    return name if found else None
 
 
 _PYTHON = sys.version_info[:2]
@@ -148,7 +151,7 @@ def reduce_class(cls: type) -> tuple[Any, ...]:
 def _makes_plain_classes(metaclass: type) -> bool:
     """Whether a class of it can be made empty and be filled later; those of libraries cannot."""
     library = metaclass.__module__.partition(".")[0]
-    return library in _MAKE_PLAIN_CLASSES or not is_importable(metaclass)
+    return library in _MAKE_PLAIN_CLASSES or name_in_module(metaclass) is None
 
 
 def _members(cls: type) -> dict[str, enum.Enum]:
@@ -239,18 +242,27 @@ def reduce_type_variable(variable: TypeVar) -> tuple[Any, ...]:
     return make, ()
 
 
+_DEFINITIONS = (types.FunctionType, TypeVar, type)
+
+
 def reduction(obj: Any) -> Any:
     """How to pickle `obj`, as `__reduce__` would say it; NotImplemented: as usual."""
     kind = cast("type[object]", type(obj))
-    if kind is types.FunctionType:
-        return NotImplemented if is_importable(obj) else reduce_function(obj)
     if kind is types.CellType:
         return reduce_cell(obj)
     if kind is types.ModuleType:
         by_name = obj.__name__ not in SCRIPTS and sys.modules.get(obj.__name__) is obj
         return (importlib.import_module, (obj.__name__,)) if by_name else NotImplemented
+    if not issubclass(kind, _DEFINITIONS):
+        return NotImplemented
+    if (name := name_in_module(obj)) is not None:
+        return name
+    if kind is types.FunctionType:
+        return reduce_function(obj)
     if kind is TypeVar:
-        return NotImplemented if is_importable(obj) else reduce_type_variable(obj)
-    if isinstance(obj, type) and "__module__" in vars(obj) and not is_importable(obj):
-        return reduce_class(obj)
-    return NotImplemented
+        return reduce_type_variable(obj)
+    return reduce_class(obj) if _is_written_in_python(obj) else NotImplemented
+
+
+def _is_written_in_python(cls: type) -> bool:
+    return isinstance(vars(cls).get("__module__"), str)
