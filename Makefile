@@ -4,13 +4,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint soak bench growth wheel clean
+.PHONY: help demo test lint generate soak bench growth wheel clean
 
 help:
 	@echo "make demo    train and evaluate for a minute: real processes, real kills (STORE=path or"
 	@echo "             URL=postgresql://user@host/database, the password by PGPASSWORD or ~/.pgpass)"
 	@echo "make test    all tests, with coverage"
 	@echo "make lint    ruff, types, import rules"
+	@echo "make generate"
+	@echo "             write what is made from the code: the async stub, the reference, and a stored log"
+	@echo "             of event types that are new (LOG=name, if this version has a log)"
 	@echo "make soak    the long tests, and new examples for all properties (SEED=n, TIMES=n as many)"
 	@echo "make bench   refold beside the bare engines and its peers: benchmark.json, benchmark.html"
 	@echo "             (URL=postgresql://… for a given server)"
@@ -47,6 +50,12 @@ lint: $(VENV)/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
+
+# The last one refuses to write over what is there.
+generate: $(VENV)/test
+	$(BIN)/python tools/async_stub.py
+	$(BIN)/python tools/reference.py
+	$(BIN)/python tools/stored_logs.py $(LOG)
 
 wheel: $(VENV)/dev
 	rm -rf dist $(VENV)/clean

@@ -1,4 +1,4 @@
-"""Made from the sync faces by `python tests/test_async_faces.py`: do not edit."""
+"""Made from the sync faces by `make generate`: do not edit."""
 
 import os
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping

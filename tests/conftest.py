@@ -16,7 +16,7 @@ from tries import LONGER, SEED
 from refold import RFDatabase, RfDb
 from refold.eventstore import EventStore, open_store
 
-pytest.register_assert_rewrite("given", "face_methods")
+pytest.register_assert_rewrite("face_methods")
 
 # A shell has what it starts in the background ignore Ctrl-C, and so would all our children.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,23 +1,14 @@
-"""The async faces: the sync ones, awaited; and `asynchronous.pyi`, which is made from them.
-
-`python tests/test_async_faces.py` writes that file anew.
-"""
+"""The async faces: the sync ones, awaited; and `asynchronous.pyi`, which is made from them."""
 
 import ast
 import asyncio
 import inspect
-import re
-import sys
 import threading
 from contextlib import contextmanager
 from functools import wraps
-from pathlib import Path
 
 import pytest
 from children import Child, Parent
-
-# As a script it also runs in a checkout that is not installed.
-sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from refold import (
     AsyncRFDatabase,
@@ -31,13 +22,10 @@ from refold import (
     StoreClosed,
     StoreFailed,
     WriteRefused,
-    asynchronous,
-    face,
-    rf_database,
-    rf_db,
 )
 from refold.asynchronous import AsyncFace
 from refold.eventstore.events import ExperimentCreated
+from tools.async_stub import STUB, stub
 
 PAIRS = [(AsyncRfDb, RfDb), (AsyncRFDatabase, RFDatabase)]
 
@@ -58,107 +46,9 @@ def names(db):
 
 # --- the stub -------------------------------------------------------------------------------
 
-STUB = Path(asynchronous.__file__).with_suffix(".pyi")
-
-
-def stub():
-    """Return the text of `asynchronous.pyi`: the methods of the sync faces, awaited."""
-    own, common = _class(asynchronous, "AsyncFace"), _class(face, "Face")
-    body = ["class AsyncFace:", "    face_type: type[Face]\n", _method(common["__init__"])]
-    body += [_method(own[name]) for name in own if not name.startswith("_")]
-    body += [_method(own[name]) for name in ("__aenter__", "__aexit__", "__init_subclass__")]
-    body += _awaited_methods(common, own)
-    for module, name in ((rf_db, "RfDb"), (rf_database, "RFDatabase")):
-        body += [f"class Async{name}(AsyncFace, face={name}):"]
-        body += _awaited_methods(_class(module, name), own)
-    text = "\n".join(body)
-    aliases = [
-        f"{ast.unparse(node)}\n"
-        for module in (rf_db, rf_database)
-        for node in _tree(module).body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in _names(text)
-    ]
-    text = "".join(dict.fromkeys(aliases)) + "\n" + text
-    head = '"""Made from the sync faces by `python tests/test_async_faces.py`: do not edit."""'
-    return f"{head}\n\n{_imports(text)}\n{text}".rstrip() + "\n"
-
-
-def _tree(module):
-    return ast.parse(inspect.getsource(module))
-
-
-def _class(module, name):
-    """Return the methods of a class, each with the text of its header."""
-    lines = inspect.getsource(module).splitlines()
-    [found] = [n for n in _tree(module).body if isinstance(n, ast.ClassDef) and n.name == name]
-    return {
-        node.name: (node, "\n".join(lines[node.lineno - 1 : node.body[0].lineno - 1]).strip())
-        for node in found.body
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    }
-
-
-def _awaited_methods(methods, own):
-    return [
-        _method((node, f"async {header}"))
-        for name, (node, header) in methods.items()
-        if not name.startswith("_") and name not in own
-    ]
-
-
-def _method(method):
-    """Return a method with its signature and the first line of its docstring."""
-    node, header = method
-    if "asynccontextmanager" in map(ast.unparse, node.decorator_list):
-        # The generator behind it is nobody's business.
-        header = "@asynccontextmanager\n    " + header.removeprefix("async ")
-        header = header.replace("AsyncGenerator[None, None]", "AsyncGenerator[None]")
-    if len(header.splitlines()[0]) > 96:  # "async" made it too long: as ruff would break it
-        start, parameters, end = re.fullmatch(r"(.*?\()(.*)(\) ->.*)", header).groups()
-        header = f"{start}\n        {parameters}\n    {end}"
-    header = re.sub(r'-> "(.*)":$', r"-> \1:", header)  # what only type checkers import
-    doc = ast.get_docstring(node)
-    if doc is None:
-        return f"    {header} ..."
-    return f'    {header}\n        """{doc.splitlines()[0]}"""\n'
-
-
-def _names(text):
-    return {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
-
-
-def _imports(text):
-    """Return the imports of the sources that the text needs, sorted as ruff does."""
-    wanted, plain, members = _names(text), set(), {}
-    for module in (asynchronous, face, rf_db, rf_database):
-        for node in ast.walk(_tree(module)):
-            if node.__class__ not in (ast.Import, ast.ImportFrom):
-                continue
-            for alias in node.names:
-                if alias.name not in wanted:
-                    continue
-                if isinstance(node, ast.Import):
-                    plain.add(alias.name)
-                else:
-                    members.setdefault(node.module, set()).add(alias.name)
-    standard, others = [], []
-    for name in sorted(plain):
-        (standard if name in sys.stdlib_module_names else others).append(f"import {name}\n")
-    blocks = ["".join(standard), "".join(others), ""]
-    for module in sorted(members):
-        names = sorted(members[module])
-        line = f"from {module} import {', '.join(names)}"
-        if len(line) > 100:
-            line = (
-                "\n    ".join([f"from {module} import (", *(f"{name}," for name in names)]) + "\n)"
-            )
-        known = module.split(".")[0] in sys.stdlib_module_names
-        blocks[0 if known else 2] += f"{line}\n"
-    return "\n".join(filter(None, blocks))
-
 
 def test_the_stub_is_up_to_date():
-    assert STUB.read_text("utf-8") == stub(), "run `python tests/test_async_faces.py`"
+    assert STUB.read_text("utf-8") == stub(), "run `make generate` (tools/async_stub.py)"
 
 
 def test_the_stub_tells_every_public_method_of_the_faces():
@@ -638,7 +528,3 @@ def test_a_face_outlives_an_event_loop(place):
     assert asyncio.run(db.create_experiment("first")) == 1
     assert asyncio.run(db.create_experiment("second")) == 2
     asyncio.run(db.close())
-
-
-if __name__ == "__main__":
-    STUB.write_text(stub(), "utf-8")

@@ -1,7 +1,6 @@
 """What every command of inference (evals) decides: given, when, then; no database."""
 
 import pytest
-from given import given
 from ids import told
 
 from refold.commands import (
@@ -46,6 +45,7 @@ from refold.eventstore.statuses import (
     ExperimentStatus,
     PipelineStatus,
 )
+from refold.testing import given
 
 EXPERIMENT = ExperimentCreated(1, "evals", "qwen", "running")
 CONTEXT = ContextCreated(2, "a1b2")

@@ -4,7 +4,6 @@ import hashlib
 from itertools import product
 
 import pytest
-from given import given
 from ids import told
 
 from refold.commands import (
@@ -60,6 +59,7 @@ from refold.eventstore.statuses import (
     TaskStatus,
     WorkerTask,
 )
+from refold.testing import given
 
 
 def pairs(first, second):

@@ -1,7 +1,6 @@
 """What the commands on the store as a whole decide: cleaning up, and recovering from a crash."""
 
 import pytest
-from given import given
 from ids import told
 
 from refold.commands import (
@@ -52,6 +51,7 @@ from refold.eventstore.statuses import (
     TaskStatus,
     WorkerTask,
 )
+from refold.projections import ALL, UnitOfWork
 from refold.projections.evals import contexts, pipelines
 from refold.projections.experiments import experiments
 from refold.projections.fit import (
@@ -62,6 +62,7 @@ from refold.projections.fit import (
     worker_progress,
     worker_task,
 )
+from refold.testing import given
 
 EXPERIMENT = ExperimentCreated(3, "fit", "digits", "RUNNING")
 
@@ -92,11 +93,11 @@ def test_experiments_are_kept_unless_it_is_said():
     given(EXPERIMENT).when(ResetAllTables()).then()
     given(EXPERIMENT).when(ResetAllTables(experiments_table=True)).then(TablesReset(True))
 
-    kept = given(EXPERIMENT, *ROWS.values(), TablesReset(False)).rows
-    assert kept.find(experiments) != []
-    assert kept.find(runs) == kept.find(worker_task) == kept.find(interactive_control) == []
-    gone = given(EXPERIMENT, *ROWS.values(), TablesReset(True)).rows
-    assert gone.find(experiments) == []
+    kept = given(EXPERIMENT, *ROWS.values(), TablesReset(False))
+    assert kept.rows(experiments) != []
+    assert kept.rows(runs) == kept.rows(worker_task) == kept.rows(interactive_control) == []
+    gone = given(EXPERIMENT, *ROWS.values(), TablesReset(True))
+    assert gone.rows(experiments) == []
 
 
 @pytest.mark.parametrize("experiments_table", [False, True])
@@ -115,7 +116,7 @@ def test_what_was_there_before_a_reset_is_unknown_after_it():
 
 def test_what_happens_to_it_later_changes_nothing():
     late = [RunStarted(5), TaskStarted(17), ActorTaskStarted(9), InteractiveControlCompleted(8)]
-    assert given(*ROWS.values(), TablesReset(True), *late).rows.find(runs) == []
+    assert given(*ROWS.values(), TablesReset(True), *late).rows(runs) == []
     given(*ROWS.values(), TablesReset(True), *late).when(ResetAllTables(True)).then()
 
 
@@ -228,7 +229,10 @@ def test_what_was_in_progress_is_declared_failed():
 
 @pytest.mark.parametrize("failed", [FAILED, FAILED_WITH_RUNS], ids=["by default", "with runs"])
 def test_what_follows_from_it(failed):
-    before, after = given(*CRASHED).rows, given(*CRASHED, failed).rows
+    before, after = UnitOfWork(ALL), UnitOfWork(ALL)
+    for position, event in enumerate((*CRASHED, failed)):
+        for unit in (before, after) if event is not failed else (after,):
+            unit.take_in(position, event, position)
     for view, ids in (
         (worker_task, failed.worker_tasks),
         (worker_progress, failed.workers),

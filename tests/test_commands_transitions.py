@@ -3,7 +3,6 @@
 from itertools import product
 
 import pytest
-from given import given
 
 from refold.commands import (
     MarkICOpsCompleted,
@@ -61,6 +60,7 @@ from refold.eventstore.statuses import (
     RunStatus,
     TaskStatus,
 )
+from refold.testing import given
 
 
 def check(happened, command, entity, moves, before, after):

@@ -1,71 +1,7 @@
-"""`docs/reference.md` lists what the code defines; `python tests/test_reference.py` rewrites it."""
+"""`docs/reference.md` lists what the code defines."""
 
-import inspect
-from pathlib import Path
-
-import msgspec
-
-from refold.commands import moves as moves_module
-from refold.eventstore.event import Event
-from refold.eventstore.events import event_types
-from refold.projections import ALL
-
-PAGE = Path(__file__).parent.parent / "docs" / "reference.md"
-
-HEAD = """# Reference
-
-Written by `python tests/test_reference.py` from the code; a test keeps it true.
-
-## Events
-
-Each row is a type; `field?` may be None. *Changes* names the views whose rows it changes.
-
-| event | stream | fields | what happened | changes |
-| --- | --- | --- | --- | --- |
-"""
-
-
-def reference() -> str:
-    """Return the page as the code has it."""
-    by_entity = sorted(event_types(), key=_line)
-    lines = [_event(cls) for cls in by_entity]
-    page = HEAD + "\n".join(lines) + "\n\n## Views\n"
-    for view in ALL:
-        columns = ", ".join(f"`{column}`" for column in view.columns)
-        page += f"\n**{view.name}** (version {view.version}): {columns}\n"
-    page += (
-        "\n## Legal moves\n\nA status that is set again changes nothing; any other move is refused "
-        "with `IllegalTransition`.\n"
-    )
-    for name, moves in vars(moves_module).items():
-        if isinstance(moves, dict) and name.isupper():
-            page += f"\n**{name.lower().replace('_', ' ')}**\n\n"
-            for before, after in moves.items():
-                ways = ", ".join(word for word in moves if word in after) or "nothing"
-                page += f"- {before} → {ways}\n"
-    return page
-
-
-def _line(cls: type[Event]) -> int:
-    return inspect.getsourcelines(cls)[1]
-
-
-def _event(cls: type[Event]) -> str:
-    fields = [
-        f"{field.name}{'?' if field.default is None else ''}"
-        for field in msgspec.structs.fields(cls)
-    ]
-    changes = [v.name for v in ALL if cls.__name__ in v.handlers or cls.__name__ in v.clearing]
-    stream = inspect.getdoc(cls.stream) or ""
-    return (
-        f"| `{cls.__name__}` | {stream.split(':')[0].rstrip('.')} | {', '.join(fields)} "
-        f"| {' '.join((inspect.getdoc(cls) or '').split())} | {', '.join(changes)} |"
-    )
+from tools.reference import PAGE, reference
 
 
 def test_the_reference_is_true() -> None:
-    assert PAGE.read_text("utf-8") == reference(), "run `python tests/test_reference.py`"
-
-
-if __name__ == "__main__":
-    PAGE.write_text(reference(), "utf-8")
+    assert PAGE.read_text("utf-8") == reference(), "run `make generate` (tools/reference.py)"

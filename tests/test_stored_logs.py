@@ -1,35 +1,34 @@
-"""Stores written by every release, kept for ever: they must open, decode and fold.
+"""Stores written by every release, kept for ever: they must open, decode and fold."""
 
-`python tests/test_stored_logs.py` records what is new: a log that holds event types, or schema
-versions of them, that no stored log holds yet, and the folds of views whose version was raised.
-"""
-
-import hashlib
 import json
 import shutil
-import sqlite3
+import subprocess
 import sys
-from importlib.metadata import version
+from copy import deepcopy
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
-from refold import RFDatabase, RfDb, copy_store
-from refold.eventstore import open_store
-from refold.eventstore.events import event_types
-from refold.projections import ALL, UnitOfWork, View
+from refold import RfDb, __version__, copy_store
+from refold.eventstore.events import RunCreated
+from refold.projections import ALL, Row, View
+from tools import stored_logs
+from tools.stored_logs import (
+    Refused,
+    grown,
+    logs,
+    own_types,
+    read_folds,
+    stored_types,
+    write_log,
+)
 
-FOLDER = Path(__file__).parent / "stored_logs"
-LOGS = sorted(FOLDER.glob("*.db"))
-FOLDS = FOLDER / "folds.json"
 
-
-@pytest.mark.parametrize("log", LOGS, ids=lambda log: log.stem)
+@pytest.mark.parametrize("log", logs(), ids=lambda log: log.stem)
 def test_a_stored_log_opens_and_folds(log: Path, place: str, tmp_path: Path) -> None:
     if "://" in place:
-        copy_store(copied(log, tmp_path), place)
+        copy_store(str(shutil.copy(log, tmp_path / "copy.db")), place)
     else:
         shutil.copy(log, place)
     with RfDb(place) as db:
@@ -47,152 +46,131 @@ def test_a_stored_log_opens_and_folds(log: Path, place: str, tmp_path: Path) -> 
 
 def test_every_event_type_is_in_a_stored_log() -> None:
     missing = own_types() - stored_types()
-    assert not missing, f"run `python {Path(__file__).name}` to store a log with them"
+    assert not missing, "run `make generate` (tools/stored_logs.py) to store a log with them"
 
 
 def test_a_view_that_changes_has_a_new_version() -> None:
-    recorded = json.loads(FOLDS.read_text())
-    for view in ALL:
-        known = recorded[view.name]
-        if known["version"] == view.version:
-            assert known == fold_of(view), (
-                f"view {view.name} folds differently than it did at version {view.version}: raise "
-                f"its version, so that stores rebuild it, and run `python {Path(__file__).name}`"
-            )
-        else:
-            pytest.fail(f"run `python {Path(__file__).name}` to record {view} for good")
+    noted = read_folds()
+    assert grown(noted) == noted, "run `make generate` (tools/stored_logs.py) to record it for good"
 
 
-def own_types() -> set[tuple[str, int]]:
-    """The event types of refold itself with their schema versions."""
-    return {(cls.__name__, cls.schema_version) for cls in event_types()}
+# --- what the tool refuses ------------------------------------------------------------------
 
 
-def stored_types() -> set[tuple[str, int]]:
-    found: set[tuple[str, int]] = set()
-    for log in LOGS:
-        found |= types_in(log)
-    return found
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the folder of stored logs."""
+    return Path(shutil.copytree(stored_logs.FOLDER, tmp_path / "stored_logs"))
 
 
-def types_in(log: Path) -> set[tuple[str, int]]:
-    connection = sqlite3.connect(f"file:{log}?mode=ro&immutable=1", uri=True)
-    try:
-        return set(connection.execute("SELECT DISTINCT type, schema_version FROM events"))
-    finally:
-        connection.close()
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def copied(log: Path, folder: str | Path) -> str:
-    return str(shutil.copy(log, Path(folder) / "copy.db"))
+def test_nothing_is_written_if_nothing_is_new(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = content(folder)
+    stored_logs.main(folder=folder)
+    assert capsys.readouterr().out == "stored logs: nothing is new\n"
+    assert content(folder) == before
 
 
-def fold_of(view: View[Any]) -> dict[str, Any]:
-    """What a view makes of the stored logs, in short."""
-    rows = hashlib.sha256()
-    for log in LOGS:
-        unit = UnitOfWork([view])
-        with TemporaryDirectory() as folder, open_store(copied(log, folder)) as store:
-            for recorded in store.read():
-                unit.fold(recorded)
-        rows.update(repr(sorted(view.dump(row) for row in unit.rows(view))).encode())
-    schema = hashlib.sha256("\n".join(view.schema).encode())
-    return {
-        "version": view.version,
-        "schema": schema.hexdigest()[:16],
-        "rows": rows.hexdigest()[:16],
-    }
+def test_a_log_is_written_once(folder: Path) -> None:
+    for file in folder.iterdir():
+        file.unlink()
+    stored_logs.main("first", folder)
+    assert [log.name for log in logs(folder)] == ["first.db"]
+    assert stored_types(folder) >= own_types()
+    written = content(folder)
+    stored_logs.main("second", folder)
+    with pytest.raises(Refused, match=r"first\.db is there.*tools/stored_logs\.py first-2"):
+        write_log(folder / "first.db")
+    assert content(folder) == written
 
 
-def write_log(path: Path) -> None:
-    """Let everything happen once that can happen."""
-    ticks = iter(range(1_790_000_000_000_000, 1_800_000_000_000_000, 1_000_001))
-    with RfDb(path, actor="controller", clock=lambda: next(ticks)) as db:
-        for experiment in ("first", "second"):
-            fit = db.create_experiment(experiment, experiments_path="/tmp/experiments")
-            db.set_experiment_status(fit, "RUNNING")
-        db.set_experiment_status(1, "FAILED")
-        db.set_experiment_status(2, "COMPLETED")
-        runs = [
-            db.create_run(1, f"run {n}", config_leaf={"lr": n / 10}, seed=n, num_chunks=4)
-            for n in range(5)
-        ]
-        for run in runs[:4]:
-            db.set_run_status(run, "ONGOING")
-        db.set_run_progress(runs[0], 3, 1)
-        db.update_run_metrics(runs[0], {"loss": 0.5, "by_class": {"a": [1, 2.5]}, "best": True})
-        db.set_run_status(runs[0], "COMPLETED")
-        db.set_run_ended_by(runs[0], "COMPLETED")
-        db.set_run_status(runs[1], "STOPPED", cause=7)
-        db.set_run_status(runs[1], "ONGOING")
-        db.set_run_status(runs[2], "FAILED")
-        db.set_run_status(runs[3], "KILLED")
-        tasks = [
-            db.create_worker_task(runs[1], worker, chunk)
-            for worker, chunk in [(0, 0), (1, 1), (0, 2)]
-        ]
-        for task, status in zip(tasks[:2], ("COMPLETED", "FAILED"), strict=True):
-            db.set_worker_task_status(task, "IN_PROGRESS", actor="worker-0")
-            db.set_worker_task_status(task, status, actor="worker-0")
-        db.set_controller_task("RUN_FIT")
-        db.set_worker_progress(0, "TRAIN_VAL")
-        requests = [
-            db.request_stop(runs[1], actor="user", correlation="click-1"),
-            db.request_resume(runs[1], command_id="resume-1"),
-            db.request_delete(runs[2]),
-            db.request_clone_modify(runs[1], {"lr": 0.01}, warm_start=True),
-        ]
-        db.mark_ic_ops_completed(requests[0])
-        db.mark_ic_ops_failed(requests[1], "no room")
-        db.mark_ic_ops_skipped(requests[2])
-    with RFDatabase(path, clock=lambda: next(ticks)) as db:
-        evals = db.create_experiment("evals", num_shards=5, num_actors=4, num_cpus=8, num_gpus=2)
-        db.set_experiment_error(evals, "out of memory")
-        context = db.create_context("abc", {"k": 3}, {"template": "…"})
-        db.set_context_status(context, "building")
-        db.set_context_start_time(context, "2026-01-01T00:00:00+00:00")
-        db.set_context_end_time(context, "2026-01-01T00:01:00+00:00", 60)
-        db.set_context_status(context, "ready")
-        failed = db.create_context("def")
-        db.set_context_status(failed, "building")
-        db.set_context_error(failed, "no such index")
-        db.set_context_status(failed, "failed")
-        pipelines = [
-            db.create_pipeline(evals, f"p{n}", "vllm", '{"model": "m"}', context_id=context)
-            for n in range(4)
-        ]
-        for pipeline in pipelines:
-            db.set_pipeline_status(pipeline, "ongoing")
-        db.set_pipeline_progress(pipelines[0], 0, 0, 10)
-        db.set_pipeline_progress(pipelines[0], 1, 1, 100)
-        db.set_pipeline_status(pipelines[0], "stopped")
-        db.set_pipeline_status(pipelines[0], "ongoing")
-        db.set_pipeline_status(pipelines[1], "completed")
-        db.set_pipeline_status(pipelines[2], "failed")
-        db.set_pipeline_error(pipelines[2], "lost")
-        db.set_pipeline_status(pipelines[3], "deleted")
-        tasks = [db.create_actor_task(evals, pipelines[0], actor, actor) for actor in range(3)]
-        for task, status in zip(tasks[:2], ("completed", "failed"), strict=True):
-            db.set_actor_task_status(task, "in_progress")
-            db.set_actor_task_start_time(task, "2026-01-01T00:00:00+00:00")
-            db.set_actor_task_end_time(task, "2026-01-01T00:00:02+00:00", 2)
-            db.set_actor_task_status(task, status)
-        db.set_actor_task_error(tasks[1], "lost")
-        assert db.reset_experiment_states()["worker_tasks"]
-    with RfDb(path, clock=lambda: next(ticks)) as db:
-        db.reset_all_tables(experiments_table=False)
-        again = db.create_run(1, "after the reset", config_leaf=(1, 2))
-        db.set_run_status(again, "ONGOING")
-        db.reset_experiment_states(fail_runs=True)
+def test_a_log_that_is_there_is_not_written_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / f"{__version__}.db").touch()
+    before = content(folder)
+    types = {*own_types(), ("RunAdopted", 1)}
+    monkeypatch.setattr(stored_logs, "own_types", lambda: types)
+    with pytest.raises(Refused, match=r"is there.*raise the version .*or choose another name"):
+        stored_logs.main(folder=folder)
+    assert content(folder) == before
 
 
-if __name__ == "__main__":
-    if own_types() - stored_types():
-        name = FOLDER / f"{version('refold')}.db"
-        write_log(name)
-        LOGS.append(name)
-        assert not own_types() - stored_types(), own_types() - stored_types()
-        print(f"wrote {name}")
-    FOLDS.write_text(json.dumps({view.name: fold_of(view) for view in ALL}, indent=2) + "\n")
-    print(f"wrote {FOLDS}")
-    sys.exit()
+def test_a_log_that_lacks_a_new_type_is_not_kept(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = content(folder)
+    types = {*own_types(), ("RunAdopted", 1)}
+    monkeypatch.setattr(stored_logs, "own_types", lambda: types)
+    with pytest.raises(Refused, match=r"let RunAdopted \(schema version 1\) happen"):
+        stored_logs.main("next", folder)
+    assert content(folder) == before
+
+
+def starts(version: int, by: int) -> View[Any]:
+    view = View("starts", Starts, version=version)
+    view.created_by(RunCreated, lambda e: Starts(e.run_id, by))
+    return view
+
+
+class Starts(Row, frozen=True):
+    run_id: int
+    starts: int
+
+
+def test_a_version_of_a_view_keeps_its_folds(folder: Path) -> None:
+    first = grown({}, folder, [starts(1, by=1)])
+    noted = deepcopy(first)
+    assert grown(noted, folder, [starts(1, by=1)]) == first
+    with pytest.raises(Refused, match=r"view starts folds .*\.db differently .* raise its version"):
+        grown(noted, folder, [starts(1, by=2)])
+    second = grown(noted, folder, [starts(2, by=2)])
+    assert second["starts"]["1"] == first["starts"]["1"] != second["starts"]["2"]
+    with pytest.raises(Refused, match=r"view starts was at version 2 and is at 1.* raise it to 3"):
+        grown(second, folder, [starts(1, by=1)])
+    assert noted == first
+
+
+def test_a_schema_that_changes_needs_a_new_version(folder: Path) -> None:
+    noted = grown({}, folder, [starts(1, by=1)])
+    view = View("starts", Starts, version=1, table="begins")
+    view.created_by(RunCreated, lambda e: Starts(e.run_id, 1))
+    with pytest.raises(Refused, match="view starts has another schema than is recorded"):
+        grown(noted, folder, [view])
+
+
+def test_a_new_log_is_noted_beside_the_others(folder: Path) -> None:
+    noted = grown({}, folder, [starts(1, by=1)])
+    [log] = noted["starts"]["1"]["rows"]
+    shutil.copy(folder / f"{log}.db", folder / "next.db")
+    both = grown(noted, folder, [starts(1, by=1)])["starts"]["1"]["rows"]
+    assert both == {**noted["starts"]["1"]["rows"], "next": both[log]}
+    (folder / f"{log}.db").unlink()
+    with pytest.raises(Refused, match=r"\.db is gone"):
+        grown(noted, folder, [starts(1, by=1)])
+
+
+def test_the_command_says_why_it_refuses(tmp_path: Path, folder: Path) -> None:
+    """In a checkout of its own, whose `folds.json` says something else of the runs."""
+    top = Path(stored_logs.__file__).parents[1]
+    shutil.copytree(top / "tools", tmp_path / "tools")
+    (tmp_path / "refold").symlink_to(top / "refold")
+    (tmp_path / "tests").mkdir()
+    folder = folder.rename(tmp_path / "tests" / "stored_logs")
+    folds = read_folds(folder)
+    [*_, fold] = folds["runs"].values()
+    fold["rows"] = dict.fromkeys(fold["rows"], "0" * 16)
+    (folder / "folds.json").write_text(json.dumps(folds))
+    before = content(folder)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "tools" / "stored_logs.py"], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("view runs folds ")
+    assert "Traceback" not in done.stderr
+    assert content(folder) == before

@@ -1,0 +1,1 @@
+"""What the checkout's own commands run; none of it is published as a package."""
