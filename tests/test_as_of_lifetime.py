@@ -206,6 +206,7 @@ def alone(work: Callable[[], object]) -> Callable[[], object]:
 
 def look_in_a_fork(_: Parent, place: str) -> None:
     signal.alarm(50)  # a hang is told, not waited for
+    versions.FORK_PATIENCE = 0.5  # the thread that keeps reading outlasts it
     with RfDb(place) as db:
         run_id = db.create_run(db.create_experiment("digits"))
         db.set_run_progress(run_id, 1, 0)
