@@ -48,6 +48,14 @@ how_soon = pytest.mark.parametrize(
     "settings", [SOON, pytest.param({}, marks=pytest.mark.soak)], ids=["soon", "by default"]
 )
 
+# The example has no setting for how long its store tries to reach the server: 30 s by default.
+IMPATIENT_WORKER = """
+from functools import partial
+from examples import place, worker
+worker.RfDb = partial(worker.RfDb, timeout=5)
+worker.main(place.place(), worker_id=1)
+"""
+
 STOPS_HALF_WAY = """
 import json, sys
 from eventstore.postgres import connect
@@ -138,7 +146,7 @@ def test_a_host_is_cut_off_in_mid_task(
     with operator.subscribe(after=None, types=NEWS) as news:
         controller = python(hosts[0], server, "-m", "examples.controller")
         staying = python(hosts[1], server, "-m", "examples.worker", "0")
-        words = ("-m", "examples.worker", "1")
+        words = ("-c", IMPATIENT_WORKER) if settings else ("-m", "examples.worker", "1")
         lost = python(hosts[2], server, *words, settings=settings, stderr=subprocess.PIPE)
         happening = follow(news, controller, staying, lost)
 
