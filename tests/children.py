@@ -9,7 +9,8 @@ from typing import Any, Self
 
 _SPAWN = multiprocessing.get_context("spawn")
 _WARM = multiprocessing.get_context("forkserver")
-_WARM.set_forkserver_preload(["pytest", "hypothesis", "refold", "eventstore.postgres.engine"])
+_IMPORTED = ("pytest", "hypothesis", "refold", "refold.eventstore.engines.postgres.engine")
+_WARM.set_forkserver_preload([*_IMPORTED])
 
 
 class Parent:

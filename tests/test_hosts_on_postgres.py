@@ -58,10 +58,10 @@ worker.main(place.place(), worker_id=1)
 
 STOPS_HALF_WAY = """
 import json, sys
-from eventstore.postgres import connect
+from refold.eventstore.engines.postgres import server
 for default, value in json.loads(sys.argv[1]):
-    assert default in connect.SETTINGS
-    connect.SETTINGS = connect.SETTINGS.replace(default, value)
+    assert default in server.SETTINGS
+    server.SETTINGS = server.SETTINGS.replace(default, value)
 from examples.place import place
 from refold import ConnectionLost, RfDb
 try:
