@@ -57,7 +57,8 @@ def refold(*words: object, stdin: str = "", env: Mapping[str, str] | None = None
 
 def here(*words: object, env: Mapping[str, str] | None = None) -> Done:
     """Run a command in this process: for what does not depend on there being one of its own."""
-    out, err = io.StringIO(), io.StringIO()
+    out = io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True)  # bytes go there, too
+    err = io.StringIO()
     with (
         patch.dict(os.environ, environment(**(env or {})), clear=True),
         patch.object(sys, "argv", ["refold", *map(str, words)]),
@@ -66,7 +67,7 @@ def here(*words: object, env: Mapping[str, str] | None = None) -> Done:
         redirect_stderr(err),
     ):
         code = run()
-    return Done(out.getvalue(), err.getvalue(), code)
+    return Done(out.buffer.getvalue().decode(), err.getvalue(), code)
 
 
 class Clock:

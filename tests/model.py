@@ -95,7 +95,11 @@ class State:
 
     def copy(self) -> "State":
         """Return a state that goes its own way."""
-        return copy.deepcopy(self)
+        other = State()  # `deepcopy` would take a fifth of the time of the tests
+        for name, rows in self.tables.items():
+            other.tables[name] = {key: {**row} for key, row in rows.items()}
+        other.sent = {**self.sent}
+        return other
 
     def seen(self) -> dict[str, list[Row]]:
         """Return all rows as the tables should show them."""

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from children import Child, Parent
+from children import Parent, WarmChild
 from face_methods import VALID
 from hypothesis import given
 from hypothesis import settings as Settings
@@ -436,7 +436,7 @@ def test_other_processes_append_meanwhile(db: RfDb, place: str) -> None:
     for _ in range(3):
         db.create_run(1 if db.store.head() else db.create_experiment("digits"))
     seen: dict[int, str] = {}
-    children = [Child(progress, place, run_id, count) for run_id in (1, 2, 3)]
+    children = [WarmChild(progress, place, run_id, count) for run_id in (1, 2, 3)]
     try:
         for child in children:
             child.hear()

@@ -198,14 +198,15 @@ def alone(work: Callable[[], object]) -> Callable[[], object]:
     """Have a forked child end, rather than hang."""
 
     def in_time() -> None:
-        signal.alarm(10)
+        signal.alarm(60)
         work()
 
     return in_time
 
 
 def look_in_a_fork(_: Parent, place: str) -> None:
-    signal.alarm(50)  # a hang is told, not waited for
+    signal.alarm(200)  # a hang is told, not waited for
+    versions.FORK_PATIENCE = 0.5  # the thread that keeps reading outlasts it
     with RfDb(place) as db:
         run_id = db.create_run(db.create_experiment("digits"))
         db.set_run_progress(run_id, 1, 0)
@@ -268,7 +269,7 @@ class Feed(Row, frozen=True, kw_only=False):
 
 
 def fork_beside_threads_that_fold(_: Parent, places: list[str]) -> None:
-    signal.alarm(50)
+    signal.alarm(200)
     versions.EVENTS_PER_PAGE = 1  # so that folding reads again and again
     versions.FORK_PATIENCE = 1_000  # nobody waits in vain
     everybody = threading.Barrier(len(places) + 1)

@@ -16,7 +16,7 @@ from typing import Any
 
 import other_releases
 import pytest
-from children import Child, Parent, call
+from children import Parent, WarmChild, call
 from hypothesis import given
 from hypothesis import strategies as st
 from logs import LOG, Rows, heads, log
@@ -76,12 +76,14 @@ def append_rows(place: str, rows: Rows) -> None:
 def fill(place: str, runs: int = 3) -> None:
     """Append what refers to payloads and what was sent with ids."""
     with RfDb(place, actor="filler") as db:
-        experiment_id = db.create_experiment("digits")
-        for n in range(runs):
-            run_id = db.create_run(
-                experiment_id, config_leaf={"lr": n}, command_id=str(uuid.uuid4())
-            )
-            db.set_run_progress(run_id, n + 1, 0)
+        begin_runs(db, runs)
+
+
+def begin_runs(db: RfDb, runs: int) -> None:
+    experiment_id = db.create_experiment("digits")
+    for n in range(runs):
+        run_id = db.create_run(experiment_id, config_leaf={"lr": n}, command_id=str(uuid.uuid4()))
+        db.set_run_progress(run_id, n + 1, 0)
 
 
 # --- everything is copied --------------------------------------------------------------------
@@ -312,8 +314,8 @@ def copy_and_tell(parent: Parent, source: str, target: str) -> None:
 def test_a_copy_that_is_killed_goes_on(
     place: str, new_target: Place, moments: random.Random
 ) -> None:
-    with RfDb(place) as db:
-        fill(place, runs=KEYS)
+    with RfDb(place) as db, db.batch():
+        begin_runs(db, KEYS)
         db.append(*[RunProgressed(n % 50, n, 0) for n in range(3 * PAGE)])
         for n in range(KEYS):
             db.set_controller_task("RUN_FIT", command_id=f"{n}")
@@ -324,7 +326,7 @@ def test_a_copy_that_is_killed_goes_on(
     for _ in range(4):
         target = new_target()
         for _ in range(2):
-            with Child(copy_and_tell, place, target) as child:
+            with WarmChild(copy_and_tell, place, target) as child:
                 child.hear()
                 time.sleep(moments.uniform(0, takes))  # the moment
                 child.kill()
@@ -379,7 +381,7 @@ def write_for_ever(parent: Parent, place: str) -> None:
 def test_a_source_that_is_written_meanwhile_is_copied_as_far_as_it_was(
     place: str, target: str
 ) -> None:
-    with Child(write_for_ever, place) as child:
+    with WarmChild(write_for_ever, place) as child:
         for _ in range(8):
             child.hear()
             there = log(place)["events"]
@@ -407,7 +409,7 @@ def report_for_ever(parent: Parent, place: str) -> None:
 
 @across
 def test_a_target_can_be_read_meanwhile(place: str, target: str) -> None:
-    with Child(report_for_ever, target) as child:
+    with WarmChild(report_for_ever, target) as child:
         for _ in range(5):
             child.hear()
             fill(place)
@@ -434,7 +436,9 @@ def test_two_copies_at_once_do_no_harm(place: str, target: str) -> None:
     with RfDb(place) as db:
         db.append(*[RunProgressed(n % 50, n, 0) for n in range(3 * PAGE)])
     with ExitStack() as stack:
-        copiers = [stack.enter_context(Child(copy_until_refused, place, target)) for _ in range(3)]
+        copiers = [
+            stack.enter_context(WarmChild(copy_until_refused, place, target)) for _ in range(3)
+        ]
         for copier in copiers:
             copier.hear()
         for copier in copiers:

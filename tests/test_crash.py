@@ -10,7 +10,7 @@ from itertools import count, pairwise
 from typing import Any
 
 import pytest
-from children import Child, Parent, call
+from children import Child, Parent, WarmChild, call
 from tables import folded, tables
 
 from refold import IllegalTransition, RFDatabase, RfDb, RunStatus, TaskStatus
@@ -104,7 +104,7 @@ def crash(place: str, moments: random.Random, writers: int) -> int:
     with RfDb(place) as db:
         run_ids = [create_run(db) for _ in range(writers)]
     with ExitStack() as stack, ThreadPoolExecutor(writers) as pool:
-        children = [stack.enter_context(Child(write, place, run_id)) for run_id in run_ids]
+        children = [stack.enter_context(WarmChild(write, place, run_id)) for run_id in run_ids]
         chances = [random.Random(moments.getrandbits(32)) for _ in children]
         acknowledged = list(pool.map(kill_at_some_moment, children, chances))
     with RfDb(place) as db:
@@ -179,7 +179,7 @@ def test_a_process_is_killed_while_it_creates_or_closes_a_store(
     new_place: Place, moments: random.Random, _: int
 ) -> None:
     places = [new_place() for _ in range(60)]
-    with Child(open_and_close, places) as child:
+    with WarmChild(open_and_close, places) as child:
         last = kill_at_some_moment(child, moments)
     for n, place in enumerate(places[: last + 2]):
         with RfDb(place) as db:
@@ -221,7 +221,7 @@ def rebuild_for_ever(parent: Parent, place: str) -> None:
 
 
 def killed_while_it_folds(place: str, moments: random.Random) -> None:
-    with Child(rebuild_and_tell, place) as child:
+    with WarmChild(rebuild_and_tell, place) as child:
         for _ in range(moments.randrange(1, 4_000)):
             child.hear()
         child.kill()
@@ -229,7 +229,7 @@ def killed_while_it_folds(place: str, moments: random.Random) -> None:
 
 
 def killed_at_some_moment(place: str, moments: random.Random) -> None:
-    with Child(rebuild_for_ever, place) as child:
+    with WarmChild(rebuild_for_ever, place) as child:
         kill_at_some_moment(child, moments)
 
 
@@ -288,7 +288,7 @@ def work(parent: Parent, place: str) -> list[str]:
 
 
 def test_a_controller_is_killed_and_its_store_recovered(place: str) -> None:
-    with Child(control, place) as controller, Child(work, place) as worker:
+    with WarmChild(control, place) as controller, WarmChild(work, place) as worker:
         run_id = controller.hear()
         worker.tell("begin")
         worker.hear()
@@ -364,7 +364,7 @@ def evaluate(parent: Parent, place: str) -> None:
 
 @pytest.mark.parametrize("fail_runs", [False, True])
 def test_an_evaluation_is_killed_and_its_store_recovered(place: str, fail_runs: bool) -> None:
-    with Child(evaluate, place) as evaluation:
+    with WarmChild(evaluate, place) as evaluation:
         evaluation.hear()
         evaluation.kill()
     with RFDatabase(place) as db, RfDb(place) as fit:

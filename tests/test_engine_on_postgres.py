@@ -217,3 +217,16 @@ def test_a_query_that_the_server_refuses_is_told_within_a_batch_too(place: str) 
             db.get_run(wrong)
         with refused():
             db.get_run(wrong)
+
+
+def test_both_sides_look_after_5_seconds_whether_the_other_is_there(store: EventStore) -> None:
+    names = ("keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout")
+    with store.engine.read() as connection:
+        client = connection.raw.info.get_parameters()
+        [server] = connection.execute(
+            "SELECT current_setting('tcp_keepalives_idle'), "
+            "current_setting('tcp_keepalives_interval'), "
+            "current_setting('tcp_keepalives_count'), current_setting('tcp_user_timeout')"
+        )
+    assert [client[name] for name in names] == ["5", "5", "2", "15000"]
+    assert list(server) == ["5", "5", "2", "15000"]

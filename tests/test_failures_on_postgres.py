@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from children import Child, Parent
+from children import Child, Parent, WarmChild
 from postgres import PostgresServer
 from proxy import Held, Proxy
 from psycopg import sql
@@ -356,7 +356,15 @@ CALLS: dict[str, Callable[[RfDb], Any]] = {
 }
 
 
-def test_a_server_that_stays_down_and_comes_back(server: PostgresServer, impatient: RfDb) -> None:
+@pytest.mark.usefixtures("far")  # which has made what the calls are about
+def test_a_server_that_stays_down_and_comes_back(
+    server: PostgresServer, place: str, proxy: Proxy
+) -> None:
+    with RfDb(proxy.url(place), timeout=0.3) as impatient:  # every call waits it out
+        stays_down_and_comes_back(server, impatient)
+
+
+def stays_down_and_comes_back(server: PostgresServer, impatient: RfDb) -> None:
     with down(server):
         for name in ("command", "batch", "get", "query", "snapshot", "subscribe"):
             with pytest.raises(DBException) as caught:
@@ -895,7 +903,9 @@ def killed_under_load(
     with RfDb(place) as db:
         db.create_experiment("killed")
         with ExitStack() as stack, ThreadPoolExecutor(writers) as pool:
-            children = [stack.enter_context(Child(write, place, commands)) for _ in range(writers)]
+            children = [
+                stack.enter_context(WarmChild(write, place, commands)) for _ in range(writers)
+            ]
             run_ids = [child.hear() for child in children]
             hearing = [pool.submit(hear, *each) for each in zip(children, run_ids, strict=True)]
             for child in children:
@@ -949,7 +959,7 @@ def write_impatiently(parent: Parent, place: str) -> None:
 
 
 def tell_the_truth(server: PostgresServer, place: str, kills: int) -> None:
-    with RfDb(place) as db, Child(write_impatiently, place) as child:
+    with RfDb(place) as db, WarmChild(write_impatiently, place) as child:
         told: list[tuple[int, bool | None]] = []
         for n in range(1, kills + 1):
             while sum(bool(kept) for _, kept in told) < 100 * n:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from children import Child, Parent
+from children import Parent, WarmChild
 from hypothesis import given
 from hypothesis import strategies as st
 from logs import LOG, Rows, heads, log
@@ -336,7 +336,7 @@ def test_a_fork_that_is_killed_leaves_all_or_nothing(
         takes = time.monotonic() - began
         for new in (new_place, new_target):
             to = new()
-            with Child(fork_and_tell, place, at, to) as child:
+            with WarmChild(fork_and_tell, place, at, to) as child:
                 child.hear()
                 time.sleep(moments.uniform(0, takes))  # the moment
                 child.kill()

@@ -4,9 +4,9 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import pytest
 from network import Host, Network, NoNetwork
@@ -35,7 +35,33 @@ with RfDb(place(), projections=[checkpoints]) as db:
     print(*db.verify(), sep="\\n", end="")
 """
 
+# How soon a client finds out that the server is gone, and a server that a client is: a third of the
+# defaults or less, which `make soak` waits for.
+SOON = {
+    "keepalives_idle": 1,
+    "keepalives_interval": 1,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 3000,
+    "connect_timeout": 2,
+}
+how_soon = pytest.mark.parametrize(
+    "settings", [SOON, pytest.param({}, marks=pytest.mark.soak)], ids=["soon", "by default"]
+)
+
+# The example has no setting for how long its store tries to reach the server: 30 s by default.
+IMPATIENT_WORKER = """
+from functools import partial
+from examples import place, worker
+worker.RfDb = partial(worker.RfDb, timeout=5)
+worker.main(place.place(), worker_id=1)
+"""
+
 STOPS_HALF_WAY = """
+import json, sys
+from refold.eventstore.engines.postgres import server
+for default, value in json.loads(sys.argv[1]):
+    assert default in server.SETTINGS
+    server.SETTINGS = server.SETTINGS.replace(default, value)
 from examples.place import place
 from refold import ConnectionLost, RfDb
 try:
@@ -79,8 +105,16 @@ def operator(server: PostgresServer) -> Iterator[RfDb]:
         yield db
 
 
-def python(host: Host, server: PostgresServer, *arguments: str, **options: Any) -> Any:
-    environment = {"REFOLD_STORE": server.url(), "OMP_NUM_THREADS": "1"}
+def python(
+    host: Host,
+    server: PostgresServer,
+    *arguments: str,
+    settings: Mapping[str, int] | None = None,
+    **options: Any,
+) -> Any:
+    """Start Python on a host; the settings are those of its connections to the server."""
+    url = f"{server.url()}?{urlencode(settings or {})}"
+    environment = {"REFOLD_STORE": url, "OMP_NUM_THREADS": "1"}
     return host.start(sys.executable, *arguments, environment=environment, **options)
 
 
@@ -104,14 +138,16 @@ def log(db: RfDb) -> list[Happened]:
     ]
 
 
+@how_soon
 def test_a_host_is_cut_off_in_mid_task(
-    network: Network, server: PostgresServer, operator: RfDb
+    network: Network, server: PostgresServer, operator: RfDb, settings: dict[str, int]
 ) -> None:
     hosts = [network.host(name) for name in ("controller", "worker-0", "worker-1")]
     with operator.subscribe(after=None, types=NEWS) as news:
         controller = python(hosts[0], server, "-m", "examples.controller")
         staying = python(hosts[1], server, "-m", "examples.worker", "0")
-        lost = python(hosts[2], server, "-m", "examples.worker", "1", stderr=subprocess.PIPE)
+        words = ("-c", IMPATIENT_WORKER) if settings else ("-m", "examples.worker", "1")
+        lost = python(hosts[2], server, *words, settings=settings, stderr=subprocess.PIPE)
         happening = follow(news, controller, staying, lost)
 
         until(happening, TaskCompleted, actor="worker-0")
@@ -248,12 +284,15 @@ def all_chunks_were_trained_once(operator: RfDb, events: list[Happened]) -> None
         assert trained == [divmod(number, run["num_chunks"]) for number in range(len(trained))]
 
 
+@how_soon
 def test_a_host_that_is_cut_off_half_way_does_not_hold_up_the_others(
-    network: Network, server: PostgresServer, operator: RfDb
+    network: Network, server: PostgresServer, operator: RfDb, settings: dict[str, int]
 ) -> None:
     host = network.host("worker-1")
     before = operator.create_experiment("before")
-    half_way = python(host, server, "-c", STOPS_HALF_WAY)
+    # No URL says what the server is told, so here the words that tell it are changed.
+    words = [("'15000'", "'3000'"), ("'5'", "'1'")] if settings else []
+    half_way = python(host, server, "-c", STOPS_HALF_WAY, json.dumps(words))
     assert half_way.stdout.readline() == "TRAIN_VAL\n"
     host.cut_off()
     # It holds the lock on the store; had the server not let go of it, this would be StoreBusy.

@@ -506,7 +506,7 @@ def run(new_place: Callable[[], str], engine: str, examples: int) -> None:
 
 @pytest.mark.property
 def test_both_faces_do_as_the_model_does(new_place: Callable[[], str], engine: str) -> None:
-    run(new_place, engine, 60)
+    run(new_place, engine, 40)
 
 
 @pytest.mark.soak

@@ -12,7 +12,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from children import Child, Parent
+from children import Child, Parent, WarmChild
 from hypothesis import given
 from hypothesis import strategies as st
 from postgres import PostgresServer, new_schema
@@ -553,7 +553,7 @@ def soak(place: str, processes: int, threads: int, actions: int, seed: int) -> N
     ended, end = threading.Event(), Future[int]()
     with ExitStack() as stack, ThreadPoolExecutor() as pool:
         children = [
-            stack.enter_context(Child(write, place, threads, actions, seed + n))
+            stack.enter_context(WarmChild(write, place, threads, actions, seed + n))
             for n in range(processes)
         ]
         followers = [pool.submit(follow, place, ended, end, seed + n) for n in range(3)]
@@ -709,7 +709,7 @@ def test_the_same_sent_by_two_at_once_happens_once(db: RfDb, place: str) -> None
     db.create_experiment("digits")
     db.create_run(1, config_leaf={})
     head = db.store.head()
-    with Child(send, place) as one, Child(send, place) as other:
+    with WarmChild(send, place) as one, WarmChild(send, place) as other:
         for _ in range(4 * ROUNDS):
             assert (one.hear(), other.hear()) == ("ready", "ready")
             one.tell("go")
@@ -734,7 +734,7 @@ def create(parent: Parent, place: str, number: int) -> int:
 
 def test_ten_processes_create_the_store_at_once(place: str) -> None:
     with ExitStack() as stack:
-        children = [stack.enter_context(Child(create, place, n)) for n in range(10)]
+        children = [stack.enter_context(WarmChild(create, place, n)) for n in range(10)]
         for child in children:
             assert child.hear() == "ready"
         for child in children:

@@ -5,7 +5,8 @@ from contextlib import ExitStack
 from itertools import count, pairwise
 from typing import Any, NamedTuple
 
-from children import Child, Parent
+import pytest
+from children import Parent, WarmChild
 
 from refold import ActorTaskStatus, PipelineStatus, RFDatabase, RfDb, RunStatus
 from refold.eventstore import Recorded, open_store
@@ -31,7 +32,8 @@ class Size(NamedTuple):
     reports: int
 
 
-SIZES = {"sqlite": Size(1_200, 300, 1_200), "postgres": Size(240, 60, 240)}
+SIZES = {"sqlite": Size(600, 150, 600), "postgres": Size(120, 30, 120)}
+TIMES = 4  # as many for long
 
 # Each process tells how many events of each type it has been promised.
 Promised = Counter[str]
@@ -164,11 +166,19 @@ def watch(parent: Parent, place: str) -> list[tuple[int, str, int]]:
 
 
 def test_eight_processes_at_once(place: str, engine: str) -> None:
-    size = SIZES[engine]
+    at_once(place, SIZES[engine])
+
+
+@pytest.mark.soak
+def test_eight_processes_at_once_for_long(place: str, engine: str) -> None:
+    at_once(place, Size(*(TIMES * number for number in SIZES[engine])))
+
+
+def at_once(place: str, size: Size) -> None:
     with ExitStack() as stack:
 
-        def start(*what: Any) -> Child:
-            return stack.enter_context(Child(*what))
+        def start(*what: Any) -> WarmChild:
+            return stack.enter_context(WarmChild(*what))
 
         workers = [start(work, place, n % 2) for n in range(3)]
         others = [

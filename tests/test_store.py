@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from children import Child, Parent, call
+from children import Parent, WarmChild, call
 from hypothesis import given
 from hypothesis import strategies as st
 from ids import told
@@ -211,7 +211,7 @@ def win_versions(parent: Parent, place: str, versions: int) -> list[int]:
 
 
 def test_of_two_processes_exactly_one_wins_each_version(place: str) -> None:
-    with Child(win_versions, place, 300) as one, Child(win_versions, place, 300) as other:
+    with WarmChild(win_versions, place, 300) as one, WarmChild(win_versions, place, 300) as other:
         for child in (one, other):
             assert child.hear() == "ready"
         for child in (one, other):
@@ -508,8 +508,8 @@ def test_a_reader_never_meets_an_earlier_position_later(
 ) -> None:
     count = 500
     with (
-        Child(append_progress, place, "a", count) as one,
-        Child(append_progress, place, "b", count) as other,
+        WarmChild(append_progress, place, "a", count) as one,
+        WarmChild(append_progress, place, "b", count) as other,
     ):
         seen: list[int] = []
         written = False

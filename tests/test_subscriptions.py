@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any
 
 import pytest
-from children import Child, Parent, call
+from children import Child, Parent, WarmChild, call
 
 from refold.eventstore import EventStore, Recorded, StoreClosed, open_store, upcaster
 from refold.eventstore.event import Event
@@ -210,8 +210,8 @@ def test_nothing_is_skipped_or_doubled(store: EventStore, place: str, engine: st
             return positions(islice(events, last))
 
     with (
-        Child(append_many, place, each) as writer,
-        Child(follow_to, place, last) as reader,
+        WarmChild(append_many, place, each) as writer,
+        WarmChild(follow_to, place, last) as reader,
         ThreadPoolExecutor() as pool,
     ):
         assert (writer.hear(), reader.hear()) == ("ready", "ready")

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 
 import pytest
-from children import Child, Parent, call
+from children import Parent, WarmChild, call
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -233,10 +233,12 @@ def append_and_append(parent: Parent, place: str, count: int) -> None:
 def test_verify_is_clean_while_stores_without_views_append(
     db: RfDb, place: str, engine: str
 ) -> None:
-    count = 2_000 if engine == "sqlite" else 600
+    count = 1_000 if engine == "sqlite" else 300
     db.create_run(db.create_experiment("digits"))
     with ExitStack() as stack:
-        writers = [stack.enter_context(Child(append_and_append, place, count)) for _ in range(3)]
+        writers = [
+            stack.enter_context(WarmChild(append_and_append, place, count)) for _ in range(3)
+        ]
         for writer in writers:
             writer.hear()
         while not any(writer.has_ended() for writer in writers):
