@@ -1,8 +1,43 @@
-"""Every error that refold raises: each is a `DBException`, names the ids and says what to do."""
+"""Every error that refold raises: each is a `DBException`, names the ids and says what to do.
+
+DBException
+├── Transient                    nothing was kept; the same call may succeed later
+│   ├── StoreBusy                another writer holds the store longer than the timeout
+│   │   └── Conflict             another writer was in the way at that moment
+│   ├── StoreUnreachable         no server answers
+│   └── ConnectionLost           the connection broke (also a StoreFailed)
+├── NotAStore, StoreTooNew, StoreClosed, StoreReadOnly, StoreFull, StoreDamaged, AccessDenied
+├── StoreFailed                  the engine reported another failure
+│   ├── OutcomeUnknown           the connection broke in a commit
+│   └── TransactionFailed        a part of a transaction failed, so none of it is kept
+├── InvalidArgument              what was passed can never be right
+│   ├── InvalidCommand           an argument of a command, or of a call
+│   ├── InvalidEvent             an event that the log cannot keep exactly
+│   ├── InvalidMoment            a position or time that the log does not have
+│   ├── InvalidQuery             SQL of your own
+│   │   └── WriteRefused         it would write
+│   ├── InvalidView              a view of your own
+│   └── InvalidFile              a file to be imported
+├── NotFound, IllegalTransition, CommandIdReused, WrongExpectedVersion    the state forbids it
+├── UnreadableEvent              an event in the log that cannot be decoded here
+│   ├── UnknownEventType         its type, or its schema version, is not known here
+│   └── DamagedEvent             somebody has altered it
+├── InvalidPayload               bytes that are no payload, or an object that cannot become one
+│   └── PayloadRefused           unsigned, altered, or dill where that is not allowed
+├── ProjectionFailed             a view raised on an event
+└── MissingPackage               an extra is not installed
+"""
+
+from collections.abc import Generator
+from contextlib import contextmanager
 
 
 class DBException(Exception):
     """The base of all errors of refold; catch it to catch everything."""
+
+
+class Transient(DBException):
+    """Nothing was kept, and the same call may succeed when it is tried again."""
 
 
 # --- the store: the file or the server ------------------------------------------------------
@@ -20,7 +55,7 @@ class StoreClosed(DBException):
     """The store was used after `close()`."""
 
 
-class StoreBusy(DBException):
+class StoreBusy(Transient):
     """Another process held the write lock longer than the store's `timeout`."""
 
 
@@ -40,7 +75,7 @@ class StoreDamaged(DBException):
     """The engine found its own file broken."""
 
 
-class StoreUnreachable(DBException):
+class StoreUnreachable(Transient):
     """No server answers at the URL, or it lets nobody in now."""
 
 
@@ -52,7 +87,7 @@ class StoreFailed(DBException):
     """The engine reported another failure, such as an I/O error."""
 
 
-class ConnectionLost(StoreFailed):
+class ConnectionLost(StoreFailed, Transient):
     """The connection to the server broke; nothing of what was under way is kept."""
 
 
@@ -64,7 +99,54 @@ class TransactionFailed(StoreFailed):
     """A part of a transaction failed half way, so none of it is kept."""
 
 
-# --- the log --------------------------------------------------------------------------------
+# --- what was passed --------------------------------------------------------------------------
+
+
+class InvalidArgument(DBException):
+    """What was passed can never be right: a wrong type, or out of range."""
+
+
+class InvalidCommand(InvalidArgument):
+    """A command, or a call, was given arguments of a wrong type or out of range."""
+
+
+class InvalidEvent(InvalidArgument):
+    """An event holds what the log cannot keep exactly; nothing was appended."""
+
+
+class InvalidMoment(InvalidArgument):
+    """A position or a time at which the log cannot be looked at."""
+
+
+class InvalidQuery(InvalidArgument):
+    """A query could not be run: an error in its SQL or its parameters."""
+
+
+class WriteRefused(InvalidQuery):
+    """A statement would have written; only events change the state."""
+
+
+class InvalidView(InvalidArgument):
+    """A view is declared in a way that no table can follow, or in another's place."""
+
+
+class InvalidFile(InvalidArgument):
+    """A file is no log that refold has written, or not a whole one; it names the line."""
+
+
+# --- what the state forbids -------------------------------------------------------------------
+
+
+class NotFound(DBException):
+    """No row has the id that was named."""
+
+
+class IllegalTransition(DBException):
+    """The entity's present status does not allow what was asked."""
+
+
+class CommandIdReused(DBException):
+    """A command id was sent again with a different kind of command."""
 
 
 class WrongExpectedVersion(DBException):
@@ -83,8 +165,7 @@ class WrongExpectedVersion(DBException):
         return type(self), (self.stream, self.expected, self.actual)
 
 
-class InvalidEvent(DBException):
-    """An event holds what the log cannot keep exactly; nothing was appended."""
+# --- what cannot be read ----------------------------------------------------------------------
 
 
 class UnreadableEvent(DBException):
@@ -110,10 +191,6 @@ class PayloadRefused(InvalidPayload):
     """A payload is unsigned, altered, or holds dill where dill is not allowed."""
 
 
-class InvalidView(DBException):
-    """A view is declared in a way that no table can follow, or in another's place."""
-
-
 class ProjectionFailed(DBException):
     """A view raised on an event of the log, or made a row of it that its table cannot hold."""
 
@@ -127,32 +204,23 @@ class ProjectionFailed(DBException):
     """Of the row; None: the view had not come to one yet."""
 
 
-# --- commands and queries -------------------------------------------------------------------
+# --- packages ---------------------------------------------------------------------------------
 
 
-class InvalidCommand(DBException):
-    """A command was given arguments of a wrong type or out of range."""
+class MissingPackage(DBException):
+    """What was asked for needs a package that is not installed."""
 
 
-class InvalidMoment(DBException):
-    """A position or a time at which the log cannot be looked at."""
+@contextmanager
+def needed_for(what: str, extra: str) -> Generator[None, None, None]:
+    """Have the block import packages of an extra, and say how to get one that is not there.
 
-
-class NotFound(DBException):
-    """No row has the id that was named."""
-
-
-class IllegalTransition(DBException):
-    """The entity's present status does not allow what was asked."""
-
-
-class CommandIdReused(DBException):
-    """A command id was sent again with a different kind of command."""
-
-
-class InvalidQuery(DBException):
-    """A query could not be run: an error in its SQL or its parameters."""
-
-
-class WriteRefused(InvalidQuery):
-    """A statement would have written; only events change the state."""
+    Raises:
+        MissingPackage: one is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingPackage(
+            f"{what} needs {error.name}, which is not installed: pip install 'refold[{extra}]'"
+        ) from error

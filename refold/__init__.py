@@ -23,12 +23,15 @@ from refold.eventstore.errors import (
     DamagedEvent,
     DBException,
     IllegalTransition,
+    InvalidArgument,
     InvalidCommand,
     InvalidEvent,
+    InvalidFile,
     InvalidMoment,
     InvalidPayload,
     InvalidQuery,
     InvalidView,
+    MissingPackage,
     NotAStore,
     NotFound,
     OutcomeUnknown,
@@ -43,6 +46,7 @@ from refold.eventstore.errors import (
     StoreTooNew,
     StoreUnreachable,
     TransactionFailed,
+    Transient,
     UnknownEventType,
     UnreadableEvent,
     WriteRefused,
@@ -63,7 +67,6 @@ from refold.eventstore.statuses import (
     TaskStatus,
     WorkerTask,
 )
-from refold.extras import MissingPackage
 from refold.replay import replay, try_projection
 from refold.rf_database import RFDatabase
 from refold.rf_db import RfDb
@@ -89,8 +92,10 @@ __all__ = [
     "ICOperation",
     "IllegalTransition",
     "InferenceStatus",
+    "InvalidArgument",
     "InvalidCommand",
     "InvalidEvent",
+    "InvalidFile",
     "InvalidMoment",
     "InvalidPayload",
     "InvalidQuery",
@@ -117,6 +122,7 @@ __all__ = [
     "StoreUnreachable",
     "TaskStatus",
     "TransactionFailed",
+    "Transient",
     "UnknownEventType",
     "UnreadableEvent",
     "WorkerTask",

@@ -10,10 +10,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-from refold.eventstore.errors import InvalidCommand, NotFound
+from refold.eventstore.errors import InvalidCommand, NotFound, needed_for
 from refold.eventstore.events import RunCreated, RunMetricsRecorded, RunProgressed
 from refold.export.metrics import numbers
-from refold.extras import needed_for
 from refold.face import Face
 
 Over = Literal["position", "time", "chunk"]

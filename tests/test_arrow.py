@@ -19,10 +19,10 @@ from tries import tries
 
 from refold import InvalidMoment, InvalidView, NotFound, RfDb
 from refold.eventstore import DamagedEvent, Event
+from refold.eventstore.errors import MissingPackage
 from refold.eventstore.events import RunProgressed
 from refold.eventstore.log.reading import PAGE
 from refold.export.arrow import batches
-from refold.extras import MissingPackage
 from refold.projections import Row, View
 
 Place = Callable[[], str]

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from refold import InvalidCommand, NotFound, RfDb
-from refold.extras import MissingPackage
+from refold.eventstore.errors import MissingPackage
 from refold.plot import Curve, Plot, plot
 
 SECOND = 1_000_000

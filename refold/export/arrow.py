@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from refold.eventstore.errors import needed_for
 from refold.eventstore.log.reading import Page
 from refold.export.columns import Column, Source, columns_of, misfit
-from refold.extras import needed_for
 
 if TYPE_CHECKING:
     import pyarrow

@@ -14,7 +14,7 @@
 'digits'
 """
 
-from refold.export.json_lines.line import InvalidFile
+from refold.eventstore.errors import InvalidFile
 from refold.export.json_lines.reading import read
 from refold.export.json_lines.writing import write
 

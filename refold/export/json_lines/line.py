@@ -6,7 +6,7 @@ from typing import Annotated
 import msgspec
 
 from refold.eventstore.codec import damaged, decode, decode_unknown
-from refold.eventstore.errors import DBException, UnknownEventType
+from refold.eventstore.errors import UnknownEventType
 from refold.eventstore.event import Digest, Int, event_type
 from refold.eventstore.log.recorded import EPOCH, MICROSECOND, decode_metadata
 
@@ -16,10 +16,6 @@ FORMAT = 1
 Position = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 Text = Annotated[str, msgspec.Meta(min_length=1, pattern=r"\A[^\x00]*\Z")]
 """What both engines can keep."""
-
-
-class InvalidFile(DBException):
-    """A file is no log that refold has written, or not a whole one; it names the line."""
 
 
 class Line(msgspec.Struct, frozen=True, tag_field="kind", forbid_unknown_fields=True, gc=False):

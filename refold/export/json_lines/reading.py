@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from refold.eventstore import Transaction, open_store
-from refold.eventstore.errors import NotAStore, UnreadableEvent
+from refold.eventstore.errors import InvalidFile, NotAStore, UnreadableEvent
 from refold.eventstore.log.reading import PAGE
 from refold.eventstore.progress import ProgressBar
 from refold.eventstore.sql import PARCEL, chunks, marks
@@ -17,7 +17,6 @@ from refold.export.json_lines.line import (
     CommandLine,
     End,
     EventLine,
-    InvalidFile,
     Log,
     PayloadLine,
     microseconds_of,
