@@ -87,7 +87,7 @@ def execute(views: Views, command: Command, metadata: Metadata = NO_METADATA) ->
 
     def work(transaction: Transaction) -> Any:
         if metadata.command_id is not None:
-            sent = transaction.sent(metadata.command_id, _told(command))
+            sent = transaction.sent(metadata.command_id, _fingerprint(command))
             if sent is not None:
                 return sent.result
         decision = command.decide(views.unit_of_work(transaction))
@@ -95,13 +95,15 @@ def execute(views: Views, command: Command, metadata: Metadata = NO_METADATA) ->
             transaction.put_payload(content)
         appended = transaction.append(decision.events, metadata=metadata)
         if metadata.command_id is not None:
-            transaction.remember(metadata.command_id, _told(command), appended, decision.result)
+            transaction.remember(
+                metadata.command_id, _fingerprint(command), appended, decision.result
+            )
         return decision.result
 
     return views.store.perform(work)
 
 
-def _told(command: Command) -> str:
+def _fingerprint(command: Command) -> str:
     # Payloads are left out: the same object may be pickled to other bytes in another process.
     fields = msgspec.structs.asdict(command)
     asked = {name: value for name, value in fields.items() if not isinstance(value, bytes)}

@@ -89,9 +89,9 @@ def decode(type_name: str, version: int, text: str, position: int) -> Event:
     try:
         return (decoders.get((type_name, version)) or _decoder(type_name, version))(text)
     except UnknownEventType as error:
-        told = UnknownEventType(f"event {position}: {error}")
-        told.position = position
-        raise told from None
+        failure = UnknownEventType(f"event {position}: {error}")
+        failure.position = position
+        raise failure from None
     except (msgspec.DecodeError, LookupError, AttributeError, TypeError, ValueError) as error:
         raise damaged(type_name, version, position, error) from error
 
@@ -111,12 +111,12 @@ def decode_unknown(type_name: str, version: int, text: str, position: int) -> Un
 
 def damaged(type_name: str, version: int, position: int, error: Exception) -> DamagedEvent:
     """Return the error of an event in the log that is not what was appended."""
-    told = DamagedEvent(
+    failure = DamagedEvent(
         f"event {position} ({type_name}, schema version {version}) cannot be decoded: {error}. "
         f"Everything before it can still be read"
     )
-    told.position = position
-    return told
+    failure.position = position
+    return failure
 
 
 def _decoder(type_name: str, version: int) -> Decode:

@@ -222,8 +222,8 @@ def _refuse_unknown_chunks(runs: dict[int, _Run]) -> None:
 
 def _never(runs: dict[int, _Run], metric: str) -> str:
     had = sorted({name for run in runs.values() for one in run.measured for name in one.numbers})
-    told = f"run {', '.join(map(str, runs))} never had a metric {metric!r}"
-    return f"{told}: take {' or '.join(had)}" if had else f"{told}, nor any other yet"
+    missing = f"run {', '.join(map(str, runs))} never had a metric {metric!r}"
+    return f"{missing}: take {' or '.join(had)}" if had else f"{missing}, nor any other yet"
 
 
 def _on_axis(curves: list[Curve], over: Over) -> tuple[str, list[Curve]]:

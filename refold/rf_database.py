@@ -37,7 +37,7 @@ from refold.eventstore.statuses import (
 )
 from refold.face import About, Face
 
-Rows = list[dict[str, Any]]
+Dicts = list[dict[str, Any]]
 Time = str | datetime | float
 """A time as text, which is kept as it is, as a datetime, or in seconds since 1970-01-01 UTC."""
 
@@ -45,7 +45,7 @@ Time = str | datetime | float
 class RFDatabase(Face):
     """Experiments, contexts, pipelines and tasks of actors, on one event log.
 
-    Rows are dicts of the columns of `tables.sql`. Every method that changes something also takes
+    Dicts are dicts of the columns of `tables.sql`. Every method that changes something also takes
     the keywords of `About`.
 
     >>> from refold import RFDatabase
@@ -262,7 +262,7 @@ class RFDatabase(Face):
             f"there is no pipeline {pipeline_id}: get_all_pipelines() lists those that there are",
         )
 
-    def get_all_pipelines(self, experiment_id: int) -> Rows:
+    def get_all_pipelines(self, experiment_id: int) -> Dicts:
         """Return the pipelines of an experiment, by id."""
         return self.views.select(
             "SELECT * FROM pipelines WHERE experiment_id = ? ORDER BY pipeline_id", experiment_id
@@ -362,7 +362,7 @@ class RFDatabase(Face):
 
         return self.store.perform(claimed)
 
-    def get_running_actor_tasks(self, experiment_id: int) -> Rows:
+    def get_running_actor_tasks(self, experiment_id: int) -> Dicts:
         """Return the tasks of an experiment that are in progress, by id."""
         return self.views.select(
             "SELECT * FROM actor_tasks WHERE status = 'in_progress' AND experiment_id = ? "

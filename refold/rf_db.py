@@ -40,13 +40,13 @@ from refold.eventstore.statuses import (
 )
 from refold.face import About, Face
 
-Rows = list[dict[str, Any]]
+Dicts = list[dict[str, Any]]
 
 
 class RfDb(Face):
     """Experiments, runs, tasks of workers and interactive control, on one event log.
 
-    Rows are dicts of the columns of `tables.sql`, with `config_leaf` and `metrics` decoded.
+    Dicts are dicts of the columns of `tables.sql`, with `config_leaf` and `metrics` decoded.
     Every method that changes something also takes the keywords of `About`.
 
     >>> from refold import RfDb, RunStatus
@@ -169,11 +169,11 @@ class RfDb(Face):
         )
         return self._run(row)
 
-    def get_all_runs(self) -> Rows:
+    def get_all_runs(self) -> Dicts:
         """Return all runs, with their metrics, by id."""
         return [self._run(row) for row in self.views.select("SELECT * FROM runs ORDER BY run_id")]
 
-    def get_runs_by_status(self, status: RunStatus | str | Iterable[RunStatus | str]) -> Rows:
+    def get_runs_by_status(self, status: RunStatus | str | Iterable[RunStatus | str]) -> Dicts:
         """Return the runs that have a status, or one of several, by id."""
         try:
             wanted = [status] if isinstance(status, str) else list(status)
@@ -283,7 +283,7 @@ class RfDb(Face):
         run_id: int | None = None,
         worker_id: int | None = None,
         status: TaskStatus | str | None = None,
-    ) -> Rows:
+    ) -> Dicts:
         """Return the tasks of a run, of a worker, with a status, or all three, by id."""
         wanted = {
             "run_id": run_id,
@@ -416,7 +416,7 @@ class RfDb(Face):
         """
         return self.send(RequestDelete(run_id), **about)
 
-    def get_ic_ops_request(self) -> Rows:
+    def get_ic_ops_request(self) -> Dicts:
         """Return the requests that nobody has processed, the oldest first.
 
         Pass a request's `position` on as `cause` of what it leads to, so that it can be told why.

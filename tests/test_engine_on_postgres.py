@@ -13,7 +13,7 @@ import pytest
 
 from refold import AccessDenied, InvalidQuery, NotFound, RfDb, StoreFailed, TransactionFailed
 from refold.eventstore import Event, EventStore, open_store
-from refold.eventstore.engines.postgres.server import place_of
+from refold.eventstore.engines.postgres.server import address_of
 from refold.eventstore.events import RunStarted
 from refold.projections import Row, View
 
@@ -30,8 +30,8 @@ class Weight(Row, frozen=True):
 
 @contextmanager
 def admin(place: str) -> Iterator["psycopg.Connection[tuple[object, ...]]"]:
-    with psycopg.connect(place_of(place).conninfo, autocommit=True) as raw:
-        raw.execute(f"SET search_path = {place_of(place).schema}".encode())
+    with psycopg.connect(address_of(place).conninfo, autocommit=True) as raw:
+        raw.execute(f"SET search_path = {address_of(place).schema}".encode())
         yield raw
 
 
@@ -54,7 +54,7 @@ def a_gap(store: EventStore) -> Iterator[None]:
 def test_a_command_that_cannot_be_announced_has_happened(place: str) -> None:
     # Whoever may not announce, whose queue is full or whose announcement is cancelled.
     with RfDb(place) as db, admin(place) as raw:
-        schema = place_of(place).schema
+        schema = address_of(place).schema
         raw.execute(
             f"CREATE FUNCTION {schema}.pg_notify(text, text) RETURNS void LANGUAGE plpgsql AS "
             f"$$ BEGIN RAISE EXCEPTION 'no'; END $$".encode()
@@ -65,7 +65,7 @@ def test_a_command_that_cannot_be_announced_has_happened(place: str) -> None:
         with (
             pytest.raises(psycopg.errors.RaiseException),
             psycopg.connect(
-                place_of(place).conninfo, options=f"-c search_path={schema},pg_catalog"
+                address_of(place).conninfo, options=f"-c search_path={schema},pg_catalog"
             ) as like_it,
         ):
             like_it.execute("SELECT pg_notify('a', '')")
@@ -188,7 +188,7 @@ def test_a_server_to_which_less_had_come(store: EventStore, place: str) -> None:
 def test_views_that_somebody_left_behind_and_a_reader(place: str) -> None:
     with RfDb(place) as db, admin(place) as raw:
         db.create_experiment("digits")
-        schema, role = place_of(place).schema, f"reader_of_{place_of(place).schema}"
+        schema, role = address_of(place).schema, f"reader_of_{address_of(place).schema}"
         raw.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'reads'".encode())
         try:
             raw.execute(f"GRANT USAGE ON SCHEMA {schema} TO {role}".encode())

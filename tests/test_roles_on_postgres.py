@@ -11,7 +11,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from refold import AccessDenied, RfDb
-from refold.eventstore.engines.postgres.server import place_of
+from refold.eventstore.engines.postgres.server import address_of
 
 PAGE = Path(__file__).parent.parent / "docs" / "scaling.md"
 READER, WRITER = "refold_reader", "refold_writer"
@@ -23,7 +23,7 @@ def as_role(place: str) -> Iterator[Callable[[str], str]]:
     """Make a store and the page's roles; return a function that gives the URL of a member."""
     with RfDb(place) as db:
         db.create_run(db.create_experiment("digits"))
-    url, schema, suffix = place_of(place), place_of(place).schema, uuid4().hex
+    url, schema, suffix = address_of(place), address_of(place).schema, uuid4().hex
     (block,) = re.findall(r"```sql\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     names = {name: f"{name}_{suffix}" for name in (READER, WRITER)}
     for name, own in names.items():
@@ -70,7 +70,7 @@ def test_a_writer_sends_commands_and_rebuilds(as_role: Callable[[str], str]) -> 
 def test_a_writer_changes_nothing_that_happened(
     as_role: Callable[[str], str], statement: str, table: str
 ) -> None:
-    place = place_of(as_role(WRITER))
+    place = address_of(as_role(WRITER))
     with psycopg.connect(place.conninfo, autocommit=True) as raw:
         raw.execute(f"SET search_path = {place.schema}".encode())
         column = {"events": "data", "payloads": "content", "commands": "result"}[table]
@@ -85,8 +85,8 @@ def test_a_writer_changes_nothing_that_happened(
 def test_nor_does_the_owner(place: str, statement: str) -> None:
     with RfDb(place) as db:
         db.create_experiment("digits")
-        with psycopg.connect(place_of(place).conninfo, autocommit=True) as raw:
-            raw.execute(f"SET search_path = {place_of(place).schema}".encode())
+        with psycopg.connect(address_of(place).conninfo, autocommit=True) as raw:
+            raw.execute(f"SET search_path = {address_of(place).schema}".encode())
             for text in (statement, "TRUNCATE events"):
                 with pytest.raises(psycopg.errors.RaiseException, match="events are never"):
                     raw.execute(text.encode())
@@ -108,7 +108,7 @@ def test_a_reader_reads_and_subscribes(as_role: Callable[[str], str]) -> None:
 def test_tls_settings_and_the_rest_of_the_url_reach_libpq(place: str) -> None:
     separator = "&" if "?" in place else "?"
     given = f"{place}{separator}sslmode=verify-full&sslrootcert=/no/such%20file&connect_timeout=3"
-    reached = conninfo_to_dict(place_of(given).conninfo)
+    reached = conninfo_to_dict(address_of(given).conninfo)
     assert reached["sslmode"] == "verify-full"
     assert reached["sslrootcert"] == "/no/such file"
     assert reached["connect_timeout"] == "3"

@@ -34,8 +34,8 @@ T = TypeVar("T")
 
 
 def _digest(stream: str | None, events: list[Event]) -> str:
-    told = to_json([stream, [type(event).__name__ for event in events], events])
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
+    command = to_json([stream, [type(event).__name__ for event in events], events])
+    return hashlib.sha256(command.encode()).hexdigest()[:16]
 
 
 class _Local(threading.local):
@@ -118,10 +118,10 @@ class EventStore(ReadableLog):
         about = metadata
 
         def work(transaction: Transaction) -> list[Recorded]:
-            told = ""
+            command = ""
             if about.command_id is not None:
-                told = f"append {_digest(stream, events)}"
-                sent = transaction.sent(about.command_id, told)
+                command = f"append {_digest(stream, events)}"
+                sent = transaction.sent(about.command_id, command)
                 if sent is not None:
                     if sent.first is None or sent.last is None:
                         return []
@@ -134,7 +134,7 @@ class EventStore(ReadableLog):
                 events, stream=stream, expected_version=expected_version, metadata=about
             )
             if about.command_id is not None:
-                transaction.remember(about.command_id, told, appended)
+                transaction.remember(about.command_id, command, appended)
             return appended
 
         return self.perform(work)

@@ -43,12 +43,12 @@ class Change(msgspec.Struct, frozen=True):
         }
 
     def __str__(self) -> str:
-        told = ", ".join(
+        pairs = ", ".join(
             f"{name} {before!r} -> {after!r}" if self.before and self.after else f"{name} {value!r}"
             for name, (before, after) in self.columns.items()
             for value in (before if after is None else after,)
         )
-        return f"{self.view} {self.key} {self.kind}: {told or 'only when it was changed last'}"
+        return f"{self.view} {self.key} {self.kind}: {pairs or 'only when it was changed last'}"
 
 
 def change(view: View[Any], key: Key, before: Values | None, after: Values | None) -> Change:

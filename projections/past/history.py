@@ -119,10 +119,10 @@ class Link(msgspec.Struct, frozen=True):
     """If it is a request: the event that says what became of it."""
 
     def __str__(self) -> str:
-        told = f"event {self.recorded.position}, {_told(self.recorded)}"
+        text = f"event {self.recorded.position}, {_summary(self.recorded)}"
         if self.processed is not None:
-            told += f"; processed by {_told(self.processed)}"
-        return told
+            text += f"; processed by {_summary(self.processed)}"
+        return text
 
 
 class Why(msgspec.Struct, frozen=True):
@@ -158,7 +158,7 @@ def why(store: ReadableLog, versions: Versions, view: View[Any], key: Key, colum
     if last.change.after is None:
         raise NotFound(
             f"{view.name}: there is no {view.key} {key!r} any more, since event "
-            f"{last.recorded.position}, {_told(last.recorded)}"
+            f"{last.recorded.position}, {_summary(last.recorded)}"
         )
     value = last.change.after[column]
     since = next(
@@ -190,7 +190,7 @@ def _processed(store: ReadableLog, request: Recorded) -> Recorded | None:
     return next(store.read(request.position, stream=request.stream, types=PROCESSED, limit=1), None)
 
 
-def _told(recorded: Recorded) -> str:
+def _summary(recorded: Recorded) -> str:
     """Return who did what when."""
     actor = recorded.metadata.actor
     by = f" by {actor}" if actor else ""

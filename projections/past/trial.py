@@ -74,9 +74,9 @@ class Trial(msgspec.Struct, frozen=True):
         return [change for change in self.changes if change.kind == kind]
 
     def __str__(self) -> str:
-        return "\n".join(self._told())
+        return "\n".join(self._lines())
 
-    def _told(self) -> Iterator[str]:
+    def _lines(self) -> Iterator[str]:
         yield (
             f"{self.view}: {_count(len(self.rows), 'row')} from {_count(self.events, 'event')} in "
             f"{self.seconds:.2f} s, as of position {self.position}"
@@ -91,7 +91,7 @@ class Trial(msgspec.Struct, frozen=True):
         if not self.is_new:
             yield from self._told_by_kind()
         for change in self.changes[:SHOWN]:
-            yield f"  {_told(change)}"
+            yield f"  {_line(change)}"
         if len(self.changes) > SHOWN:
             yield f"  … and {_count(len(self.changes) - SHOWN, 'row')} more"
 
@@ -101,20 +101,20 @@ class Trial(msgspec.Struct, frozen=True):
                 yield f"{_count(len(changes), 'row')} {kind}"
         if changed := self.changed:
             columns = Counter(name for change in changed for name in _differing(change))
-            told = ", ".join(f"{name} in {count}" for name, count in columns.items())
-            yield f"{_count(len(changed), 'row')} changed: {told}"
+            listed = ", ".join(f"{name} in {count}" for name, count in columns.items())
+            yield f"{_count(len(changed), 'row')} changed: {listed}"
 
 
 def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def _told(change: Change) -> str:
+def _line(change: Change) -> str:
     if change.columns:
         return str(change)
     # Only when it changed has changed.
-    told = ", ".join(f"{name} {a} -> {b}" for name, (a, b) in _differing(change).items())
-    return f"{change.view} {change.key} changed: {told}"
+    listed = ", ".join(f"{name} {a} -> {b}" for name, (a, b) in _differing(change).items())
+    return f"{change.view} {change.key} changed: {listed}"
 
 
 def _differing(change: Change) -> dict[str, tuple[Any, Any]]:

@@ -52,8 +52,8 @@ def table_of(view: View[Any]) -> str:
     with closing(sqlite3.connect(":memory:")) as scratch:
         for statement in view.schema:
             scratch.execute(statement)
-        told = scratch.execute(f"PRAGMA table_info({view.table})").fetchall()
-    types = {name: sql for _, name, sql, *_ in told}
+        found = scratch.execute(f"PRAGMA table_info({view.table})").fetchall()
+    types = {name: sql for _, name, sql, *_ in found}
     columns = [f"{name} {'INTEGER' if name in TIMES else types[name]}" for name in view.columns]
     return f"CREATE TABLE {view.table} ({', '.join(columns)}, {UNTIL} INTEGER)"
 

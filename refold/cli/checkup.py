@@ -142,11 +142,11 @@ def check_events(store: EventStore) -> Findings:
     if end and not damaged:
         yield Finding("ok", "events", "all of them can be read")
     if unknown:
-        told = ", ".join(f"{printable(name)} ({n})" for name, n in unknown.most_common())
+        listed = ", ".join(f"{printable(name)} ({n})" for name, n in unknown.most_common())
         yield Finding(
             "note",
             "events",
-            f"of types that are not known here: {told}",
+            f"of types that are not known here: {listed}",
             "pass the module that defines them: --import MODULE",
         )
 
@@ -197,9 +197,9 @@ def check_views(store: EventStore, more: Sequence[View[Any]]) -> Findings:
             "refold rebuild, or whoever opens the store next folds them anew",
         )
     if behind:
-        told = ", ".join(f"{name} by {by}" for name, by in behind.items())
+        listed = ", ".join(f"{name} by {by}" for name, by in behind.items())
         yield Finding(
-            "note", "views", f"behind the log: {told}", "whoever reads them next catches them up"
+            "note", "views", f"behind the log: {listed}", "whoever reads them next catches them up"
         )
     unknown = sorted(known.keys() - here.keys())
     if unknown:
@@ -275,11 +275,11 @@ def check_leftovers(store: EventStore) -> Findings:
             "if their processes are gone, refold recover gives them up; refold status names them",
         )
     if waiting:
-        told = ", ".join(f"{ic_id} ({operation} run {run})" for ic_id, operation, run in waiting)
+        listed = ", ".join(f"{ic_id} ({operation} run {run})" for ic_id, operation, run in waiting)
         yield Finding(
             "note",
             "requests",
-            f"nobody has heard, for {span(silence)}: {told}",
+            f"nobody has heard, for {span(silence)}: {listed}",
             "is the controller running? It takes them up when it starts again",
         )
     if not left and not waiting:

@@ -33,7 +33,7 @@ def stop(
         refold stop 5 --yes --json
     """
     with open_face(store, actor=actor_name(actor)) as db:
-        ask(f"Ask to stop {_told(db, run_id)}?", yes=yes)
+        ask(f"Ask to stop {_described(db, run_id)}?", yes=yes)
         _request(db, run_id, db.request_stop, json=json)
 
 
@@ -50,7 +50,7 @@ def resume(
         refold resume 5
     """
     with open_face(store, actor=actor_name(actor)) as db:
-        ask(f"Ask to resume {_told(db, run_id)}?", yes=yes)
+        ask(f"Ask to resume {_described(db, run_id)}?", yes=yes)
         _request(db, run_id, db.request_resume, json=json)
 
 
@@ -67,7 +67,7 @@ def delete(
         refold delete 5
     """
     with open_face(store, actor=actor_name(actor)) as db:
-        ask(f"Ask to delete {_told(db, run_id)}, for ever?", yes=yes)
+        ask(f"Ask to delete {_described(db, run_id)}, for ever?", yes=yes)
         _request(db, run_id, db.request_delete, json=json)
 
 
@@ -107,12 +107,12 @@ def clone(
         refold clone 5 --config config.json
     """
     with open_face(store, actor=actor_name(actor), allow_dill=allow_dill) as db:
-        told = _told(db, run_id)
+        what = _described(db, run_id)
         given = None if config is None else _read(config)
         if changes:
             given = _changed(_config(db, run_id) if config is None else given, changes)
         weights = ", with its weights" if warm_start else ""
-        ask(f"Ask to clone {told}{weights}?", yes=yes)
+        ask(f"Ask to clone {what}{weights}?", yes=yes)
 
         def request(run_id: int, **about: Any) -> int:
             return db.request_clone_modify(run_id, given, warm_start, **about)
@@ -120,7 +120,7 @@ def clone(
         _request(db, run_id, request, json=json)
 
 
-def _told(db: RfDb, run_id: int) -> str:
+def _described(db: RfDb, run_id: int) -> str:
     found = select(db, "runs_folded", "run_id", {"run_id": run_id})
     if not found:
         raise NotFound(f"there is no run {run_id}: refold runs lists those that there are")

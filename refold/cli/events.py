@@ -43,7 +43,7 @@ def event_line(recorded: Recorded, what: str | None = None) -> str:
         what: what to say of it; None: the fields that its stream does not tell already.
     """
     about = recorded.metadata
-    what = told(recorded) if what is None else what
+    what = fields_in_words(recorded) if what is None else what
     cause = "" if about.cause is None else f"because of {about.cause}"
     parts = (
         f"{recorded.position:>6}",
@@ -57,7 +57,7 @@ def event_line(recorded: Recorded, what: str | None = None) -> str:
     return "  ".join(part for part in parts if part)
 
 
-def told(recorded: Recorded) -> str:
+def fields_in_words(recorded: Recorded) -> str:
     """Return an event's fields in words, without what its stream tells and what is not so."""
     _, _, key = recorded.stream.rpartition("-")
     fields = data_of(recorded)
@@ -98,13 +98,13 @@ def columns_in_words(change: Change) -> str:
     """Return the columns of a change, each before and after; of a new row, what it holds."""
     if change.kind == "removed":
         return "removed"
-    told: list[str] = []
+    words: list[str] = []
     for name, (before, after) in change.columns.items():
         if change.kind == "changed":
-            told.append(f"{name} {_value(before)} -> {_value(after)}")
+            words.append(f"{name} {_value(before)} -> {_value(after)}")
         elif after is not None and after != change.key:
-            told.append(f"{name} {_value(after)}")
-    return ", ".join(told)
+            words.append(f"{name} {_value(after)}")
+    return ", ".join(words)
 
 
 def _value(value: Any) -> str:

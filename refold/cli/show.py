@@ -75,11 +75,11 @@ def _event(db: RfDb, words: list[str]) -> Recorded:
 
 
 def _show_event(event: Recorded, json: bool) -> None:
-    told = event_as_json(event)
+    fields = event_as_json(event)
     if json:
-        print_json(told)
+        print_json(fields)
     else:
-        _print_fields(f"event {told.pop('position')}", told)
+        _print_fields(f"event {fields.pop('position')}", fields)
 
 
 def _row(db: RfDb, found: Entity) -> Row:

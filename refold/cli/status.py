@@ -49,7 +49,7 @@ def status(at: At = None, json: Json = False, store: Store = DEFAULT_STORE) -> N
         last = next(db.store.read(limit=1, backwards=True, unknown=True), None)
         # As of a moment, that moment is now.
         now = last.time if at is not None and last is not None else datetime.now(UTC)
-        told: dict[str, Any] = {
+        state: dict[str, Any] = {
             "store": name,
             "position": db.store.head(),
             "last_event": None if last is None else event_as_json(last),
@@ -60,9 +60,9 @@ def status(at: At = None, json: Json = False, store: Store = DEFAULT_STORE) -> N
             "counts": {f"{word}s": _counts(db, ENTITIES[word].table) for word in COUNTED},
         }
     if json:
-        print_json(told)
+        print_json(state)
     else:
-        _print(told, last, now)
+        _print(state, last, now)
 
 
 def _running(db: RfDb, view: View[Any]) -> list[Row]:
@@ -139,23 +139,23 @@ def _counts(db: RfDb, table: str) -> dict[str, int]:
 # --- text ---------------------------------------------------------------------------------------
 
 
-def _print(told: dict[str, Any], last: Recorded | None, now: datetime) -> None:
-    _print_line("store", printable(f"{told['store']}, position {told['position']}"))
+def _print(state: dict[str, Any], last: Recorded | None, now: datetime) -> None:
+    _print_line("store", printable(f"{state['store']}, position {state['position']}"))
     if last is None:
         _print_line("last event", "nothing has happened yet")
         return
     _print_last(last, now)
-    if told["behind"]:
-        views = ", ".join(f"{name} by {by}" for name, by in told["behind"].items())
+    if state["behind"]:
+        views = ", ".join(f"{name} by {by}" for name, by in state["behind"].items())
         _print_line("views", f"were behind, and have been caught up: {views}")
-    for word, counts in told["counts"].items():
+    for word, counts in state["counts"].items():
         if counts:
             _print_line(word.replace("_", " "), ", ".join(_counted(counts)))
     for name, columns in _sections(now).items():
-        if told[name]:
+        if state[name]:
             print()
-            print_table(told[name], columns)
-    if not any(told[name] for name in RUNNING):
+            print_table(state[name], columns)
+    if not any(state[name] for name in RUNNING):
         print("\nnothing is running")
 
 

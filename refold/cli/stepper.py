@@ -15,9 +15,9 @@ from typing import Any, cast
 
 from rich.text import Text
 
-from refold.cli.events import COLOURS_OF_CHANGES, told
+from refold.cli.events import COLOURS_OF_CHANGES, fields_in_words
 from refold.cli.output import colour_of, printable, shortened, time_of
-from refold.cli.walk import Place, Walk
+from refold.cli.walk import Standpoint, Walk
 from refold.eventstore.errors import DBException
 from refold.eventstore.log.recorded import Recorded
 from refold.projections.past.changes import BOOKKEEPING, Change
@@ -180,7 +180,7 @@ def _event(walk: Walk, room: int) -> Iterator[Text]:
     yield from row
 
 
-def _what_happened(place: Place, recorded: Recorded) -> Iterator[Text]:
+def _what_happened(place: Standpoint, recorded: Recorded) -> Iterator[Text]:
     what = Text(
         printable(recorded.type), style=f"bold {colour_of(recorded.event.leads_to) or ''}".strip()
     )
@@ -191,12 +191,12 @@ def _what_happened(place: Place, recorded: Recorded) -> Iterator[Text]:
     cause = recorded.metadata.cause
     if cause is not None:
         yield Text(f"because of event {cause}{_cause(place)}")
-    fields = told(recorded)
+    fields = fields_in_words(recorded)
     if fields:
         yield Text(fields)
 
 
-def _cause(place: Place) -> str:
+def _cause(place: Standpoint) -> str:
     try:
         cause = place.cause
     except DBException:
@@ -207,7 +207,7 @@ def _cause(place: Place) -> str:
     return printable(f": {cause.type} in {cause.stream}{by}")
 
 
-def _changes(place: Place) -> Iterator[Text]:
+def _changes(place: Standpoint) -> Iterator[Text]:
     yield Text("what it changed" if place.changes else "it changed nothing", style="bold")
     names = [printable(str(place.entity_of(change))) for change in place.changes]
     width = max(map(len, names), default=0)
@@ -227,7 +227,7 @@ def _columns(change: Change, begin: str) -> Iterator[Text]:
         begin = " " * len(begin)
 
 
-def _row(place: Place) -> Iterator[Text]:
+def _row(place: Standpoint) -> Iterator[Text]:
     if place.entity is None:
         return
     if place.row is None:

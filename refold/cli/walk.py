@@ -19,7 +19,7 @@ from refold.replay import Step, replay
 from refold.rf_db import RfDb
 
 
-class Place:
+class Standpoint:
     """A moment of a replay, as the stepper shows it.
 
     Args:
@@ -74,14 +74,14 @@ class Place:
 
     def why(self, most: int) -> str:
         """Return why the changed rows are as they are, one column of each."""
-        told: list[str] = []
+        answers: list[str] = []
         with self._step.state as past:
             for change in self.changes[:most]:
                 columns = change.columns
                 column = "status" if "status" in columns else next(iter(columns), None)
                 if column is not None and change.after is not None:
-                    told.append(str(past.why(change.view, change.key, column)))
-        return "\n\n".join(told) or "the event changed nothing"
+                    answers.append(str(past.why(change.view, change.key, column)))
+        return "\n\n".join(answers) or "the event changed nothing"
 
 
 def _key_in(stream: str, view: View[Any]) -> Key | None:
@@ -119,7 +119,7 @@ class Walk:
         self._replay = replay(self.db, start_at=start)
 
     def _look(self) -> None:
-        self.place = Place(self._replay.here, self.db.views.views)
+        self.place = Standpoint(self._replay.here, self.db.views.views)
 
     def _go(self, way: Callable[[], str | None]) -> None:
         try:

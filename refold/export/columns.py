@@ -134,10 +134,10 @@ def _declared(view: View[Any], table: str) -> dict[str, Kind | None]:
     with closing(sqlite3.connect(":memory:")) as scratch:
         for sql in (*statements(section("log")), *view.schema):
             scratch.execute(sql)
-        told = scratch.execute(f"PRAGMA table_info({table})").fetchall()
+        found = scratch.execute(f"PRAGMA table_info({table})").fetchall()
     fields = {field.name: field.type for field in msgspec.structs.fields(view.row)}
     declared: dict[str, Kind | None] = {}
-    for _, name, sql_type, *_ in told:
+    for _, name, sql_type, *_ in found:
         if name in ("created_at", "updated_at") and name in Row.__struct_fields__:
             declared[name] = datetime
         elif fields.get(name) in (bool, bool | None):

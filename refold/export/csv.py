@@ -37,14 +37,14 @@ def write(face: Source, what: str, file: BinaryIO) -> int:
     """
     columns, pages = columns_of(face, what)
     file.write(_line(_quoted(column.name) for column in columns))
-    tell = [_TELL[column.type] for column in columns]
+    writers = [_WRITERS[column.type] for column in columns]
     count = 0
     for rows in pages:
         try:
             lines = [
                 _line(
-                    "" if value is None else told(value)
-                    for value, told in zip(row, tell, strict=True)
+                    "" if value is None else write_cell(value)
+                    for value, write_cell in zip(row, writers, strict=True)
                 )
                 for row in rows
             ]
@@ -73,7 +73,7 @@ def _time(microseconds: int) -> str:
     return f"{time.isoformat(timespec='microseconds')}Z"
 
 
-_TELL: dict[Kind, Callable[[Any], str]] = {
+_WRITERS: dict[Kind, Callable[[Any], str]] = {
     int: str,
     float: repr,
     bool: lambda flag: "true" if flag else "false",

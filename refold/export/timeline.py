@@ -247,8 +247,8 @@ class Timeline:
     def _mark(self, recorded: Recorded, lane: Lane, name: str, **args: Any) -> None:
         known = {"event": recorded.type, "position": recorded.position, **args}
         known["cause"] = recorded.metadata.cause
-        told = {name: value for name, value in known.items() if value is not None}
-        self.instants.append(Instant(lane, name, self._now, told))
+        shown = {name: value for name, value in known.items() if value is not None}
+        self.instants.append(Instant(lane, name, self._now, shown))
 
     def _fail_task(self, recorded: Recorded, event: TaskFailed) -> None:
         task = self._scheduled.get(("task", event.task_id))
@@ -263,8 +263,8 @@ class Timeline:
             "actor_tasks": event.actor_tasks,
             "contexts": event.contexts,
         }
-        told = {name: list(ids) for name, ids in failed.items() if ids}
-        self._mark(recorded, STORE, "recovery", by=recorded.metadata.actor, **told)
+        shown = {name: list(ids) for name, ids in failed.items() if ids}
+        self._mark(recorded, STORE, "recovery", by=recorded.metadata.actor, **shown)
         for entity, ids in zip(("task", "actor_task", "context"), failed.values(), strict=True):
             for key in ids:
                 self._end(entity, key, TaskStatus.FAILED, error="recovery")

@@ -12,15 +12,15 @@ from psycopg.pq import TransactionStatus
 from refold.eventstore import errors
 from refold.eventstore.engines.engine import Definition, Values
 from refold.eventstore.engines.postgres import dialect
-from refold.eventstore.engines.postgres.dialect import refuse_writing, told
+from refold.eventstore.engines.postgres.dialect import refuse_writing, would_write
 from refold.eventstore.engines.postgres.failures import FAILURES, fail
 from refold.eventstore.engines.postgres.renewal import Renewal
-from refold.eventstore.engines.postgres.server import Place, Raw
+from refold.eventstore.engines.postgres.server import Address, Raw
 from refold.eventstore.engines.postgres.settled import Settled
 from refold.eventstore.sql import marks
 
 T = TypeVar("T")
-Rows = list[tuple[Any, ...]]
+Tuples = list[tuple[Any, ...]]
 Cursor = psycopg.Cursor[tuple[Any, ...]]
 
 NAMES = 1024
@@ -81,7 +81,7 @@ class PostgresConnection:
 
     def select_together(
         self, first: str, sql: str, parameters: Values, /
-    ) -> tuple[Rows, list[dict[str, Any]]]:
+    ) -> tuple[Tuples, list[dict[str, Any]]]:
         """Run two statements in one round trip; return the rows of both, the second's as dicts."""
         _check_bits(sql, parameters)
         cursor = self._at_once([(first, ()), (sql, parameters)], sql)
@@ -134,13 +134,13 @@ class WriteConnection(PostgresConnection):
     A statement whose rows nobody waits for goes out with the next that somebody does.
     """
 
-    def __init__(self, raw: Raw, place: Place) -> None:
-        super().__init__(raw, place.name)
-        self._schema = place.schema
-        self._lock = place.lock
+    def __init__(self, raw: Raw, address: Address) -> None:
+        super().__init__(raw, address.name)
+        self._schema = address.schema
+        self._lock = address.lock
         self._pid = os.getpid()
         self._pending: list[tuple[str, Values]] = []
-        self._awaited: list[tuple[int, Callable[[Rows], None]]] = []
+        self._awaited: list[tuple[int, Callable[[Tuples], None]]] = []
 
     def _do(self, work: Callable[[], T], sql: str) -> T:
         if self._pid != os.getpid():
@@ -170,18 +170,18 @@ class WriteConnection(PostgresConnection):
         self._send()
         self._do(lambda: self.raw.cursor().executemany(dialect.query(sql), rows), sql)
 
-    def together(self, *statements: tuple[str, Values]) -> list[Rows]:
+    def together(self, *statements: tuple[str, Values]) -> list[Tuples]:
         """Run statements in one round trip and return the rows of each."""
         for sql, parameters in statements:
             self.run(sql, parameters)
         return self._send(statements[-1][0])[-len(statements) :]
 
-    def later(self, sql: str, hear: Callable[[Rows], None]) -> None:
+    def later(self, sql: str, hear: Callable[[Tuples], None]) -> None:
         """Run one statement together with the next, and then have its rows heard."""
         self._awaited.append((len(self._pending), hear))
         self.run(sql)
 
-    def _send(self, sql: str = "") -> list[Rows]:
+    def _send(self, sql: str = "") -> list[Tuples]:
         if not self._pending:
             return []
         pending, awaited = self._pending, self._awaited
@@ -307,4 +307,4 @@ def _dicts(cursor: Cursor) -> list[dict[str, Any]]:
 def _tell_writing(error: errors.DBException, sql: str) -> None:
     code = getattr(error.__cause__, "sqlstate", None)
     if code == "25006" or (code == "55000" and "view" in str(error.__cause__)):
-        raise errors.WriteRefused(told(sql)) from error.__cause__
+        raise errors.WriteRefused(would_write(sql)) from error.__cause__

@@ -20,10 +20,10 @@ def refuse_writing(sql: str) -> None:
     match = _FIRST_WORD.match(sql)
     word = match[1].upper() if match else ""
     if word and word not in _QUERIES:
-        raise WriteRefused(told(sql))
+        raise WriteRefused(would_write(sql))
 
 
-def told(sql: str) -> str:
+def would_write(sql: str) -> str:
     """Return what to say of a statement that would write."""
     return (
         f"{sql.strip()!r} would write: the views are rebuilt from events and only events change "

@@ -26,7 +26,7 @@ from refold.eventstore.engines.log_end import EVENT_COLUMNS
 from refold.eventstore.engines.pool import Pool
 from refold.eventstore.engines.postgres.connection import PostgresConnection, WriteConnection
 from refold.eventstore.engines.postgres.log_end import ServerEnd, ServerExclusiveEnd, SharedEnd
-from refold.eventstore.engines.postgres.server import Raw, connect, place_of, prepare
+from refold.eventstore.engines.postgres.server import Raw, address_of, connect, prepare
 from refold.eventstore.engines.postgres.settled import Settled
 from refold.eventstore.engines.postgres.watch import PostgresWatch
 
@@ -79,15 +79,15 @@ class PostgresEngine:
         create: bool = True,
     ) -> None:
         check_options(durability, timeout)
-        self._place = place_of(url)
-        self.name = self._place.name
+        self._address = address_of(url)
+        self.name = self._address.name
         self.timeout = timeout
-        self._connect = partial(connect, self._place, timeout)
+        self._connect = partial(connect, self._address, timeout)
         self._clock = clock
-        self._settled = Settled(self._place.lock)
+        self._settled = Settled(self._address.lock)
         self._begin_afresh()
         with self._pool.lend() as raw:
-            prepare(raw, self._place, create=create)
+            prepare(raw, self._address, create=create)
 
     def _begin_afresh(self) -> None:
         self._pid = os.getpid()
@@ -168,7 +168,7 @@ class PostgresEngine:
         self._local.writing = True
         try:
             while True:
-                connection = WriteConnection(raw, self._place)
+                connection = WriteConnection(raw, self._address)
                 end: ServerEnd
                 if exclusive:
                     end = ServerExclusiveEnd(connection, self._clock)
@@ -185,7 +185,7 @@ class PostgresEngine:
                 self._projections = end.projections
             except BaseException as error:
                 self._projections = None
-                connection.roll_back(self._place.channel if end.drawn else None)
+                connection.roll_back(self._address.channel if end.drawn else None)
                 if isinstance(error, errors.ConnectionLost):
                     self._distrust()
                 raise
@@ -197,7 +197,7 @@ class PostgresEngine:
         try:
             connection.run("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
             kind = "" if end.lock is None else "_shared"
-            connection.run(f"SELECT pg_advisory_xact_lock{kind}(?)", (self._place.lock,))
+            connection.run(f"SELECT pg_advisory_xact_lock{kind}(?)", (self._address.lock,))
             end.look()
         except BaseException as error:
             connection.roll_back(None)
@@ -209,7 +209,7 @@ class PostgresEngine:
     def _commit(self, connection: WriteConnection, end: ServerEnd) -> None:
         end.seal()
         try:
-            connection.commit(None if end.last is None else self._place.channel)
+            connection.commit(None if end.last is None else self._address.channel)
         except errors.DBException as error:
             # Without an event there was nothing that could happen twice.
             connection.roll_back(None)
@@ -298,7 +298,7 @@ class PostgresEngine:
         watch = PostgresWatch(
             self.name,
             self._connect,
-            self._place.channel,
+            self._address.channel,
             self._settled,
             self.timeout,
         )

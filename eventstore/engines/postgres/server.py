@@ -22,7 +22,7 @@ from refold.eventstore.sql import section, statements
 DEFAULT_SCHEMA = "refold"
 
 # The URL may say otherwise. The first keeps a wrong address from hanging, the others find out that
-# a server is gone without a word; `SETTINGS` in connect.py has the server find that out of us.
+# a server is gone without a word; `SETTINGS` in below has the server find that out of us.
 CONNECTION_DEFAULTS = {
     "connect_timeout": "10",
     "keepalives_idle": "5",
@@ -35,7 +35,7 @@ CONNECTION_DEFAULTS = {
 SECRETS = ("password", "sslpassword")
 
 
-class Place(msgspec.Struct, frozen=True):
+class Address(msgspec.Struct, frozen=True):
     """What a URL says."""
 
     conninfo: str
@@ -45,7 +45,7 @@ class Place(msgspec.Struct, frozen=True):
     """The URL without the password, for messages."""
 
     def __repr__(self) -> str:
-        return f"Place({self.name!r})"
+        return f"Address({self.name!r})"
 
     @property
     def channel(self) -> str:
@@ -59,7 +59,7 @@ class Place(msgspec.Struct, frozen=True):
         return int.from_bytes(digest[:8], signed=True)
 
 
-def place_of(url: str) -> Place:
+def address_of(url: str) -> Address:
     """Return where a URL leads: `postgresql://user@host/database?schema=name`.
 
     Raises:
@@ -92,7 +92,7 @@ def place_of(url: str) -> Place:
     user, at, host = parts.netloc.rpartition("@")
     shown = "&".join(option for name, option in options if name not in SECRETS)
     name = urlunsplit(parts._replace(netloc=f"{user.split(':')[0]}{at}{host}", query=shown))
-    return Place(conninfo, schema, name)
+    return Address(conninfo, schema, name)
 
 
 def _check_credentials(parts: SplitResult) -> None:
@@ -145,7 +145,7 @@ class _NumberLoader(Loader):
             return float(text)
 
 
-def connect(place: Place, timeout: float) -> Raw:
+def connect(address: Address, timeout: float) -> Raw:
     """Open a connection.
 
     Raises:
@@ -154,20 +154,20 @@ def connect(place: Place, timeout: float) -> Raw:
         NotAStore: it has no such database.
     """
     try:
-        raw = psycopg.connect(place.conninfo, autocommit=True)
-        _configure(raw, place, timeout)
+        raw = psycopg.connect(address.conninfo, autocommit=True)
+        _configure(raw, address, timeout)
     except (psycopg.Error, UnicodeError, OSError) as error:
-        fail_to_connect(place.name, error)
+        fail_to_connect(address.name, error)
     return raw
 
 
-def _configure(raw: Raw, place: Place, timeout: float) -> None:
+def _configure(raw: Raw, address: Address, timeout: float) -> None:
     # Reading is the default; a write transaction says that it is one.
     raw.adapters.register_dumper(bool, _IntegerDumper)
     raw.adapters.register_loader("numeric", _NumberLoader)
     raw.execute("SET client_encoding = 'UTF8'")
     milliseconds = max(1, min(round(timeout * 1000), 2**31 - 1))
-    raw.execute(SETTINGS, {"schema": place.schema, "lock_timeout": str(milliseconds)})
+    raw.execute(SETTINGS, {"schema": address.schema, "lock_timeout": str(milliseconds)})
 
 
 LOG_FORMAT = 1  # of the tables of the log, not of events or views
@@ -181,7 +181,7 @@ WHAT_IS_THERE = """
            to_regnamespace(quote_ident(%(schema)s)) IS NOT NULL"""
 
 
-def prepare(raw: Raw, place: Place, *, create: bool) -> None:
+def prepare(raw: Raw, address: Address, *, create: bool) -> None:
     """Make the schema and the tables of the log, unless they are there.
 
     Any number of processes may do so at once.
@@ -194,31 +194,31 @@ def prepare(raw: Raw, place: Place, *, create: bool) -> None:
     encoding = raw.info.parameter_status("server_encoding")
     if encoding != "UTF8":
         raise errors.NotAStore(
-            f"{place.name}: the database's encoding is {encoding}, which cannot hold all text: "
+            f"{address.name}: the database's encoding is {encoding}, which cannot hold all text: "
             f"pass one that was created with ENCODING 'UTF8'"
         )
     try:
-        if not _is_store(raw, place):
+        if not _is_store(raw, address):
             if not create:
                 raise errors.NotAStore(
-                    f"{place.name}: there is no store in schema {place.schema!r}"
+                    f"{address.name}: there is no store in schema {address.schema!r}"
                 )
             with raw.transaction():
                 raw.execute("SET TRANSACTION READ WRITE")
-                raw.execute("SELECT pg_advisory_xact_lock(%s)", (place.lock,))
-                if not _is_store(raw, place):  # another process may have been first
-                    _create(raw, place)
+                raw.execute("SELECT pg_advisory_xact_lock(%s)", (address.lock,))
+                if not _is_store(raw, address):  # another process may have been first
+                    _create(raw, address)
     except FAILURES as error:
         try:
-            fail(place.name, error)
+            fail(address.name, error)
         except errors.InvalidQuery as invalid:
-            raise errors.StoreFailed(f"{place.name}: {error}: see the cause") from invalid
+            raise errors.StoreFailed(f"{address.name}: {error}: see the cause") from invalid
 
 
-def _create(raw: Raw, place: Place) -> None:
-    name = sql.Identifier(place.schema)
+def _create(raw: Raw, address: Address) -> None:
+    name = sql.Identifier(address.schema)
     try:
-        if not _there(raw, place)[2]:
+        if not _there(raw, address)[2]:
             raw.execute(sql.SQL("CREATE SCHEMA {}").format(name))
         raw.execute("CREATE SEQUENCE event_positions")
         for statement in statements(section("log")):
@@ -228,33 +228,33 @@ def _create(raw: Raw, place: Place) -> None:
         raw.execute(sql.SQL("COMMENT ON TABLE events IS {}").format(mark))
     except psycopg.errors.InsufficientPrivilege as error:
         raise errors.AccessDenied(
-            f"{place.name}: {error.diag.message_primary}: there is no store in schema "
-            f"{place.schema!r} yet, and this user may not make one: have an administrator open it "
-            f"once, or run CREATE SCHEMA {name.as_string(raw)} AUTHORIZATION "
+            f"{address.name}: {error.diag.message_primary}: there is no store in schema "
+            f"{address.schema!r} yet, and this user may not make one: have an administrator open "
+            f"it once, or run CREATE SCHEMA {name.as_string(raw)} AUTHORIZATION "
             f"{sql.Identifier(raw.info.user).as_string(raw)}"
         ) from error
 
 
-def _there(raw: Raw, place: Place) -> tuple[str | None, str | None, bool]:
-    found = raw.execute(WHAT_IS_THERE, {"schema": place.schema}).fetchone()
+def _there(raw: Raw, address: Address) -> tuple[str | None, str | None, bool]:
+    found = raw.execute(WHAT_IS_THERE, {"schema": address.schema}).fetchone()
     assert found is not None
     return found
 
 
-def _is_store(raw: Raw, place: Place) -> bool:
-    mark, tables, _ = _there(raw, place)
+def _is_store(raw: Raw, address: Address) -> bool:
+    mark, tables, _ = _there(raw, address)
     number = "" if mark is None else mark.removeprefix(MARK)
     if number != mark and number.isdecimal():
         log_format = int(number)
         if log_format > LOG_FORMAT:
             raise errors.StoreTooNew(
-                f"{place.name} has log format {log_format}, this refold reads up to {LOG_FORMAT}: "
-                f"upgrade refold"
+                f"{address.name} has log format {log_format}, this refold reads up to {LOG_FORMAT}"
+                f": upgrade refold"
             )
         return True
     if tables:
         raise errors.NotAStore(
-            f"{place.name}: schema {place.schema!r} holds something else ({tables}): pass another "
-            f"one as ?schema=name; refold keeps its own"
+            f"{address.name}: schema {address.schema!r} holds something else ({tables}): pass "
+            f"another one as ?schema=name; refold keeps its own"
         )
     return False

@@ -68,21 +68,21 @@ def write(
 
     strays = set(store.strays())
     put([Log(FORMAT, until, payloads)])
-    told = [0, 0, 0]
+    counts = [0, 0, 0]
     bar = ProgressBar("exporting events", until, progress)
     with closing(_Named()) as named, bar:
         for page in event_rows(store, until):
-            told[0] += put(_event(row, row[0] in strays) for row in page)
+            counts[0] += put(_event(row, row[0] in strays) for row in page)
             if payloads and isinstance(store, PastStore):
                 named.take_in(row[5] for row in page)
             bar.update(page[-1][0] - bar.n)
         for page in command_rows(store, until):
-            told[1] += put(map(_command, page))
+            counts[1] += put(map(_command, page))
         if payloads:
             there = named.payloads(store) if isinstance(store, PastStore) else payload_rows(store)
-            told[2] = put(PayloadLine(digest, content) for digest, content in there)
-    put([End(*told)])
-    return told[0]
+            counts[2] = put(PayloadLine(digest, content) for digest, content in there)
+    put([End(*counts)])
+    return counts[0]
 
 
 def _event(row: tuple[Any, ...], stray: bool) -> EventLine:
@@ -93,9 +93,9 @@ def _event(row: tuple[Any, ...], stray: bool) -> EventLine:
             error = ValueError("it was altered, there are blanks or lines around it")
             raise damaged(type_name, schema_version, position, error)
     except UnreadableEvent as error:
-        told = type(error)(f"{error}. Export the log as of position {position - 1}")
-        told.position = position
-        raise told from error
+        failure = type(error)(f"{error}. Export the log as of position {position - 1}")
+        failure.position = position
+        raise failure from error
     return EventLine(
         position,
         stream,
