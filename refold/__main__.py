@@ -1,6 +1,16 @@
-"""`python -m refold`: the command line."""
+"""The command line: `refold`, or `python -m refold`."""
 
-from refold.cli import main
+import sys
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        from refold.cli.app import run
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(run())
+
 
 if __name__ == "__main__":
     main()

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
 from msgspec.structs import replace
 
-from refold.commands import Command, ResetAllTables, ResetExperimentStates, execute
+from refold.commands.command import Command, execute
+from refold.commands.store import ResetAllTables, ResetExperimentStates
 from refold.eventstore import Event, EventStore, Metadata, Recorded, Subscription, open_store
 from refold.eventstore.engines.engine import Durability
 from refold.eventstore.errors import InvalidPayload, NotFound
@@ -21,7 +22,7 @@ from refold.eventstore.payloads import PayloadCodec, is_payload
 from refold.projections import Difference, View, Views
 from refold.projections.entities import view_of
 from refold.projections.view import Key
-from refold.queries import Queries
+from refold.projections.views import Queries
 
 if TYPE_CHECKING:
     import pyarrow
@@ -321,7 +322,7 @@ class Face:
             InvalidMoment: the moment lies in the future or before the first event, or has no zone.
             MissingPackage: pyarrow is not installed.
         """
-        from refold.export.arrow import to_arrow
+        from refold.export.tables import to_arrow
 
         return to_arrow(self if at is None else self.as_of(at), what)
 

@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Unpack
 
-from refold.commands import (
+from refold.commands.evals import (
     ClaimNextActorTask,
     CreateActorTask,
     CreateContext,
-    CreateExperiment,
     CreatePipeline,
     SetActorTaskEndTime,
     SetActorTaskError,
@@ -18,12 +17,11 @@ from refold.commands import (
     SetContextError,
     SetContextStartTime,
     SetContextStatus,
-    SetExperimentError,
-    SetExperimentStatus,
     SetPipelineError,
     SetPipelineProgress,
     SetPipelineStatus,
 )
+from refold.commands.store import CreateExperiment, SetExperimentError, SetExperimentStatus
 from refold.eventstore.codec import plain_scalar, to_json
 from refold.eventstore.errors import InvalidCommand, NotFound
 from refold.eventstore.log.transaction import Transaction

@@ -5,9 +5,8 @@ from typing import Any, Unpack
 
 import msgspec
 
-from refold.commands import (
+from refold.commands.fit import (
     ClaimNextWorkerTask,
-    CreateExperiment,
     CreateRun,
     CreateWorkerTask,
     MarkICOpsCompleted,
@@ -18,7 +17,6 @@ from refold.commands import (
     RequestResume,
     RequestStop,
     SetControllerTask,
-    SetExperimentStatus,
     SetRunEndedBy,
     SetRunProgress,
     SetRunStatus,
@@ -26,6 +24,7 @@ from refold.commands import (
     SetWorkerTaskStatus,
     UpdateRunMetrics,
 )
+from refold.commands.store import CreateExperiment, SetExperimentStatus
 from refold.eventstore.errors import InvalidCommand, InvalidPayload, NotFound
 from refold.eventstore.log.transaction import Transaction
 from refold.eventstore.sql import marks

@@ -23,7 +23,7 @@ from typing import Any, Self, TypedDict, TypeVar, Unpack, overload
 
 from msgspec.structs import replace
 
-from refold.commands import Command, Decision
+from refold.commands.command import Command, Decision
 from refold.eventstore.codec import encode
 from refold.eventstore.engines.engine import Durability
 from refold.eventstore.errors import DBException, InvalidMoment

@@ -22,7 +22,7 @@ from refold.eventstore import DamagedEvent, Event
 from refold.eventstore.errors import MissingPackage
 from refold.eventstore.events import RunProgressed
 from refold.eventstore.log.reading import PAGE
-from refold.export.arrow import batches
+from refold.export.tables import batches
 from refold.projections import Row, View
 
 Place = Callable[[], str]
@@ -249,8 +249,8 @@ def test_without_pyarrow_it_says_what_to_install(db: RfDb, monkeypatch: pytest.M
 
 def test_refold_imports_no_extra_and_nothing_of_the_command_line() -> None:
     code = (
-        "import sys, refold, refold.plot, refold.export.arrow\n"
-        "from refold.export import arrow, csv, json_lines, trace\n"
+        "import sys, refold, refold.plot, refold.export.tables\n"
+        "from refold.export import json_lines, tables, trace\n"
         "others = {'pyarrow', 'matplotlib', 'plotext', 'numpy', 'torch', 'psycopg'}\n"
         "others |= {'typer', 'click', 'rich'}\n"
         "assert not others & sys.modules.keys(), others & sys.modules.keys()\n"

@@ -29,8 +29,9 @@ from refold.eventstore import DamagedEvent, Metadata, NotAStore, UnknownEventTyp
 from refold.eventstore.events import ExperimentErrorRecorded, RunProgressed
 from refold.eventstore.log.reading import PAGE
 from refold.eventstore.sql import KEYS, PARCEL
-from refold.export import arrow, csv, json_lines
+from refold.export import json_lines
 from refold.export.json_lines import InvalidFile
+from refold.export.tables import write_csv, write_parquet
 from refold.projections import Row, View
 
 NOTHING: dict[str, Rows] = {name: [] for name in LOG}
@@ -574,12 +575,12 @@ def test_csv_and_parquet_hold_what_the_views_hold(engine: str, new_place: Place)
             face = log.db if at is None else log.db.as_of(at)
             expected = face.to_arrow(name)
             file = io.BytesIO()
-            assert csv.write(face, name, file) == expected.num_rows
+            assert write_csv(face, name, file) == expected.num_rows
             file.seek(0)
             found = read_csv(file, expected.schema)
             assert repr(decoded(found, expected.schema)) == repr(expected.to_pylist())
             file = io.BytesIO()
-            assert arrow.write(face, name, file) == expected.num_rows
+            assert write_parquet(face, name, file) == expected.num_rows
             file.seek(0)
             assert pyarrow.parquet.read_table(file).equals(expected)
 
@@ -590,7 +591,7 @@ def test_csv_to_the_letter(db: RfDb) -> None:
     experiment_id = db.create_experiment('a "b", c\nd')
     db.create_run(experiment_id, config_leaf=None, warm_start=True, command_id="x")
     file = io.BytesIO()
-    assert csv.write(db, "experiments", file) == 1
+    assert write_csv(db, "experiments", file) == 1
     lines = file.getvalue().decode()
     assert lines.startswith(
         "experiment_id,experiment_name,kind,status,experiments_path,num_shards,num_actors,"
@@ -600,25 +601,25 @@ def test_csv_to_the_letter(db: RfDb) -> None:
     # NULL, and an empty text.
     db.append(ExperimentErrorRecorded(experiment_id, ""))
     file = io.BytesIO()
-    csv.write(db, "experiments", file)
+    write_csv(db, "experiments", file)
     assert ',fit,NEW,,,,,,"",20' in file.getvalue().decode()
     [header, row] = python_csv.reader(io.StringIO(lines))
     assert dict(zip(header, row, strict=True))["experiment_name"] == 'a "b", c\nd'
     file = io.BytesIO()
-    csv.write(db, "runs", file)
+    write_csv(db, "runs", file)
     assert ",true,,,,0,0,{}," in file.getvalue().decode()
 
 
 def test_the_events_as_csv(db: RfDb) -> None:
     db.append(*[RunProgressed(1, n, 0) for n in range(PAGE + 1)])
     file = io.BytesIO()
-    assert csv.write(db.as_of(PAGE), "events", file) == PAGE
+    assert write_csv(db.as_of(PAGE), "events", file) == PAGE
     rows = list(python_csv.DictReader(io.StringIO(file.getvalue().decode())))
     assert [int(row["position"]) for row in rows] == list(range(1, PAGE + 1))
     assert json.loads(rows[-1]["data"])["current_chunk"] == PAGE - 1
 
 
-@pytest.mark.parametrize("write", [csv.write, arrow.write], ids=["csv", "parquet"])
+@pytest.mark.parametrize("write", [write_csv, write_parquet], ids=["csv", "parquet"])
 def test_a_view_that_is_not_there_is_refused(db: RfDb, write: Callable[..., int]) -> None:
     with pytest.raises(NotFound, match="there is no view 'rnus': take one of experiments, runs,"):
         write(db, "rnus", io.BytesIO())
@@ -629,6 +630,6 @@ def test_csv_of_altered_events_is_refused(tmp_path: Path) -> None:
     fill(place)
     damage(place, 5, "x", column="recorded_at")
     with RfDb(place) as db:
-        for write in (csv.write, arrow.write):
+        for write in (write_csv, write_parquet):
             with pytest.raises(DamagedEvent, match="one of the events 1 to 7 was altered"):
                 write(db, "events", io.BytesIO())

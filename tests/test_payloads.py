@@ -24,10 +24,10 @@ import pytest
 from hypothesis import example, given
 from ids import told
 
+from refold.eventstore import payloads
 from refold.eventstore.errors import InvalidPayload, PayloadRefused
 from refold.eventstore.payloads import (
     PayloadCodec,
-    codec,
     decode_db_payload,
     digest,
     encode_payload,
@@ -397,7 +397,7 @@ def test_a_text_beyond_4_gigabytes_is_refused(monkeypatch: pytest.MonkeyPatch) -
     def too_long(*_: Any) -> bytes:
         raise msgspec.EncodeError("Can't encode strings longer than 2**32 - 1")
 
-    monkeypatch.setattr(codec, "pack_plain", too_long)
+    monkeypatch.setattr(payloads, "pack_plain", too_long)
     with pytest.raises(InvalidPayload, match="NumPy"):
         encode_payload("imagine it")
 

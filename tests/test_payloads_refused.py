@@ -15,9 +15,16 @@ from ids import told
 from tries import tries
 
 from refold.eventstore.errors import InvalidPayload, PayloadRefused
-from refold.eventstore.payloads import decode_db_payload, encode_payload, pickled
+from refold.eventstore.payloads import (
+    DILL,
+    PLAIN,
+    TENSORS,
+    bundle,
+    decode_db_payload,
+    encode_payload,
+    pickled,
+)
 from refold.eventstore.payloads.arrays import ArrayLayout, TensorLayout, Tensors
-from refold.eventstore.payloads.codec import DILL, PLAIN, TENSORS, bundle
 
 KEY = b"secret"
 SAMPLES = {
@@ -234,7 +241,7 @@ def test_a_signed_payload_without_a_key_names_the_variable_to_set(no_dill: None)
 
 
 def test_a_payload_signed_twice_is_refused() -> None:
-    from refold.eventstore.payloads.codec import sign
+    from refold.eventstore.payloads import sign
 
     twice = b"".join(sign([SAMPLES["signed"]], KEY))
     with pytest.raises(InvalidPayload, match="twice"):

@@ -152,13 +152,10 @@ def _write_log(
 
 
 def _write_rows(db: Face, what: str, file: BinaryIO, kind: Format) -> int:
-    if kind is Format.CSV:
-        from refold.export import csv
+    from refold.export.tables import write_csv, write_parquet
 
-        return csv.write(db, what, file)
-    from refold.export import arrow
-
-    return arrow.write(db, what, file)
+    write = write_csv if kind is Format.CSV else write_parquet
+    return write(db, what, file)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from refold.cli.open_face import actor_name, open_face, open_log
 from refold.cli.options import DEFAULT_STORE, NO, Actor, Imports, Json, Store, Yes, position
 from refold.cli.output import note, paint, print_json, printable, shown
 from refold.cli.safely import ask, note_if_interrupted, tell_if_interrupted
-from refold.commands import ResetExperimentStates
+from refold.commands.store import ResetExperimentStates
 from refold.eventstore.engines.engine import Writer
 from refold.eventstore.engines.log_end import projections_of
 from refold.eventstore.errors import Conflict

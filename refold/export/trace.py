@@ -12,7 +12,7 @@ import msgspec
 
 from refold.eventstore.log.readable import ReadableLog
 from refold.export.columns import Source
-from refold.export.json_lines.line import time_of
+from refold.export.json_lines.writing import time_of
 from refold.export.timeline import GROUPS, METRICS, Counter, Instant, Lane, Slice, Timeline
 
 _encode = msgspec.json.Encoder().encode

@@ -17,15 +17,48 @@ from refold.eventstore.engines.engine import (
     Durability,
     Reader,
     Values,
+    Writer,
     busy,
     check_options,
 )
-from refold.eventstore.engines.log_end import microseconds
+from refold.eventstore.engines.log_end import ExclusiveEnd, microseconds, projections_of
 from refold.eventstore.engines.pool import Pool
 from refold.eventstore.engines.sqlite.connection import FAILURES, SqliteConnection, fail, only_reads
-from refold.eventstore.engines.sqlite.file import existing, is_immutable, place_of, prepare
-from refold.eventstore.engines.sqlite.log_end import SqliteEnd
-from refold.eventstore.engines.sqlite.watch import SqliteWatch
+from refold.eventstore.engines.sqlite.file import (
+    SqliteWatch,
+    existing,
+    is_immutable,
+    place_of,
+    prepare,
+)
+
+
+class SqliteEnd(ExclusiveEnd):
+    """What a store knows of the log's end; true as long as nobody else has committed."""
+
+    def __init__(self, clock: Callable[[], int]) -> None:
+        super().__init__(clock)
+        self._changes: int | None = None
+
+    def look(self, writer: Writer) -> None:
+        """Bring everything up to date, at the start of a transaction."""
+        changes = writer.changes()
+        self.fresh = self._changes is None or writer is not self.writer or changes != self._changes
+        if not self.fresh:
+            return
+        self.forget()
+        last = writer.execute(
+            "SELECT position, recorded_at FROM events ORDER BY position DESC LIMIT 1"
+        )
+        self.position, self._recorded_at = last[0] if last else (0, 0)
+        self.projections = projections_of(writer)
+        self.writer, self._changes = writer, changes
+
+    def forget(self) -> None:
+        """Know nothing, so that the next transaction looks."""
+        self._changes = None
+        self._streams.clear()
+        self._changed.clear()
 
 
 class SqliteEngine:

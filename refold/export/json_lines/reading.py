@@ -12,7 +12,7 @@ from refold.eventstore.errors import InvalidFile, NotAStore, UnreadableEvent
 from refold.eventstore.log.reading import PAGE
 from refold.eventstore.progress import ProgressBar
 from refold.eventstore.sql import PARCEL, chunks, marks
-from refold.export.json_lines.line import (
+from refold.export.json_lines.writing import (
     FORMAT,
     CommandLine,
     End,
