@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint generate soak bench growth wheel clean
+.PHONY: help demo test other-python lint generate soak bench growth wheel clean
 
 help:
 	@echo "make demo    train and evaluate for a minute: real processes, real kills (STORE=path or"
@@ -69,8 +69,12 @@ wheel: $(VENV)/dev
 	cd $(VENV)/clean/project && ../bin/python $(CURDIR)/.ci/quickstart $(CURDIR)/README.md
 	cd $(VENV)/clean/project && ../bin/refold status --store project.db
 
+# Without torch and a server: what matters is the interpreter.
+other-python: $(VENV)/other
+	$(BIN)/python -m pytest -m "not soak" -k "not postgres" --numprocesses auto tests/test_store.py tests/test_views.py tests/test_effects.py tests/test_rf_db.py tests/test_faces.py tests/test_stored_logs.py
+
 clean:
-	rm -rf $(VENV) dist build .coverage .coverage.* .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venvs dist build .coverage .coverage.* .pytest_cache .ruff_cache .import_linter_cache
 
 # --- environments: a stamp for each group of packages, renewed when pyproject.toml changes ------
 
@@ -89,9 +93,10 @@ $(VENV)/pip: | $(BIN)/python
 
 # The demo imports a tenth of what it installs; to compile all of it takes longer than the demo.
 $(VENV)/demo: OPTIONS := --no-compile
+$(VENV)/other: EXTRAS := [arrow,postgres]
 $(VENV)/test $(VENV)/bench $(VENV)/dev: EXTRAS := [all]
 
-$(VENV)/demo $(VENV)/test $(VENV)/bench $(VENV)/dev: $(VENV)/%: pyproject.toml $(VENV)/pip
+$(VENV)/demo $(VENV)/other $(VENV)/test $(VENV)/bench $(VENV)/dev: $(VENV)/%: pyproject.toml $(VENV)/pip
 	$(PIP) $(OPTIONS) --editable '.$(EXTRAS)' --group $*
 	touch $@
 
