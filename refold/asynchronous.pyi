@@ -9,7 +9,7 @@ from typing import Any, Self, Unpack
 
 import pyarrow
 
-from refold.commands import Command
+from refold.commands.command import Command
 from refold.eventstore import Event, Recorded, Subscription
 from refold.eventstore.engines.engine import Durability
 from refold.eventstore.log.readable import Moment
@@ -34,7 +34,7 @@ from refold.projections.view import Key
 from refold.rf_database import RFDatabase
 from refold.rf_db import RfDb
 
-Rows = list[dict[str, Any]]
+Dicts = list[dict[str, Any]]
 Time = str | datetime | float
 
 class AsyncFace:
@@ -51,6 +51,7 @@ class AsyncFace:
         allow_dill: bool = True,
         projections: Iterable[View[Any]] = (),
         clock: Callable[[], int] | None = None,
+        create: bool = True,
     ) -> None: ...
     @asynccontextmanager
     def batch(self) -> AsyncGenerator[None]:
@@ -173,10 +174,12 @@ class AsyncRfDb(AsyncFace, face=RfDb):
     async def get_run(self, run_id: int) -> dict[str, Any]:
         """Return a run."""
 
-    async def get_all_runs(self) -> Rows:
+    async def get_all_runs(self) -> Dicts:
         """Return all runs, with their metrics, by id."""
 
-    async def get_runs_by_status(self, status: RunStatus | str | Iterable[RunStatus | str]) -> Rows:
+    async def get_runs_by_status(
+        self, status: RunStatus | str | Iterable[RunStatus | str]
+    ) -> Dicts:
         """Return the runs that have a status, or one of several, by id."""
 
     async def set_run_status(
@@ -212,7 +215,7 @@ class AsyncRfDb(AsyncFace, face=RfDb):
         run_id: int | None = None,
         worker_id: int | None = None,
         status: TaskStatus | str | None = None,
-    ) -> Rows:
+    ) -> Dicts:
         """Return the tasks of a run, of a worker, with a status, or all three, by id."""
 
     async def get_next_worker_task(self, worker_id: int) -> dict[str, Any] | None:
@@ -273,7 +276,7 @@ class AsyncRfDb(AsyncFace, face=RfDb):
     async def request_delete(self, run_id: int, **about: Unpack[About]) -> int:
         """Ask to delete a run; return the request's id."""
 
-    async def get_ic_ops_request(self) -> Rows:
+    async def get_ic_ops_request(self) -> Dicts:
         """Return the requests that nobody has processed, the oldest first."""
 
     async def mark_ic_ops_completed(self, ic_id: int, **about: Unpack[About]) -> None:
@@ -376,7 +379,7 @@ class AsyncRFDatabase(AsyncFace, face=RFDatabase):
     async def get_pipeline(self, pipeline_id: int) -> dict[str, Any]:
         """Return a pipeline."""
 
-    async def get_all_pipelines(self, experiment_id: int) -> Rows:
+    async def get_all_pipelines(self, experiment_id: int) -> Dicts:
         """Return the pipelines of an experiment, by id."""
 
     async def set_pipeline_status(
@@ -420,7 +423,7 @@ class AsyncRFDatabase(AsyncFace, face=RFDatabase):
     ) -> dict[str, Any] | None:
         """Start the oldest task that is scheduled for an actor and return it, or None."""
 
-    async def get_running_actor_tasks(self, experiment_id: int) -> Rows:
+    async def get_running_actor_tasks(self, experiment_id: int) -> Dicts:
         """Return the tasks of an experiment that are in progress, by id."""
 
     async def set_actor_task_status(

@@ -125,5 +125,5 @@ def fork(
         store.close()
         raise
     face = db._on(views)  # pyright: ignore[reportPrivateUsage]
-    face.__dict__.pop("versions", None)
+    face.__dict__.pop("_versions", None)
     return face

@@ -111,13 +111,13 @@ class Face:
         return face
 
     @cached_property
-    def versions(self) -> "Versions":
+    def _versions(self) -> "Versions":
         """Every version that a row ever had; faces as of a moment share it."""
         from refold.projections.past.versions import Versions  # only those who look back need it
 
         assert isinstance(self.store, EventStore)
         # Two threads that look back at the same moment may both come here, and both get one.
-        return self.__dict__.setdefault("versions", Versions(self.store, self.views.views))
+        return self.__dict__.setdefault("_versions", Versions(self.store, self.views.views))
 
     def create_tables(self) -> None:
         """Make sure that all tables are there; opening a store does so already."""
@@ -126,8 +126,8 @@ class Face:
 
     def close(self) -> None:
         """Close the store; closing twice does nothing. A face as of a moment leaves it open."""
-        if isinstance(self.views, Views) and "versions" in self.__dict__:  # somebody looked back
-            self.versions.close()
+        if isinstance(self.views, Views) and "_versions" in self.__dict__:  # somebody looked back
+            self._versions.close()
         self.views.close()
 
     def __enter__(self) -> Self:
@@ -238,7 +238,7 @@ class Face:
         """
         from refold.projections.past.views import PastViews  # only those who look back need it
 
-        return self._on(PastViews(self.versions, self.position_at(moment)))
+        return self._on(PastViews(self._versions, self.position_at(moment)))
 
     def position_at(self, moment: Moment) -> int:
         """Return the position of the last event at a moment.
@@ -268,7 +268,7 @@ class Face:
         """
         from refold.projections.past.history import history
 
-        return history(self.store, self.versions, view_of(entity, self.views.views), key)
+        return history(self.store, self._versions, view_of(entity, self.views.views), key)
 
     def why(self, entity: str, key: Key, column: str) -> "Why":
         """Return why a column of a row holds what it does: the chain of causes; print it.
@@ -285,7 +285,7 @@ class Face:
         """
         from refold.projections.past.history import why
 
-        return why(self.store, self.versions, view_of(entity, self.views.views), key, column)
+        return why(self.store, self._versions, view_of(entity, self.views.views), key, column)
 
     def diff(self, a: Moment, b: Moment) -> "list[Change]":
         """Return the rows that were added, removed or changed from one moment to another.
@@ -295,7 +295,7 @@ class Face:
         """
         from refold.projections.past.changes import diff
 
-        return diff(self.versions, self.position_at(a), self.position_at(b))
+        return diff(self._versions, self.position_at(a), self.position_at(b))
 
     def changes_by(self, recorded: Recorded) -> "list[Change]":
         """Return the rows that an event added, removed or changed.
@@ -306,7 +306,7 @@ class Face:
         from refold.projections.past.changes import changes_by
 
         self.position_at(recorded.position)
-        return changes_by(self.versions, recorded)
+        return changes_by(self._versions, recorded)
 
     def to_arrow(self, what: str, *, at: Moment | None = None) -> "pyarrow.Table":
         """Return a view, or the log, as an Arrow table, which pandas and Polars take as it is.

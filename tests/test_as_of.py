@@ -419,8 +419,8 @@ def test_threads_look_back_while_the_log_goes_on(db: RfDb) -> None:
 
 def test_threads_that_look_back_at_once_share_the_versions(db: RfDb) -> None:
     """Since Python 3.12 two of them may both find that nobody has looked back yet."""
-    look_back = RfDb.versions.func
-    assert look_back(db) is look_back(db) is db.versions
+    look_back = RfDb._versions.func
+    assert look_back(db) is look_back(db) is db._versions
 
 
 def progress(parent: Parent, place: str, run_id: int, count: int) -> None:

@@ -44,7 +44,7 @@ class Promoted(RunEvent, frozen=True):
     stage: str
 
 
-class Noted(Event, frozen=True):
+class Remark(Event, frozen=True):
     """An event that names no stream."""
 
     text: Any
@@ -110,7 +110,7 @@ def test_a_view_of_refold_that_is_given_as_well_folds_once() -> None:
 
 
 def test_events_need_no_stream_to_have_happened() -> None:
-    given(Noted("hello"), RUN).when(RequestStop(5)).then(StopRequested(1, 5))
+    given(Remark("hello"), RUN).when(RequestStop(5)).then(StopRequested(1, 5))
 
 
 # --- what does not hold ---------------------------------------------------------------------
@@ -181,15 +181,15 @@ def test_a_decision_that_changes_rows() -> None:
 @pytest.mark.parametrize("value", [float("nan"), (1, 2), "\0"])
 def test_what_the_log_cannot_keep(value: Any) -> None:
     with pytest.raises(InvalidEvent):
-        given(Noted(value))
-    decided = Do(lambda rows: Decision([Noted(value)]))
+        given(Remark(value))
+    decided = Do(lambda rows: Decision([Remark(value)]))
     given().when(decided).refused(InvalidEvent)
     with pytest.raises(InvalidEvent):
-        given().when(decided).then(Noted(value))
+        given().when(decided).then(Remark(value))
 
 
 def test_what_a_command_leads_to_names_its_stream() -> None:
-    given().when(Do(lambda rows: Decision([Noted("a")]))).refused(InvalidEvent, "names no stream")
+    given().when(Do(lambda rows: Decision([Remark("a")]))).refused(InvalidEvent, "names no stream")
 
 
 def test_a_view_that_is_not_given() -> None:

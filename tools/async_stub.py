@@ -56,7 +56,8 @@ def _class(module: ModuleType, name: str) -> dict[str, Method]:
     return {
         node.name: (node, "\n".join(lines[node.lineno - 1 : node.body[0].lineno - 1]).strip())
         for node in found.body
-        if isinstance(node, Function)
+        # What is looked up at once, such as `store`, is not awaited.
+        if isinstance(node, Function) and "property" not in map(ast.unparse, node.decorator_list)
     }
 
 

@@ -1,5 +1,6 @@
 """A subscription: what has happened, then what happens."""
 
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import islice
@@ -64,10 +65,16 @@ class Subscription(Iterator[Recorded], AsyncIterator[Recorded]):
         Args:
             timeout: seconds.
         """
-        if not self._closed and not self._page and self._error is None:
-            self._news = self._news or self._watch.wait(timeout)
-            if self._news:
-                self._turn_to(*self._read_page())
+        deadline = time.monotonic() + timeout
+        while not self._closed and not self._page and self._error is None:
+            left = deadline - time.monotonic()
+            self._news = self._news or self._watch.wait(max(0, left))
+            if not self._news:
+                break
+            # There may be news and nothing to give yet: of others, or behind a gap.
+            self._turn_to(*self._read_page())
+            if left <= 0:
+                break
         if self._closed or not (self._page or self._error):
             return []
         return [self._give() for _ in range(len(self._page) or 1)]

@@ -112,15 +112,16 @@ class Stepper:
     def _draw(self) -> None:
         from refold.cli.stepper import picture
 
-        waiting, self._waiting = self._waiting, False
         while True:
+            waiting, self._waiting = self._waiting, False
             self._drawn = size = self._console.size
             self._console.update_screen(
                 picture(self._walk, self._page, self._typed, size.width, size.height)
             )
-            if size == self._console.size:
-                break
-        self._waiting = waiting
+            self._waiting = waiting
+            # A change of size while it was drawn went unheeded; one from here on does not.
+            if self._drawn == self._console.size:
+                return
 
     # --- keys -----------------------------------------------------------------------------
 
