@@ -15,6 +15,7 @@ from refold.commands import (
     SetPipelineStatus,
     SetRunStatus,
     SetWorkerTaskStatus,
+    moves,
 )
 from refold.eventstore.errors import IllegalTransition
 from refold.eventstore.events import (

@@ -7,6 +7,7 @@ import pytest
 
 from refold import RFDatabase, RfDb
 from refold.eventstore import Event, EventStore
+from refold.eventstore.engines.engine import NotExclusive
 from refold.eventstore.errors import AccessDenied, InvalidView, StoreReadOnly, StoreTooNew
 from refold.eventstore.events import RunCreated, RunProgressed
 from refold.projections import ALL, Row, UnitOfWork, View
@@ -31,7 +32,7 @@ class Transaction(SimpleNamespace):
     """What views look at in a transaction."""
 
     def __init__(self, **changed: Any) -> None:
-        told = {"fresh": False, "alone": True, "be_alone": stopped, "connection": None}
+        told = {"fresh": False, "lock": None, "be_exclusive": stopped, "writer": None}
         super().__init__(**{**told, "projections": UP_TO_DATE, "flush": stopped, **changed})
 
 
@@ -60,14 +61,14 @@ def test_rows_are_kept_as_long_as_nobody_else_writes(
     assert begun(db, fresh=True) is not other
 
 
-def test_a_transaction_beside_others_is_done_again_alone_to_find_rows(db: RfDb) -> None:
+def test_a_transaction_beside_others_is_done_again_exclusively_to_find_rows(db: RfDb) -> None:
     assert begun(db, fresh=True).find(runs) == []
-    with pytest.raises(Stopped):
-        begun(db, fresh=True, alone=False).find(runs)
+    with pytest.raises(NotExclusive):
+        begun(db, fresh=True, lock=stopped).find(runs)
 
 
 def test_a_query_comes_after_what_the_transaction_has_to_write(db: RfDb) -> None:
-    unit = begun(db, fresh=True, connection=SimpleNamespace())
+    unit = begun(db, fresh=True, writer=SimpleNamespace())
     with pytest.raises(Stopped):
         unit.find(runs)
 
@@ -76,7 +77,7 @@ def test_a_query_comes_after_what_the_transaction_has_to_write(db: RfDb) -> None
 
 
 @pytest.mark.parametrize("known", [None, (0, None), (1, 7)])
-def test_who_brings_views_up_to_date_is_alone(db: RfDb, known: tuple[int, int] | None) -> None:
+def test_who_brings_views_up_to_date_is_exclusive(db: RfDb, known: tuple[int, int] | None) -> None:
     behind: dict[str, Any] = {**UP_TO_DATE, "runs": known}
     if known is None:
         del behind["runs"]
@@ -138,24 +139,24 @@ class Looks:
     """Counts how often it is looked whether views are behind."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.alone = self.together = 0
+        self.by_itself = self.together = 0
         projections_of, by_name = module.projections_of, module.by_name
 
-        def alone(connection: Any) -> Any:
-            self.alone += 1
+        def by_itself(connection: Any) -> Any:
+            self.by_itself += 1
             return projections_of(connection)
 
         def together(rows: Any) -> Any:
             self.together += 1
             return by_name(rows)
 
-        monkeypatch.setattr(module, "projections_of", alone)
+        monkeypatch.setattr(module, "projections_of", by_itself)
         monkeypatch.setattr(module, "by_name", together)
 
     def told(self) -> tuple[int, int]:
         """Return how often since the last time: by itself, and together with a query."""
-        told = (self.alone, self.together)
-        self.alone = self.together = 0
+        told = (self.by_itself, self.together)
+        self.by_itself = self.together = 0
         return told
 
 
@@ -171,15 +172,15 @@ def test_it_is_looked_for_once_after_somebody_else_wrote(
     def select() -> None:
         assert db.views.select(SQL) == []
 
-    for look, alone, together in ((read, 1, 0), (select, 0, 1)):
+    for look, by_itself, together in ((read, 1, 0), (select, 0, 1)):
         evals.store.put_payload(look.__name__.encode())
         look()
-        assert looks.told() == (alone, together)
+        assert looks.told() == (by_itself, together)
         look()  # SQLite's number of changes may rise once more when they are read
         looks.told()
         look()
         # A server does not tell who has committed.
-        assert looks.told() == ((0, 0) if engine == "sqlite" else (alone, together))
+        assert looks.told() == ((0, 0) if engine == "sqlite" else (by_itself, together))
     evals.store.put_payload(b"while a snapshot is held")
     with db.store.snapshot():
         select()
@@ -235,7 +236,7 @@ def test_a_bar_shows_how_far_folding_is(
     db: RfDb, store: EventStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bar = Bar()
-    monkeypatch.setattr(module, "progress_bar", bar)
+    monkeypatch.setattr(module, "ProgressBar", bar)
     monkeypatch.setattr(module, "EVENTS_PER_PAGE", 2)
     db.append(RUN, *[RunProgressed(1, n, 0) for n in range(3)], OfNoView())
     assert db.views.rebuild(progress=False) == 5
@@ -251,7 +252,7 @@ def test_a_bar_shows_how_far_folding_is(
 def test_a_transaction_sees_what_was_folded_anew_within_it(db: RfDb) -> None:
     db.append(RUN)
     with db.store.transaction() as transaction:
-        transaction.connection.run("UPDATE runs_folded SET seed = 7")
+        transaction.writer.run("UPDATE runs_folded SET seed = 7")
         unit = db.views.unit_of_work(transaction)
         unit.forget()
         wrong = unit.get(runs, 1)
@@ -314,7 +315,7 @@ def test_a_name_that_is_taken(place: str, view: View[Any], reason: str) -> None:
 
 def test_the_past_is_looked_into_through_one_object(db: RfDb) -> None:
     db.append(RUN)
-    assert db.views.versions is db.views.versions is not None
+    assert db.versions is db.versions is db.as_of(1).versions
 
 
 def test_two_threads_that_look_back_at_once_get_one_object(
@@ -323,19 +324,19 @@ def test_two_threads_that_look_back_at_once_get_one_object(
     first, second = (SimpleNamespace(close=lambda: None) for _ in range(2))
 
     def made_meanwhile(*_: object) -> object:
-        db.views.__dict__["versions"] = first
+        db.__dict__["versions"] = first
         return second
 
     monkeypatch.setattr(past, "Versions", made_meanwhile)
-    assert db.views.versions is first
+    assert db.versions is first
 
 
 def test_closing(db: RfDb, monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[str] = []
     monkeypatch.setattr(db.views.store, "close", lambda: closed.append("store"))
-    db.views.close()
+    db.close()
     assert closed == ["store"]
     looked_back = SimpleNamespace(close=lambda: closed.append("past"))
-    monkeypatch.setitem(db.views.__dict__, "versions", looked_back)
-    db.views.close()
+    monkeypatch.setitem(db.__dict__, "versions", looked_back)
+    db.close()
     assert closed == ["store", "past", "store"]

@@ -1,11 +1,12 @@
 """The unit of work against a connection that only notes what is asked of it; no database."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
+from refold.eventstore.engines.engine import NotExclusive
 from refold.eventstore.events import (
     RunCreated,
     RunProgressed,
@@ -55,20 +56,11 @@ class Noting:
         self.asked.append(("lock", tuple(names), ()))
 
 
-class NotAloneHere(Exception):
-    """What `be_alone` raises here."""
-
-
-def not_alone() -> None:
-    raise NotAloneHere
-
-
-def unit_on(
-    *rows: Task, be_alone: Callable[[], None] | None = None
-) -> tuple[UnitOfWork, list[Asked]]:
+def unit_on(*rows: Task, shared: bool = False) -> tuple[UnitOfWork, list[Asked]]:
     """Return a unit of work on a table of these tasks, and what it asks."""
     connection: Any = Noting(*rows)
-    return UnitOfWork([worker_task, worker_progress], connection, be_alone), connection.asked
+    lock = connection.lock if shared else None
+    return UnitOfWork([worker_task, worker_progress], connection, lock), connection.asked
 
 
 # --- one row ----------------------------------------------------------------------------------
@@ -89,20 +81,20 @@ def test_that_there_is_none_is_asked_once() -> None:
 
 
 def test_beside_others_a_row_is_locked() -> None:
-    unit, asked = unit_on(ROW, be_alone=not_alone)
+    unit, asked = unit_on(ROW, shared=True)
     assert unit.get(worker_task, 7) == ROW
     assert asked == [("execute", f"{SELECT} WHERE task_id = ? ORDER BY task_id FOR UPDATE", (7,))]
 
 
 def test_beside_others_what_may_become_a_row_is_locked_and_looked_for_again() -> None:
-    unit, asked = unit_on(ROW, be_alone=not_alone)
+    unit, asked = unit_on(ROW, shared=True)
     assert unit.get(worker_task, 8) is None
     look = ("execute", f"{SELECT} WHERE task_id = ? ORDER BY task_id FOR UPDATE", (8,))
     assert asked == [look, ("lock", ("worker_task 8",), ()), look]
 
 
 def test_in_a_view_that_was_emptied_there_is_none() -> None:
-    unit, asked = unit_on(ROW, be_alone=not_alone)
+    unit, asked = unit_on(ROW, shared=True)
     assert unit.get(worker_task, 7) == ROW
     asked.clear()
     unit.clear(worker_task)
@@ -154,8 +146,8 @@ def test_all_rows_are_found() -> None:
 
 
 def test_beside_others_only_the_first_can_be_looked_for() -> None:
-    unit, asked = unit_on(ROW, be_alone=not_alone)
-    with pytest.raises(NotAloneHere):
+    unit, asked = unit_on(ROW, shared=True)
+    with pytest.raises(NotExclusive):
         unit.find(worker_task)
     assert asked == []
     assert unit.first(worker_task) == ROW
@@ -191,9 +183,7 @@ def test_the_rows_of_events_are_loaded_together() -> None:
     unit, asked = unit_on(ROW)
     unit.expect([TaskStarted(8), START, TaskScheduled(9, 5, 0, 0), PROGRESS])
     assert asked == [
-        ("lock", ("worker_task 7", "worker_task 8"), ()),
         ("execute", f"{SELECT} WHERE task_id IN (?, ?)", (7, 8)),
-        ("lock", ("worker_progress 3",), ()),
         ("execute", f"{worker_progress.select} WHERE worker_id = ?", (3,)),
     ]
     asked.clear()
@@ -201,32 +191,45 @@ def test_the_rows_of_events_are_loaded_together() -> None:
     assert asked == []
 
 
-def test_beside_others_what_an_event_creates_is_loaded_too() -> None:
-    unit, asked = unit_on(ROW, be_alone=not_alone)
-    unit.expect([TaskScheduled(9, 5, 0, 0)])
-    assert [sql for kind, sql, _ in asked if kind == "lock"] == [("worker_task 9",)]
-    assert asked[1][2] == (9,)
+def test_beside_others_they_are_locked_before_and_what_is_created_too() -> None:
+    unit, asked = unit_on(ROW, shared=True)
+    unit.expect([TaskStarted(8), START, TaskScheduled(9, 5, 0, 0), PROGRESS])
+    tasks = "WHERE task_id IN (?, ?, ?) ORDER BY task_id FOR UPDATE"
+    workers = "WHERE worker_id = ? ORDER BY worker_id FOR UPDATE"
+    assert asked == [
+        ("lock", ("worker_task 7", "worker_task 8", "worker_task 9"), ()),
+        ("execute", f"{SELECT} {tasks}", (7, 8, 9)),
+        ("lock", ("worker_progress 3",), ()),
+        ("execute", f"{worker_progress.select} {workers}", (3,)),
+    ]
+    asked.clear()
+    unit.expect([TaskStarted(8), START])
+    assert asked == []
 
 
-def test_who_empties_a_view_is_alone() -> None:
-    with pytest.raises(NotAloneHere):
-        unit_on(be_alone=not_alone)[0].expect([TablesReset(False)])
+def test_who_empties_a_view_is_exclusive() -> None:
+    with pytest.raises(NotExclusive):
+        unit_on(shared=True)[0].expect([TablesReset(False)])
     unit, asked = unit_on()
     unit.expect([TablesReset(False)])
     assert asked == []
 
 
-def test_who_leaves_a_view_as_it_is_need_not_be_alone() -> None:
+def test_who_leaves_a_view_as_it_is_need_not_be_exclusive() -> None:
     kept = View("kept", Task, version=1)
     kept.cleared_by(TablesReset, when=lambda e: e.experiments)
     connection: Any = Noting()
-    UnitOfWork([kept], connection, not_alone).expect([TablesReset(False)])
-    with pytest.raises(NotAloneHere):
-        UnitOfWork([kept], connection, not_alone).expect([TablesReset(True)])
+    UnitOfWork([kept], connection, connection.lock).expect([TablesReset(False)])
+    with pytest.raises(NotExclusive):
+        UnitOfWork([kept], connection, connection.lock).expect([TablesReset(True)])
 
 
 def test_nothing_is_loaded_of_a_view_that_was_emptied() -> None:
     unit, asked = unit_on(ROW)
+    unit.clear(worker_task)
+    unit.expect([START, PROGRESS])
+    assert asked == [("execute", f"{worker_progress.select} WHERE worker_id = ?", (3,))]
+    unit, asked = unit_on(ROW, shared=True)
     unit.clear(worker_task)
     unit.expect([START, PROGRESS])
     assert [sql for kind, sql, _ in asked if kind == "lock"] == [("worker_progress 3",)]
@@ -241,11 +244,7 @@ def test_many_rows_are_loaded_part_by_part() -> None:
     count = 2 * KEYS + 1
     unit, asked = unit_on(*[replace(ROW, task_id=n) for n in range(count)])
     unit.expect([TaskStarted(n) for n in reversed(range(count))])
-    assert [len(keys) for kind, _, keys in asked if kind == "execute"] == [
-        KEYS,
-        KEYS,
-        1,
-    ]
+    assert [len(keys) for kind, _, keys in asked if kind == "execute"] == [KEYS, KEYS, 1]
     assert [row.task_id for row in unit.rows(worker_task)] == [*range(count)]
 
 
