@@ -302,6 +302,18 @@ def test_an_event_touches_rows_of_several_views_and_all_that_it_names() -> None:
     assert unit.get(second, 2) == Both(2, 1, **told)
 
 
+def test_what_is_remembered_is_what_will_be_loaded() -> None:
+    class Best(Row, frozen=True):
+        run_id: int
+        loss: float
+
+    best = View("best", Best, version=1)
+    best.created_by(RunProgressed, lambda e: Best(e.run_id, e.current_chunk))
+    unit = UnitOfWork([best])
+    unit.take_in(5, RunProgressed(7, 1, 0), 3)
+    assert [repr(row.loss) for row in unit.rows(best)] == ["1.0"]
+
+
 # --- writing -------------------------------------------------------------------------------------
 
 

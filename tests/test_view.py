@@ -78,6 +78,15 @@ def test_handlers() -> None:
     assert not view.handlers["RunStarted"].regardless
 
 
+def test_an_event_may_empty_a_view_on_a_condition() -> None:
+    view = View("best", Best, version=1)
+    assert not view.is_cleared_by(TablesReset(True))
+    view.cleared_by(TablesReset, when=lambda e: e.experiments)
+    assert view.is_cleared_by(TablesReset(True))
+    assert not view.is_cleared_by(TablesReset(False))
+    assert not view.is_cleared_by(RunStarted(5))
+
+
 def test_a_key_of_ones_own() -> None:
     view: View[Any] = View("best", Best, version=1)
     view.created_by(RunCreated, lambda e: Best(1, 0.0), key=lambda e: e.experiment_id)
@@ -187,3 +196,20 @@ def test_flags_are_bools_whatever_sql_made_of_them() -> None:
         assert (loaded.steps, loaded.position) == (3, 7)
     assert best.typed((5, 1, "a", 1, 0, 1, b"")) == [5, 1, "a", True, False, 1, b""]
     assert best.row_of((*DUMPED[:7], NOON, NOON + 1_000_023, 7)) == ROW
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [(-0.0, 0.0), (1, 1.0), (-1, -1.0), (0.5, 0.5), (2**63 - 1, 2.0**63), (2**63, 2**63)],
+)
+def test_a_fresh_row_becomes_what_its_table_gives_back(value: float, kept: float) -> None:
+    row = Best(5, value, steps=3)
+    best.settle(row)
+    assert repr(row) == repr(Best(5, kept, steps=3))
+
+
+@pytest.mark.parametrize("value", [None, True, "?"])
+def test_what_is_no_number_is_left_as_it_is(value: Any) -> None:
+    row = Best(5, value)
+    best.settle(row)
+    assert row.loss is value
