@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test other-python lint generate soak bench growth wheel clean
+.PHONY: help demo test other-python lint generate mutants soak bench growth wheel clean
 
 help:
 	@echo "make demo    train and evaluate for a minute: real processes, real kills (STORE=path or"
@@ -15,6 +15,8 @@ help:
 	@echo "             write what is made from the code: the async stub, the reference, and a stored log"
 	@echo "             of event types that are new (LOG=name, if this version has a log)"
 	@echo "make soak    the long tests, and new examples for all properties (SEED=n, TIMES=n as many)"
+	@echo "make mutants faults put into commands/ and projections/ one by one: which do their own"
+	@echo "             tests miss? (SAMPLE=300 for so many of them, SEED=7 for others)"
 	@echo "make bench   refold beside the bare engines and its peers: benchmark.json, benchmark.html"
 	@echo "             (URL=postgresql://… for a given server)"
 	@echo "make growth  refold on a log that grows to 10,000,000 events: growth.json, docs/images"
@@ -37,6 +39,9 @@ soak: export REFOLD_SEED := $(or $(SEED),$(shell date +%s))
 soak: $(VENV)/test
 	@echo "soak with seed $$REFOLD_SEED: to repeat it, make soak SEED=$$REFOLD_SEED TIMES=$$REFOLD_SOAK"
 	$(BIN)/python -m pytest -m "soak or property" --numprocesses auto --hypothesis-profile soak --hypothesis-seed $$REFOLD_SEED
+
+mutants: $(VENV)/test
+	$(BIN)/python tools/mutants.py $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
 
 bench: export REFOLD_STORE = $(value URL)
 bench: $(VENV)/bench

@@ -41,6 +41,9 @@ F = TypeVar("F", bound=Face)
 
 # --- in memory ------------------------------------------------------------------------------
 
+# What does not hold raises, rather than `assert`, which python -O leaves out. Its text is made only
+# then: that of a value which is nested without end cannot be made.
+
 
 def given(*events: Event, views: Iterable[View[Any]] = ()) -> "Given":
     """Begin a test with what has happened.
@@ -101,10 +104,10 @@ class Given:
         __tracebackhide__ = True
         unit = self._folded([view])
         values = _values(unit, view)
-        _hold(
-            values == _values(self._folded([view]), view),
-            f"{view} is not pure: it makes other rows when it folds the same events again",
-        )
+        if values != _values(self._folded([view]), view):
+            raise AssertionError(
+                f"{view} is not pure: it makes other rows when it folds the same events again"
+            )
         rows = unit.rows(view)
         _check_kept(view, rows)
         rows.sort(key=lambda row: getattr(row, view.key))
@@ -131,15 +134,15 @@ class When:
         before = self._values()
         decision = command.decide(rows)
         again = command.decide(rows)
-        _hold(
-            again == decision,
-            f"decide of {command} is not pure: asked again it answers\n  {again}\nand not\n"
-            f"  {decision}",
-        )
-        _hold(
-            self._values() == before,
-            f"decide of {command} changes rows: let it return events, which the views fold",
-        )
+        if again != decision:
+            raise AssertionError(
+                f"decide of {command} is not pure: asked again it answers\n  {again}\nand not\n"
+                f"  {decision}"
+            )
+        if self._values() != before:
+            raise AssertionError(
+                f"decide of {command} changes rows: let it return events, which the views fold"
+            )
         for event in decision.events:
             encode(event)
             _ = event.stream
@@ -158,10 +161,10 @@ class When:
         """
         __tracebackhide__ = True
         decided = list(self._decide().events)
-        _hold(
-            decided == list(events),
-            f"{self._command} leads to{_listed(decided)}\nand not to{_listed(events)}",
-        )
+        if decided != list(events):
+            raise AssertionError(
+                f"{self._command} leads to{_listed(decided)}\nand not to{_listed(events)}"
+            )
         return self
 
     def result(self, expected: object) -> Self:
@@ -173,9 +176,10 @@ class When:
         """
         __tracebackhide__ = True
         result = self._decide().result
-        _hold(
-            result == expected, f"the result of {self._command} is {result!r} and not {expected!r}"
-        )
+        if result != expected:
+            raise AssertionError(
+                f"the result of {self._command} is {result!r} and not {expected!r}"
+            )
         return self
 
     def payloads(self, *expected: bytes) -> Self:
@@ -187,10 +191,10 @@ class When:
         """
         __tracebackhide__ = True
         payloads = list(self._decide().payloads)
-        _hold(
-            payloads == list(expected),
-            f"{self._command} stores{_listed(payloads)}\nand not{_listed(expected)}",
-        )
+        if payloads != list(expected):
+            raise AssertionError(
+                f"{self._command} stores{_listed(payloads)}\nand not{_listed(expected)}"
+            )
         return self
 
     def refused(self, kind: type[DBException], *fragments: str) -> None:
@@ -203,16 +207,17 @@ class When:
         try:
             decision = self._decide()
         except DBException as error:
-            _hold(
-                type(error) is kind,
-                f"{self._command} is refused by {type(error).__name__}, not by {kind.__name__}: "
-                f"{error}",
-                error,
-            )
-            missing = ", ".join(repr(part) for part in fragments if part not in str(error))
-            _hold(not missing, f"{missing} is not in {str(error)!r}", error)
+            if type(error) is not kind:
+                raise AssertionError(
+                    f"{self._command} is refused by {type(error).__name__}, not by "
+                    f"{kind.__name__}: {error}"
+                ) from error
+            if missing := ", ".join(repr(part) for part in fragments if part not in str(error)):
+                raise AssertionError(f"{missing} is not in {str(error)!r}") from error
         else:
-            _hold(False, f"{self._command} is not refused: it leads to{_listed(decision.events)}")
+            raise AssertionError(
+                f"{self._command} is not refused: it leads to{_listed(decision.events)}"
+            )
 
 
 class _Seen(Rows):
@@ -234,18 +239,12 @@ class _Seen(Rows):
         return self._unit.first(view, **columns)
 
     def _expect(self, view: View[Any]) -> None:
-        _hold(
-            view in self._unit.views,
-            f"decide looks at {view}, which is not there: given(..., views=[{view.name}]), and "
-            f"open stores with projections=[{view.name}]",
-        )
-
-
-def _hold(holds: bool, otherwise: str, cause: Exception | None = None) -> None:
-    # Not `assert`, which python -O leaves out.
-    __tracebackhide__ = True
-    if not holds:
-        raise AssertionError(otherwise) from cause
+        __tracebackhide__ = True
+        if view not in self._unit.views:
+            raise AssertionError(
+                f"decide looks at {view}, which is not there: given(..., views=[{view.name}]), and "
+                f"open stores with projections=[{view.name}]"
+            )
 
 
 def _listed(values: Iterable[object]) -> str:
@@ -269,7 +268,8 @@ def _check_kept(view: View[R], rows: Iterable[R]) -> None:
             key = getattr(row, view.key)
             [values] = table.execute(f"{view.select} WHERE {view.key} = ?", (key,))
             kept = view.load(values)
-            _hold(kept == row, f"the table of {view} cannot keep {row}: it gives back {kept}")
+            if kept != row:
+                raise AssertionError(f"the table of {view} cannot keep {row}: it gives back {kept}")
 
 
 # --- on a store -----------------------------------------------------------------------------

@@ -1,13 +1,17 @@
 """What every command of training (fit) decides: given, when, then; no database."""
 
 import hashlib
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from itertools import product
+from uuid import UUID
 
 import pytest
 from ids import told
 
 from refold.commands import (
     ClaimNextWorkerTask,
+    Command,
     CreateExperiment,
     CreateRun,
     CreateWorkerTask,
@@ -202,6 +206,13 @@ def test_why_a_task_failed_is_kept():
     ).then(TaskFailed(7, "out of memory"))
 
 
+@pytest.mark.parametrize("status", [s for s in TaskStatus if s is not TaskStatus.FAILED])
+def test_an_error_goes_with_a_failure(status):
+    given(SCHEDULED).when(SetWorkerTaskStatus(7, status, "out of memory")).refused(
+        InvalidCommand, f"worker task 7: an error goes with FAILED, not with {status}"
+    )
+
+
 def test_claim_takes_the_oldest_scheduled_task_of_the_worker():
     given(
         TaskScheduled(2, 5, worker_id=1, chunk_id=0),
@@ -354,3 +365,32 @@ def test_unknown_ids(command, message):
 )
 def test_wrong_arguments(command, field):
     given(experiment(), run()).when(command).refused(InvalidCommand, type(command).__name__, field)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(b"bytes", bytearray(b"bytes"), memoryview(b"bytes")),
+        *(datetime(2026, 1, 1), date(2026, 1, 1), time(12), timedelta(1)),
+        *(Decimal("0.5"), UUID(int=1)),
+    ],
+    ids=told,
+)
+def test_what_is_like_text_is_no_text(text):
+    given(experiment()).when(SetExperimentError(1, text)).refused(
+        InvalidCommand, "SetExperimentError", "error"
+    )
+
+
+def test_metrics_that_are_nested_without_end():
+    nested = []
+    for _ in range(100_000):
+        nested = [nested]
+    given(run()).when(UpdateRunMetrics(5, {"loss": nested})).refused(
+        InvalidCommand, "UpdateRunMetrics"
+    )
+
+
+def test_a_command_that_decides_nothing():
+    with pytest.raises(NotImplementedError):
+        Command().decide(given().rows)

@@ -5,6 +5,7 @@ from itertools import product
 import pytest
 
 from refold.commands import (
+    Decision,
     MarkICOpsCompleted,
     MarkICOpsFailed,
     MarkICOpsSkipped,
@@ -14,6 +15,7 @@ from refold.commands import (
     SetPipelineStatus,
     SetRunStatus,
     SetWorkerTaskStatus,
+    moves,
 )
 from refold.eventstore.errors import IllegalTransition
 from refold.eventstore.events import (
@@ -63,22 +65,22 @@ from refold.eventstore.statuses import (
 from refold.testing import given
 
 
-def check(happened, command, entity, moves, before, after):
+def check(happened, command, entity, table, before, after):
     """Hold a move against the table: the right event, no event, or a refusal that says why."""
     sent = given(*happened).when(command)
     if after == before:
         sent.then().result(None)
-    elif after in moves[before]:
-        sent.then(moves[before][after](7)).result(None)
+    elif after in table[before]:
+        sent.then(table[before][after](7)).result(None)
     else:
-        ways = moves[before] or ["nothing"]
+        ways = table[before] or ["nothing"]
         sent.refused(
             IllegalTransition, f"{entity} is {before};", f"become {after}:", *ways, "can follow"
         )
 
 
-def pairs(moves, statuses):
-    return pytest.mark.parametrize(("before", "after"), list(product(moves, statuses)))
+def pairs(table, statuses):
+    return pytest.mark.parametrize(("before", "after"), list(product(table, statuses)))
 
 
 EXPERIMENT = {
@@ -241,3 +243,44 @@ def test_tasks_of_actors(before, after):
     ]
     command = SetActorTaskStatus(7, after)
     check(happened, command, "actor task 7", ACTOR_TASK, before, after)
+
+
+# --- the tables themselves, also where no command leads -------------------------------------------
+
+TABLES = {
+    "EXPERIMENT": EXPERIMENT,
+    "RUN": RUN,
+    "WORKER_TASK": WORKER_TASK,
+    "REQUEST": REQUEST,
+    "CONTEXT": CONTEXT,
+    "PIPELINE": PIPELINE,
+    "ACTOR_TASK": ACTOR_TASK,
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_table_of_an_entity(name):
+    assert getattr(moves, name) == TABLES[name]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_refusal_names_all_that_can_follow(name):
+    table = getattr(moves, name)
+    for before, after in product(table, table):
+        if before == after:
+            assert moves.move("it", table, before, after) == Decision()
+            continue
+        if after in TABLES[name][before]:
+            decision = moves.move("it", table, before, after, 7)
+            assert decision == Decision([TABLES[name][before][after](7)])
+            continue
+        with pytest.raises(IllegalTransition) as caught:
+            moves.move("it", table, before, after)
+        ways = ", ".join(word for word in table if word in TABLES[name][before])
+        told = f"only {ways}" if ways else "nothing"
+        assert str(caught.value) == f"it is {before}; it cannot become {after}: {told} can follow"
+
+
+def test_from_a_status_without_a_row_nothing_can_follow():
+    with pytest.raises(IllegalTransition, match="PENDING; it cannot become FAILED: nothing can"):
+        moves.move("it", moves.WORKER_TASK, TaskStatus.PENDING, TaskStatus.FAILED)

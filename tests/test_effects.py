@@ -1,0 +1,578 @@
+"""What every event does to the row of every view that takes it in: the row before, the row after.
+
+The tables below are data. A test proves that they are complete: a handler that is added to a view
+needs its lines here.
+"""
+
+from itertools import chain
+from typing import Any
+
+import pytest
+from msgspec.structs import asdict, replace
+
+from refold.eventstore.event import Event
+from refold.eventstore.events import (
+    ActorTaskCompleted,
+    ActorTaskEndTimeRecorded,
+    ActorTaskErrorRecorded,
+    ActorTaskFailed,
+    ActorTaskScheduled,
+    ActorTaskStarted,
+    ActorTaskStartTimeRecorded,
+    CloneModifyRequested,
+    ContextBuildStarted,
+    ContextCreated,
+    ContextEndTimeRecorded,
+    ContextErrorRecorded,
+    ContextFailed,
+    ContextReady,
+    ContextStartTimeRecorded,
+    ControllerTaskSet,
+    DeleteRequested,
+    ExperimentCompleted,
+    ExperimentCreated,
+    ExperimentErrorRecorded,
+    ExperimentFailed,
+    ExperimentStarted,
+    ExperimentStatesReset,
+    InteractiveControlCompleted,
+    InteractiveControlFailed,
+    InteractiveControlSkipped,
+    PipelineCompleted,
+    PipelineCreated,
+    PipelineDeleted,
+    PipelineErrorRecorded,
+    PipelineFailed,
+    PipelineProgressed,
+    PipelineResumed,
+    PipelineStarted,
+    PipelineStopped,
+    ResumeRequested,
+    RunCompleted,
+    RunCreated,
+    RunEnded,
+    RunFailed,
+    RunKilled,
+    RunMetricsRecorded,
+    RunProgressed,
+    RunResumed,
+    RunStarted,
+    RunStopped,
+    ShardCompleted,
+    StopRequested,
+    TablesReset,
+    TaskCompleted,
+    TaskFailed,
+    TaskScheduled,
+    TaskStarted,
+    WorkerProgressed,
+)
+from refold.eventstore.sql import section, statements
+from refold.eventstore.statuses import (
+    ContextStatus,
+    ControllerTask,
+    PipelineStatus,
+    RunEndedBy,
+    RunSource,
+    RunStatus,
+    TaskStatus,
+    WorkerTask,
+)
+from refold.projections import ALL, Row, UnitOfWork, View
+from refold.projections.evals import ActorTask, Context, Pipeline, actor_tasks, contexts, pipelines
+from refold.projections.experiments import Experiment, LastId, experiments, ids
+from refold.projections.fit import (
+    ControllerProgress,
+    Request,
+    Run,
+    Task,
+    WorkerProgress,
+    controller_progress,
+    interactive_control,
+    runs,
+    worker_progress,
+    worker_task,
+)
+
+# When the row before was created and last changed, and the event that happens to it.
+CREATED_AT, UPDATED_AT, POSITION = 1_000, 2_000, 10
+RECORDED_AT, NEXT = 3_000, 20
+
+BEFORE: dict[str, Any] = {
+    "created_at": CREATED_AT,
+    "updated_at": UPDATED_AT,
+    "position": POSITION,
+}
+NEW: dict[str, Any] = {"created_at": RECORDED_AT, "updated_at": RECORDED_AT, "position": NEXT}
+CHANGED: dict[str, Any] = {"created_at": CREATED_AT, "updated_at": RECORDED_AT, "position": NEXT}
+
+DIGEST = "9f86d081" * 8
+
+# --- the rows before: no two columns alike, so that none can be taken for another -------------
+
+FIT = Experiment(1, "digits", "fit", "S", "/data", 2, 3, 4.5, 5.5, "E", **BEFORE)
+EVALS = replace(FIT, kind="evals")
+RUN = Run(
+    run_id=5,
+    experiment_id=1,
+    run_name="run_5",
+    mlflow_run_id="abc",
+    status="S",
+    source="USER",
+    ended_by="E",
+    parent_run_id=4,
+    warm_start=True,
+    config_digest=DIGEST,
+    seed=42,
+    num_chunks=8,
+    current_chunk=6,
+    current_epoch=2,
+    metrics='{"loss":1}',
+    **BEFORE,
+)
+TASK = Task(17, 5, 1, 2, 3, "S", "E", **BEFORE)
+CONTROLLER = ControllerProgress(1, "T", "S", **BEFORE)
+WORKER = WorkerProgress(3, "T", "S", **BEFORE)
+REQUEST = Request(8, 5, "STOP", "S", DIGEST, True, "E", **BEFORE)
+CONTEXT = Context(2, "a1b2", "{rag}", "{prompt}", "S", "E", "8:00", "9:00", 3600.5, **BEFORE)
+PIPELINE = Pipeline(
+    4, 1, 2, "baseline", "vllm", "{model}", "{sampling}", "S", 6, 5, 700, "E", **BEFORE
+)
+ACTOR_TASK = ActorTask(9, 1, 4, 0, 2, "S", "E", "8:00", "9:00", 3600.5, **BEFORE)
+
+# --- events that begin a row: the row that they begin, whatever was there ---------------------
+
+EXPERIMENT_CREATED = ExperimentCreated(1, "evals", "qwen", "running", "/e", 6, 7, 8.5, 9.5)
+RUN_CREATED = RunCreated(
+    run_id=5,
+    experiment_id=1,
+    run_name="clone",
+    status=RunStatus.ONGOING,
+    source=RunSource.CLONE_MODIFY,
+    mlflow_run_id="def",
+    parent_run_id=3,
+    warm_start=True,
+    config="0" * 64,
+    seed=7,
+    num_chunks=9,
+)
+PIPELINE_CREATED = PipelineCreated(
+    pipeline_id=4,
+    experiment_id=1,
+    pipeline_name="tuned",
+    pipeline_type="api",
+    model_config_json="{m}",
+    sampling_params_json="{s}",
+    context_id=2,
+    status=PipelineStatus.ONGOING,
+)
+
+BEGINS: list[tuple[View[Any], Event, Row]] = [
+    (
+        experiments,
+        EXPERIMENT_CREATED,
+        Experiment(1, "qwen", "evals", "running", "/e", 6, 7, 8.5, 9.5, None, **NEW),
+    ),
+    (
+        experiments,
+        ExperimentCreated(1, "fit", "digits", "NEW"),
+        Experiment(1, "digits", "fit", "NEW", None, None, None, None, None, None, **NEW),
+    ),
+    (
+        runs,
+        RUN_CREATED,
+        Run(
+            run_id=5,
+            experiment_id=1,
+            run_name="clone",
+            mlflow_run_id="def",
+            status="ONGOING",
+            source="CLONE_MODIFY",
+            ended_by=None,
+            parent_run_id=3,
+            warm_start=True,
+            config_digest="0" * 64,
+            seed=7,
+            num_chunks=9,
+            current_chunk=0,
+            current_epoch=0,
+            metrics="{}",
+            **NEW,
+        ),
+    ),
+    (worker_task, TaskScheduled(17, 5, 1, 2, 3), Task(17, 5, 1, 2, 3, "SCHEDULED", None, **NEW)),
+    (
+        interactive_control,
+        StopRequested(8, 5),
+        Request(8, 5, "STOP", "PENDING", None, False, None, **NEW),
+    ),
+    (
+        interactive_control,
+        ResumeRequested(8, 5),
+        Request(8, 5, "RESUME", "PENDING", None, False, None, **NEW),
+    ),
+    (
+        interactive_control,
+        DeleteRequested(8, 5),
+        Request(8, 5, "DELETE", "PENDING", None, False, None, **NEW),
+    ),
+    (
+        interactive_control,
+        CloneModifyRequested(8, 5, DIGEST, True),
+        Request(8, 5, "CLONE_MODIFY", "PENDING", DIGEST, True, None, **NEW),
+    ),
+    (
+        contexts,
+        ContextCreated(2, "c3d4", "{r}", "{p}", ContextStatus.READY),
+        Context(2, "c3d4", "{r}", "{p}", "ready", None, None, None, None, **NEW),
+    ),
+    (
+        pipelines,
+        PIPELINE_CREATED,
+        Pipeline(4, 1, 2, "tuned", "api", "{m}", "{s}", "ongoing", None, 0, 0, None, **NEW),
+    ),
+    (
+        actor_tasks,
+        ActorTaskScheduled(9, 1, 4, 0, 2),
+        ActorTask(9, 1, 4, 0, 2, "scheduled", None, None, None, None, **NEW),
+    ),
+]
+
+# --- events that change a row: the row before, and what is then in which columns --------------
+
+FAILURES = ExperimentStatesReset(
+    worker_tasks=(17, 99),
+    actor_tasks=(9, 99),
+    contexts=(2, 99),
+    workers=(3, 99),
+    controller=True,
+    runs=(5, 99),
+    pipelines=(4, 99),
+)
+
+CHANGES: list[tuple[View[Any], Row, Event, dict[str, Any]]] = [
+    (experiments, FIT, ExperimentStarted(1), {"status": "RUNNING"}),
+    (experiments, EVALS, ExperimentStarted(1), {"status": "running"}),
+    (experiments, FIT, ExperimentCompleted(1), {"status": "COMPLETED"}),
+    (experiments, EVALS, ExperimentCompleted(1), {"status": "completed"}),
+    (experiments, FIT, ExperimentFailed(1), {"status": "FAILED"}),
+    (experiments, EVALS, ExperimentFailed(1), {"status": "failed"}),
+    (experiments, FIT, ExperimentErrorRecorded(1, "no data"), {"error": "no data"}),
+    (runs, RUN, RunStarted(5), {"status": "ONGOING"}),
+    (runs, RUN, RunResumed(5), {"status": "ONGOING"}),
+    (runs, RUN, RunStopped(5), {"status": "STOPPED"}),
+    (runs, RUN, RunCompleted(5), {"status": "COMPLETED"}),
+    (runs, RUN, RunFailed(5), {"status": "FAILED"}),
+    (runs, RUN, RunKilled(5), {"status": "KILLED"}),
+    (runs, RUN, RunEnded(5, RunEndedBy.KILLED), {"ended_by": "KILLED"}),
+    (runs, RUN, RunProgressed(5, 7, 3), {"current_chunk": 7, "current_epoch": 3}),
+    (
+        runs,
+        RUN,
+        RunMetricsRecorded(5, {"loss": 0.5, "by": [1]}),
+        {"metrics": '{"loss":0.5,"by":[1]}'},
+    ),
+    (runs, RUN, FAILURES, {"status": "FAILED"}),
+    (worker_task, TASK, TaskStarted(17), {"status": "IN_PROGRESS"}),
+    (worker_task, TASK, TaskCompleted(17), {"status": "COMPLETED"}),
+    (worker_task, TASK, TaskFailed(17, "no GPU"), {"status": "FAILED", "error": "no GPU"}),
+    (worker_task, TASK, TaskFailed(17), {"status": "FAILED", "error": None}),
+    (worker_task, TASK, FAILURES, {"status": "FAILED"}),
+    (
+        controller_progress,
+        CONTROLLER,
+        ControllerTaskSet(ControllerTask.RUN_FIT, TaskStatus.PENDING),
+        {"task": "RUN_FIT", "status": "PENDING"},
+    ),
+    (controller_progress, CONTROLLER, FAILURES, {"status": "FAILED"}),
+    (
+        worker_progress,
+        WORKER,
+        WorkerProgressed(3, WorkerTask.TRAIN_VAL, TaskStatus.SKIPPED),
+        {"task": "TRAIN_VAL", "status": "SKIPPED"},
+    ),
+    (worker_progress, WORKER, FAILURES, {"status": "FAILED"}),
+    (interactive_control, REQUEST, InteractiveControlCompleted(8), {"status": "COMPLETED"}),
+    (
+        interactive_control,
+        REQUEST,
+        InteractiveControlFailed(8, "gone"),
+        {"status": "FAILED", "error": "gone"},
+    ),
+    (
+        interactive_control,
+        REQUEST,
+        InteractiveControlFailed(8),
+        {"status": "FAILED", "error": None},
+    ),
+    (
+        interactive_control,
+        REQUEST,
+        InteractiveControlSkipped(8, "done"),
+        {"status": "SKIPPED", "error": "done"},
+    ),
+    (contexts, CONTEXT, ContextBuildStarted(2), {"status": "building"}),
+    (contexts, CONTEXT, ContextReady(2), {"status": "ready"}),
+    (contexts, CONTEXT, ContextFailed(2), {"status": "failed"}),
+    (contexts, CONTEXT, ContextStartTimeRecorded(2, "7:00"), {"started_at": "7:00"}),
+    (
+        contexts,
+        CONTEXT,
+        ContextEndTimeRecorded(2, "7:01", 60.5),
+        {"completed_at": "7:01", "duration_seconds": 60.5},
+    ),
+    (contexts, CONTEXT, ContextErrorRecorded(2, "no index"), {"error": "no index"}),
+    (contexts, CONTEXT, FAILURES, {"status": "failed"}),
+    (pipelines, PIPELINE, PipelineStarted(4), {"status": "ongoing"}),
+    (pipelines, PIPELINE, PipelineResumed(4), {"status": "ongoing"}),
+    (pipelines, PIPELINE, PipelineStopped(4), {"status": "stopped"}),
+    (pipelines, PIPELINE, PipelineCompleted(4), {"status": "completed"}),
+    (pipelines, PIPELINE, PipelineDeleted(4), {"status": "deleted"}),
+    (pipelines, PIPELINE, PipelineFailed(4), {"status": "failed"}),
+    (
+        pipelines,
+        PIPELINE,
+        PipelineProgressed(4, 7, 8, 900),
+        {"current_shard_id": 7, "shards_completed": 8, "total_samples_processed": 900},
+    ),
+    (
+        pipelines,
+        PIPELINE,
+        ShardCompleted(4, 7, 8, 900),
+        {"current_shard_id": 7, "shards_completed": 8, "total_samples_processed": 900},
+    ),
+    (pipelines, PIPELINE, PipelineErrorRecorded(4, "no memory"), {"error": "no memory"}),
+    (pipelines, PIPELINE, FAILURES, {"status": "failed"}),
+    (actor_tasks, ACTOR_TASK, ActorTaskStarted(9), {"status": "in_progress"}),
+    (actor_tasks, ACTOR_TASK, ActorTaskCompleted(9), {"status": "completed"}),
+    (actor_tasks, ACTOR_TASK, ActorTaskFailed(9), {"status": "failed"}),
+    (actor_tasks, ACTOR_TASK, ActorTaskStartTimeRecorded(9, "7:00"), {"started_at": "7:00"}),
+    (
+        actor_tasks,
+        ACTOR_TASK,
+        ActorTaskEndTimeRecorded(9, "7:01", 60.5),
+        {"completed_at": "7:01", "duration_seconds": 60.5},
+    ),
+    (actor_tasks, ACTOR_TASK, ActorTaskErrorRecorded(9, "no GPU"), {"error": "no GPU"}),
+    (actor_tasks, ACTOR_TASK, FAILURES, {"status": "failed"}),
+]
+
+# --- events that change a row or, where there is none, begin it -------------------------------
+
+PUTS: list[tuple[View[Any], Event, Row]] = [
+    (
+        controller_progress,
+        ControllerTaskSet(ControllerTask.RUN_FIT, TaskStatus.PENDING),
+        ControllerProgress(1, "RUN_FIT", "PENDING", **NEW),
+    ),
+    (
+        worker_progress,
+        WorkerProgressed(3, WorkerTask.TRAIN_VAL, TaskStatus.SKIPPED),
+        WorkerProgress(3, "TRAIN_VAL", "SKIPPED", **NEW),
+    ),
+]
+
+# The id that an event gives to an entity of a kind.
+GIVES: list[tuple[Event, str, int]] = [
+    (EXPERIMENT_CREATED, "experiment", 1),
+    (RUN_CREATED, "run", 5),
+    (TaskScheduled(17, 5, 1, 2, 3), "task", 17),
+    (StopRequested(8, 5), "ic", 8),
+    (ResumeRequested(8, 5), "ic", 8),
+    (DeleteRequested(8, 5), "ic", 8),
+    (CloneModifyRequested(8, 5), "ic", 8),
+    (ContextCreated(2, "a1b2"), "context", 2),
+    (PIPELINE_CREATED, "pipeline", 4),
+    (ActorTaskScheduled(9, 1, 4, 0, 2), "actor_task", 9),
+]
+
+# --- events that empty a view, by the rows that are there before ------------------------------
+
+CLEARS: list[tuple[View[Any], Row, Event]] = [
+    (experiments, FIT, TablesReset(True)),
+    *[
+        (view, row, TablesReset(experiments_too))
+        for view, row in [
+            (runs, RUN),
+            (worker_task, TASK),
+            (controller_progress, CONTROLLER),
+            (worker_progress, WORKER),
+            (interactive_control, REQUEST),
+            (contexts, CONTEXT),
+            (pipelines, PIPELINE),
+            (actor_tasks, ACTOR_TASK),
+        ]
+        for experiments_too in (False, True)
+    ],
+]
+
+# --- events that leave a row as it is, though they change others ------------------------------
+
+LEAVES: list[tuple[View[Any], Row, Event]] = [
+    (experiments, FIT, TablesReset(False)),
+    (ids, LastId("run", 5, **BEFORE), TablesReset(True)),
+    (controller_progress, CONTROLLER, ExperimentStatesReset(runs=(1,), controller=False)),
+    (experiments, FIT, FAILURES),
+    (interactive_control, REQUEST, FAILURES),
+]
+
+ROWS = {view.name: row for view, row, _, _ in CHANGES} | {"ids": LastId("run", 5, **BEFORE)}
+
+
+def fold(view: View[Any], rows: list[Row], event: Event) -> list[Row]:
+    """Return what an event makes of the rows of a view."""
+    unit = UnitOfWork([view])
+    for row in rows:
+        unit.put(view, getattr(row, view.key), row)
+    unit.take_in(NEXT, event, RECORDED_AT)
+    return unit.rows(view)
+
+
+def beside(row: Any) -> Row:
+    """Return another row of the same view."""
+    key = row.__struct_fields__[0]
+    other = 12_345 if isinstance(getattr(row, key), int) else "another"
+    return replace(row, **{key: other})
+
+
+def told(value: object) -> str | None:
+    if isinstance(value, View):
+        return value.name
+    return type(value).__name__ if isinstance(value, Event) else "-"
+
+
+@pytest.mark.parametrize(("view", "event", "after"), BEGINS, ids=told)
+def test_an_event_begins_a_row(view: View[Any], event: Event, after: Row) -> None:
+    before = ROWS[view.name]
+    assert fold(view, [], event) == [after]
+    assert fold(view, [beside(before)], event) == [beside(before), after]
+
+
+@pytest.mark.parametrize(("view", "event", "after"), BEGINS, ids=told)
+def test_a_row_that_is_there_begins_anew(view: View[Any], event: Event, after: Row) -> None:
+    assert fold(view, [ROWS[view.name]], event) == [after]
+
+
+@pytest.mark.parametrize(("view", "before", "event", "changes"), CHANGES, ids=told)
+def test_an_event_changes_the_row_that_it_names(
+    view: View[Any], before: Row, event: Event, changes: dict[str, Any]
+) -> None:
+    after = type(before)(**{**asdict(before), **CHANGED, **changes})
+    assert fold(view, [beside(before), before], event) == [beside(before), after]
+
+
+@pytest.mark.parametrize(
+    ("view", "before", "event"),
+    [
+        (view, before, event)
+        for view, before, event, _ in CHANGES
+        if type(event) not in (ControllerTaskSet, WorkerProgressed)
+    ],
+    ids=told,
+)
+def test_no_row_no_change(view: View[Any], before: Row, event: Event) -> None:
+    assert fold(view, [], event) == []
+    assert fold(view, [beside(before)], event) == [beside(before)]
+
+
+@pytest.mark.parametrize(("view", "event", "after"), PUTS, ids=told)
+def test_an_event_begins_a_row_where_there_is_none(
+    view: View[Any], event: Event, after: Row
+) -> None:
+    other = beside(ROWS[view.name])
+    assert fold(view, [other], event) == [other, after]
+
+
+@pytest.mark.parametrize(("event", "kind", "given"), GIVES, ids=told)
+@pytest.mark.parametrize("less", [0, 1])
+def test_the_last_id_of_a_kind(event: Event, kind: str, given: int, less: int) -> None:
+    other = LastId("another", given, **BEFORE)
+    assert fold(ids, [other], event) == [other, LastId(kind, given, **NEW)]
+    before = LastId(kind, given - less, **BEFORE)
+    assert fold(ids, [other, before], event) == [other, LastId(kind, given, **CHANGED)]
+
+
+@pytest.mark.parametrize(("event", "kind", "given"), GIVES, ids=told)
+def test_the_last_id_never_gets_less(event: Event, kind: str, given: int) -> None:
+    before = LastId(kind, given + 1, **BEFORE)
+    assert fold(ids, [before], event) == [LastId(kind, given + 1, **CHANGED)]
+
+
+def test_a_reset_of_states_changes_every_row_that_it_names() -> None:
+    rows = [replace(RUN, run_id=n) for n in (1, 2, 3, 4)]
+    failed = {"status": "FAILED", **CHANGED}
+    assert fold(runs, rows, ExperimentStatesReset(runs=(4, 2))) == [
+        rows[0],
+        replace(rows[1], **failed),
+        rows[2],
+        replace(rows[3], **failed),
+    ]
+
+
+@pytest.mark.parametrize(("view", "before", "event"), CLEARS, ids=told)
+def test_an_event_empties_a_view(view: View[Any], before: Row, event: Event) -> None:
+    assert fold(view, [before, beside(before)], event) == []
+
+
+@pytest.mark.parametrize(("view", "before", "event"), LEAVES, ids=told)
+def test_an_event_leaves_a_row_as_it_is(view: View[Any], before: Row, event: Event) -> None:
+    assert fold(view, [before, beside(before)], event) == [before, beside(before)]
+
+
+# --- the tables are complete ------------------------------------------------------------------
+
+
+def test_every_event_of_every_view_has_its_line() -> None:
+    begins = {(view.name, type(event).__name__) for view, event, _ in BEGINS}
+    changes = {(view.name, type(event).__name__) for view, _, event, _ in CHANGES}
+    gives = {("ids", type(event).__name__) for event, _, _ in GIVES}
+    assert begins | changes | gives == {(view.name, name) for view in ALL for name in view.handlers}
+    clears = {(view.name, type(event).__name__) for view, _, event in CLEARS}
+    assert clears == {(view.name, name) for view in ALL for name in view.clearing}
+
+
+def test_every_event_that_may_begin_a_row_has_its_line() -> None:
+    lines = {(view.name, type(event).__name__) for view, event, _ in chain(BEGINS, PUTS)}
+    lines |= {("ids", type(event).__name__) for event, _, _ in GIVES}
+    assert lines == {
+        (view.name, name)
+        for view in ALL
+        for name, handler in view.handlers.items()
+        if handler.begins
+    }
+
+
+# --- where a view stands ----------------------------------------------------------------------
+
+PLACES = {
+    "experiments": (1, "experiments", "experiment_id", "experiment-{}"),
+    "runs": (1, "runs_folded", "run_id", "run-{}"),
+    "worker_task": (1, "worker_task", "task_id", "task-{}"),
+    "controller_progress": (1, "controller_progress", "controller_id", "controller"),
+    "worker_progress": (1, "worker_progress", "worker_id", "worker-{}"),
+    "interactive_control": (1, "interactive_control_folded", "ic_id", "ic-{}"),
+    "contexts": (1, "contexts", "context_id", "context-{}"),
+    "pipelines": (1, "pipelines", "pipeline_id", "pipeline-{}"),
+    "actor_tasks": (1, "actor_tasks", "task_id", "actor_task-{}"),
+    "ids": (1, "ids", "kind", None),
+}
+
+
+def test_the_version_the_table_the_key_and_the_stream_of_every_view() -> None:
+    """A version that is raised without need would have every store fold the view anew."""
+    places = {view.name: (view.version, view.table, view.key, view.stream) for view in ALL}
+    assert places == PLACES
+
+
+@pytest.mark.parametrize("view", ALL, ids=told)
+def test_the_table_of_every_view_is_that_of_the_schema(view: View[Any]) -> None:
+    assert view.schema == statements(section(view.name))
+    assert f"CREATE TABLE {view.table} (" in "".join(view.schema)
+
+
+@pytest.mark.parametrize("view", [view for view in ALL if view is not ids], ids=told)
+def test_a_rows_events_stand_in_the_stream_that_its_view_names(view: View[Any]) -> None:
+    stream = (view.stream or "").format(getattr(ROWS[view.name], view.key))
+    happened = [event for of, event, _ in chain(BEGINS, PUTS) if of is view]
+    happened += [event for of, _, event, _ in CHANGES if of is view and event is not FAILURES]
+    assert {event.stream for event in happened} == {stream}
