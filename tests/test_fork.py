@@ -29,10 +29,10 @@ from refold.eventstore import (
     NotFound,
     UnreadableEvent,
     open_store,
+    times,
 )
 from refold.eventstore.events import RunKilled, RunProgressed
 from refold.eventstore.log.reading import PAGE
-from refold.eventstore.log.recorded import EPOCH, MICROSECOND
 from refold.eventstore.sql import KEYS
 from refold.projections import Views
 
@@ -40,7 +40,7 @@ from refold.projections import Views
 def append_of_others(place: str, event_type: str, data: object, schema_version: int = 1) -> None:
     """Append an event of a type, or of a schema version, that is not defined here."""
     with open_store(place) as store, store.transaction() as transaction:
-        position, now = transaction.head + 1, time.time_ns() // 1_000
+        position, now = transaction.head + 1, times.now()
         about = (event_type, schema_version, json.dumps(data), "{}", now)
         row = (position, "elsewhere", position, None, *about)
         transaction.append_rows([row])
@@ -200,7 +200,7 @@ def test_its_face_is_as_the_one_that_it_was_forked_from(place: str, new_place: P
 def test_a_time_is_a_moment_too(db: RfDb, new_place: Place) -> None:
     db.create_experiment("digits")
     [first] = db.store.read()
-    at = EPOCH + first.recorded_at * MICROSECOND
+    at = times.to_datetime(first.recorded_at)
     with fork(db, at=at, to=new_place()) as other:
         assert other.store.head() == 1
 

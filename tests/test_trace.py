@@ -30,9 +30,8 @@ from refold.eventstore.events import (
     TaskScheduled,
     TaskStarted,
 )
+from refold.eventstore.times import SECOND
 from refold.export import trace
-
-SECOND = 1_000_000
 
 # --- the format --------------------------------------------------------------------------------
 

@@ -1,6 +1,5 @@
 """The end of the log: what a transaction must know to append to it."""
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
@@ -37,11 +36,6 @@ STREAMS_REMEMBERED = 50_000
 
 Beyond it they are forgotten all at once, which costs one SELECT each when they come again.
 """
-
-
-def microseconds() -> int:
-    """Return this machine's time, in microseconds since 1970-01-01 UTC."""
-    return time.time_ns() // 1_000
 
 
 def projections_of(reader: Reader) -> Projections:

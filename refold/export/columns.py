@@ -9,10 +9,10 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from refold.eventstore import times
 from refold.eventstore.errors import DamagedEvent, InvalidView, NotFound
 from refold.eventstore.log.readable import ReadableLog
 from refold.eventstore.log.reading import READ_COLUMNS, Page
-from refold.eventstore.log.recorded import EPOCH, MICROSECOND
 from refold.eventstore.log.rows import event_rows
 from refold.eventstore.sql import section, statements
 from refold.projections.view import Row, View
@@ -158,20 +158,14 @@ def _kind_of(values: list[Any]) -> Kind:
 
 
 def _typed(columns: list[Column], rows: Page) -> Page:
-    times = [index for index, column in enumerate(columns) if column.type is datetime]
+    moments = [index for index, column in enumerate(columns) if column.type is datetime]
     flags = [index for index, column in enumerate(columns) if column.type is bool]
     typed: Page = []
     for row in rows:
         values = list(row)
-        for index in times:
-            values[index] = _microseconds(values[index])
+        for index in moments:
+            values[index] = None if values[index] is None else times.from_text(values[index])
         for index in flags:
             values[index] = None if values[index] is None else bool(values[index])
         typed.append(tuple(values))
     return typed
-
-
-def _microseconds(text: str | None) -> int | None:
-    if text is None:
-        return None
-    return (datetime.fromisoformat(f"{text}+00:00") - EPOCH) // MICROSECOND

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from refold.eventstore import times
 from refold.eventstore.engines.engine import Lock, NotExclusive, Projections, Slot, Values, Writer
 from refold.eventstore.engines.log_end import (
     PROJECTIONS,
@@ -17,8 +18,7 @@ from refold.eventstore.engines.log_end import (
 from refold.eventstore.engines.postgres.connection import WriteConnection
 
 # The transaction's id tells later whether it has ended, should the connection break in its commit.
-ID_AND_TIME = """
-    pg_current_xact_id()::text, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"""
+ID_AND_TIME = f"pg_current_xact_id()::text, {times.NOW_ON_POSTGRES}"
 
 LAST = "FROM events ORDER BY position DESC LIMIT 1"
 

@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from refold.eventstore import Transaction, open_store
+from refold.eventstore import Transaction, open_store, times
 from refold.eventstore.errors import InvalidFile, NotAStore, UnreadableEvent
 from refold.eventstore.log.reading import PAGE
 from refold.eventstore.progress import ProgressBar
@@ -19,7 +19,6 @@ from refold.export.json_lines.writing import (
     EventLine,
     Log,
     PayloadLine,
-    microseconds_of,
     refuse_unreadable,
 )
 from refold.projections import View, Views
@@ -228,7 +227,7 @@ class _Reading:
                     line.schema_version,
                     data,
                     metadata,
-                    microseconds_of(line.recorded_at),
+                    times.from_calendar(line.recorded_at),
                 )
             )
         strays = [line.position for _, line in lines if line.stray]

@@ -8,12 +8,13 @@ from typing import Annotated, Any, BinaryIO
 
 import msgspec
 
+from refold.eventstore import times
 from refold.eventstore.codec import damaged, decode, decode_unknown
 from refold.eventstore.errors import UnknownEventType, UnreadableEvent
 from refold.eventstore.event import Digest, Int, event_type
 from refold.eventstore.log.past import PastStore
 from refold.eventstore.log.readable import ReadableLog
-from refold.eventstore.log.recorded import EPOCH, MICROSECOND, decode_metadata
+from refold.eventstore.log.recorded import decode_metadata
 from refold.eventstore.log.rows import command_rows, digests_in, event_rows, payload_rows
 from refold.eventstore.progress import ProgressBar
 from refold.eventstore.sql import KEYS
@@ -83,19 +84,6 @@ class End(Line, frozen=True, tag="end"):
 
     def __str__(self) -> str:
         return f"{self.events} events, {self.commands} commands, {self.payloads} payloads"
-
-
-def time_of(recorded_at: int) -> datetime | int:
-    """Return microseconds as the time that they are, if the calendar has it."""
-    try:
-        return EPOCH + recorded_at * MICROSECOND
-    except OverflowError:
-        return recorded_at
-
-
-def microseconds_of(time: datetime | int) -> int:
-    """Return the microseconds that `time_of` was given."""
-    return time if isinstance(time, int) else (time - EPOCH) // MICROSECOND
 
 
 def refuse_unreadable(
@@ -193,7 +181,7 @@ def _event(row: tuple[Any, ...], stray: bool) -> EventLine:
         version,
         type_name,
         schema_version,
-        time_of(recorded_at),
+        times.to_calendar(recorded_at),
         msgspec.Raw(metadata),
         msgspec.Raw(data),
         stray,
