@@ -16,7 +16,7 @@ from refold.eventstore.errors import (
     StoreTooNew,
     UnreadableEvent,
 )
-from refold.eventstore.log.reading import read_facts
+from refold.eventstore.log.reading import position_of, read_facts
 from refold.eventstore.log.store import EventStore
 from refold.eventstore.log.transaction import Transaction
 from refold.eventstore.progress import ProgressBar
@@ -232,7 +232,7 @@ class Views(ReadableViews):
                     if len(unit) > ROWS_PER_FLUSH:
                         unit.flush()
                         unit.forget()
-                    bar.update(page[-1][0] - first - bar.n if page else 0)
+                    bar.update(position_of(page[-1]) - first - bar.n if page else 0)
                 unit.flush()
                 bar.update(end - first - bar.n)
                 start = end

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from functools import lru_cache
+from typing import NamedTuple
 
 import msgspec
 
@@ -9,6 +10,19 @@ from refold.eventstore import times
 from refold.eventstore.codec import to_json
 from refold.eventstore.errors import InvalidEvent
 from refold.eventstore.event import Event, Id, Name, UnknownEvent
+
+
+class ReadRow(NamedTuple):
+    """What is read of such a row: all but the link of its stream's chain."""
+
+    position: int
+    stream: str
+    version: int
+    type: str
+    schema_version: int
+    data: str
+    metadata: str
+    recorded_at: int
 
 
 class Metadata(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):

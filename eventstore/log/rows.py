@@ -7,11 +7,12 @@ from functools import partial
 from typing import Any, NamedTuple, cast
 
 from refold.eventstore.engines.engine import Values
-from refold.eventstore.engines.log_end import EVENT_COLUMNS
+from refold.eventstore.engines.log_end import EventRow
 from refold.eventstore.errors import DamagedEvent, InvalidQuery, NotAStore, StoreBusy
 from refold.eventstore.log.past import PastStore
 from refold.eventstore.log.readable import ReadableLog
-from refold.eventstore.log.reading import READ_COLUMNS, Page, pages
+from refold.eventstore.log.reading import Page, pages
+from refold.eventstore.log.recorded import ReadRow
 from refold.eventstore.log.store import EventStore
 from refold.eventstore.log.transaction import Transaction
 from refold.eventstore.progress import ProgressBar
@@ -37,8 +38,8 @@ DIGEST_PAGE = f"SELECT digest FROM payloads WHERE digest > ? ORDER BY digest LIM
 
 
 def event_rows(store: ReadableLog, until: int) -> Iterator[Page]:
-    """Iterate over the events up to a position, page by page."""
-    return pages(store.reading, READ_COLUMNS, 0, until)
+    """Iterate over the events up to a position, page by page, each as a `ReadRow` has it."""
+    return pages(store.reading, ReadRow._fields, 0, until)
 
 
 def command_rows(store: ReadableLog, until: int) -> Iterator[Page]:
@@ -67,8 +68,7 @@ def _select(store: ReadableLog, sql: str, *parameters: Any) -> Page:
         return connection.execute(sql, parameters)
 
 
-EVENTS = f"SELECT {', '.join(EVENT_COLUMNS)} FROM events"
-DATA = EVENT_COLUMNS.index("data")
+EVENTS = f"SELECT {', '.join(EventRow._fields)} FROM events"
 
 AGAIN = 0.02
 """Seconds until another look at a log whose end is not settled."""
@@ -148,7 +148,7 @@ def _beginning(source: EventStore, target: EventStore, end: int) -> int:
         last = connection.execute(f"{EVENTS} ORDER BY position DESC LIMIT 1")
     if not last:
         return 0
-    position: int = last[0][0]
+    position = EventRow._make(last[0]).position
     counts: list[Any] = []
     for store in (source, target):
         with store.reading() as connection:
@@ -184,12 +184,13 @@ def _copy_events(
 ) -> int:
     copied = 0
     with ProgressBar("copying events", max(0, end - after), progress) as bar:
-        for rows in pages(source.reading, EVENT_COLUMNS, after, end):
+        for page in pages(source.reading, EventRow._fields, after, end):
+            rows = [EventRow._make(row) for row in page]
             if named:
                 _copy_named(source, target, rows)
-            strays = _strays(source, after, rows[-1][0])
+            last = rows[-1].position
+            strays = _strays(source, after, last)
             target.perform(partial(_append, after=after, rows=rows, strays=strays))
-            last: int = rows[-1][0]
             bar.update(last - after)
             copied, after = copied + len(rows), last
     return copied
@@ -200,7 +201,7 @@ def _strays(source: EventStore, after: int, last: int) -> list[int]:
 
 
 def _append(
-    transaction: Transaction, after: int, rows: Sequence[Values], strays: Sequence[int]
+    transaction: Transaction, after: int, rows: Sequence[EventRow], strays: Sequence[int]
 ) -> None:
     transaction.be_exclusive()
     if transaction.head != after:
@@ -213,18 +214,19 @@ def _append(
         )
     except InvalidQuery as error:
         raise DamagedEvent(
-            f"one of the events {rows[0][0]} to {rows[-1][0]} holds what the target cannot: {error}"
+            f"one of the events {rows[0].position} to {rows[-1].position} holds what the target "
+            f"cannot: {error}"
         ) from error
     if kept != rows:
         raise DamagedEvent(_difference(rows, kept))
 
 
-def _difference(rows: Sequence[Values], kept: Sequence[Values]) -> str:
+def _difference(rows: Sequence[EventRow], kept: Sequence[Values]) -> str:
     # Somebody has altered an event by hand, to what the other engine turns into something else.
     return next(
-        f"event {row[0]}: its {column} is {value!r:.60}, and the target makes it {here!r:.60}"
+        f"event {row.position}: its {column} is {value!r:.60}, and the target makes it {here!r:.60}"
         for row, copy in zip(rows, kept, strict=True)
-        for column, value, here in zip(EVENT_COLUMNS, row, copy, strict=True)
+        for column, value, here in zip(row._fields, row, copy, strict=True)
         if value != here
     )
 
@@ -249,9 +251,9 @@ def _copy_missing(
             bar.update(len(weights))
 
 
-def _copy_named(source: EventStore, target: EventStore, events: Sequence[Values]) -> None:
+def _copy_named(source: EventStore, target: EventStore, events: Sequence[EventRow]) -> None:
     """Copy the payloads whose digests the data of events holds."""
-    digests = sorted({digest for row in events for digest in digests_in(str(row[DATA]))})
+    digests = sorted({digest for row in events for digest in digests_in(str(row.data))})
     for some in chunks(digests):
         weights = _weights(source, PAYLOADS, f"digest IN ({marks(some)})", some)
         _copy_rows(source, target, PAYLOADS, weights)

@@ -11,6 +11,7 @@ from refold.eventstore.engines.engine import Lock, NotExclusive, Projections, Sl
 from refold.eventstore.engines.log_end import (
     PROJECTIONS,
     End,
+    EventRow,
     ExclusiveEnd,
     by_name,
     projections_of,
@@ -69,7 +70,7 @@ class ServerEnd(End):
         self._server = writer
         self._ahead = 0
         self.transaction_id: str | None = None
-        self.last: Values | None = None
+        self.last: EventRow | None = None
         """The last event that was written: whether it stands there tells if the commit happened."""
         self.drawn = False
         """Whether positions were drawn that others may wait for."""
@@ -93,7 +94,7 @@ class ServerEnd(End):
     def write(self, events: Sequence[Values]) -> None:
         """Insert events, and the new heads of their streams."""
         super().write(events)
-        self.last = events[-1]
+        self.last = EventRow._make(events[-1])
 
     def seal(self) -> None:
         """Do what remains to be done before the commit: nothing, unless a kind says otherwise."""

@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from refold.eventstore import Transaction, open_store, times
+from refold.eventstore.engines.log_end import EventRow
 from refold.eventstore.errors import InvalidFile, NotAStore, UnreadableEvent
 from refold.eventstore.log.reading import PAGE
 from refold.eventstore.progress import ProgressBar
@@ -198,13 +199,13 @@ class _Reading:
 
     def _append(self, lines: list[tuple[int, EventLine]]) -> None:
         heads = self._heads({line.stream for _, line in lines})
-        rows: list[tuple[Any, ...]] = []
+        rows: list[EventRow] = []
         for number, line in lines:
+            version, previous = heads.get(line.stream, (0, 0))
             try:
-                data, metadata = _texts(line)
+                row = _row(line, previous or None)
             except (UnreadableEvent, UnicodeDecodeError) as error:
                 raise InvalidFile(f"line {number}: {error}") from error
-            version, previous = heads.get(line.stream, (0, 0))
             if line.position <= self.position:
                 raise InvalidFile(
                     f"line {number}: event {line.position} follows event {self.position}: "
@@ -217,19 +218,7 @@ class _Reading:
                 )
             self.position = line.position
             heads[line.stream] = (line.version, line.position)
-            rows.append(
-                (
-                    line.position,
-                    line.stream,
-                    line.version,
-                    previous or None,
-                    line.type,
-                    line.schema_version,
-                    data,
-                    metadata,
-                    times.from_calendar(line.recorded_at),
-                )
-            )
+            rows.append(row)
         strays = [line.position for _, line in lines if line.stray]
         self._transaction.append_rows(rows, strays)
         self._transaction.flush()
@@ -286,12 +275,22 @@ class _Reading:
         self._payloads += len(rows)
 
 
-def _texts(line: EventLine) -> tuple[str, str]:
-    """Return the texts of data and metadata, if what they hold can be read.
+def _row(line: EventLine, previous: int | None) -> EventRow:
+    """Return the row that a line makes, if its event can be read.
 
     Raises:
         UnreadableEvent, UnicodeDecodeError: it cannot.
     """
-    data, metadata = bytes(line.data).decode(), bytes(line.metadata).decode()
-    refuse_unreadable(line.position, line.type, line.schema_version, data, metadata)
-    return data, metadata
+    row = EventRow(
+        position=line.position,
+        stream=line.stream,
+        version=line.version,
+        previous=previous,
+        type=line.type,
+        schema_version=line.schema_version,
+        data=bytes(line.data).decode(),
+        metadata=bytes(line.metadata).decode(),
+        recorded_at=times.from_calendar(line.recorded_at),
+    )
+    refuse_unreadable(row)
+    return row
