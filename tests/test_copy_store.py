@@ -42,9 +42,8 @@ from refold.eventstore import (
 )
 from refold.eventstore.engines.log_end import EventRow
 from refold.eventstore.events import RunCreated, RunProgressed, WorkerProgressed
-from refold.eventstore.log.reading import PAGE
 from refold.eventstore.log.rows import copy_log
-from refold.eventstore.sql import KEYS, PARCEL
+from refold.eventstore.paging import KEYS, PAGE, PARCEL
 from refold.eventstore.statuses import TaskStatus, WorkerTask
 from refold.projections import Row, View
 

@@ -28,8 +28,7 @@ from refold.commands import Command, execute
 from refold.eventstore import DamagedEvent, Metadata, NotAStore, UnknownEventType, open_store
 from refold.eventstore.engines.log_end import EventRow
 from refold.eventstore.events import ExperimentErrorRecorded, RunProgressed
-from refold.eventstore.log.reading import PAGE
-from refold.eventstore.sql import KEYS, PARCEL
+from refold.eventstore.paging import KEYS, PAGE, PARCEL
 from refold.export import json_lines
 from refold.export.json_lines import InvalidFile
 from refold.export.tables import write_csv, write_parquet

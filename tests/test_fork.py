@@ -31,8 +31,7 @@ from refold.eventstore import (
     times,
 )
 from refold.eventstore.events import RunKilled, RunProgressed
-from refold.eventstore.log.reading import PAGE
-from refold.eventstore.sql import KEYS
+from refold.eventstore.paging import KEYS, PAGE
 from refold.projections import Views
 
 # --- what is in it ---------------------------------------------------------------------------

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from refold.eventstore.engines.engine import Lock, Projections, Reader, Slot, Values, Writer
-from refold.eventstore.sql import chunks, marks
+from refold.eventstore.paging import chunks
+from refold.eventstore.sql import marks
 
 
 class EventRow(NamedTuple):

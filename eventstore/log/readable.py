@@ -12,7 +12,8 @@ from refold.eventstore.errors import InvalidMoment, NotFound
 from refold.eventstore.event import Event
 from refold.eventstore.log.reading import read_at, read_events
 from refold.eventstore.log.recorded import Recorded
-from refold.eventstore.sql import chunks, marks, parcels
+from refold.eventstore.paging import chunks, parcels
+from refold.eventstore.sql import marks
 
 if TYPE_CHECKING:
     from refold.eventstore.log.transaction import Transaction

@@ -13,70 +13,12 @@ from refold.eventstore.engines.engine import Reader
 from refold.eventstore.errors import InvalidCommand, UnknownEventType, UnreadableEvent
 from refold.eventstore.event import Event, stored_names
 from refold.eventstore.log.recorded import ReadRow, Recorded, decode_metadata
-from refold.eventstore.sql import chunks, marks
+from refold.eventstore.paging import KEYS, PAGE, Page, chunks, pages
+from refold.eventstore.sql import marks
 
 Reading = Callable[[], AbstractContextManager[Reader]]
-Page = Sequence[tuple[Any, ...]]
 
-PAGE = 2_000
-"""Events that are read at a time."""
-
-# Most rows are taken apart as soon as they are read: to name them would cost a tenth of that.
-position_of: Callable[[Sequence[Any]], int] = itemgetter(0)
-"""Of a row whose first column it is, or a `Fact`."""
 _type_of: Callable[[Sequence[Any]], str] = itemgetter(ReadRow._fields.index("type"))
-
-
-def pages(
-    reading: Reading,
-    columns: Sequence[str],
-    after: int,
-    until: int,
-    *,
-    names: Sequence[str] | None = None,
-    size: int = PAGE,
-    backwards: bool = False,
-    edge: bool = False,
-) -> Iterator[Page]:
-    """Iterate over the events after a position, up to another, as they stand.
-
-    Args:
-        reading: lends a connection, for each page anew.
-        columns: of the table, `position` the first.
-        names: only events of these types; None: of all.
-        size: how many there are on a page.
-        edge: whether the log ends where the iteration does.
-    """
-    near, far, order = ("<=", ">", "DESC") if backwards else (">", "<=", "ASC")
-    # Of a range with two ends PostgreSQL believes, as long as it has no statistics, that it is
-    # short, and would sort all that is left, for each page. So the far end is looked at here; but
-    # a search for rare types must not run on beyond it.
-    bounded = names is not None and not edge
-    select = (
-        f"SELECT {', '.join(columns)} FROM events WHERE position {near} ?"
-        f"{f' AND position {far} ?' if bounded else ''}"
-        f"{'' if names is None else f' AND type IN ({marks(names)})'}"
-        f" ORDER BY position {order} LIMIT"
-    )
-    first, last = after, until
-    while first < last:
-        limit = min(size, last - first)
-        ends = (last, first) if backwards else (first, last)
-        parameters = (*(ends if bounded else ends[:1]), *(names or ()))
-        with reading() as connection:
-            rows = connection.execute(f"{select} {limit}", parameters)
-        page = rows
-        if rows and not first < position_of(rows[-1]) <= last:
-            page = [row for row in rows if first < position_of(row) <= last]
-        if page:
-            yield page
-        if len(page) < limit:
-            return
-        if backwards:
-            last = position_of(page[-1]) - 1
-        else:
-            first = position_of(page[-1])
-
 
 Fact = tuple[int, Event, int]
 """An event with its position before it, and after it when it was recorded."""
@@ -123,7 +65,7 @@ def read_events(
 
 
 def read_facts(
-    reading: Reading, after: int, until: int, types: Iterable[str], page_size: int
+    reading: Reading, after: int, until: int, types: Iterable[str]
 ) -> Iterator[list[Fact]]:
     """Iterate over pages of events with no more about them than a fold needs.
 
@@ -134,7 +76,8 @@ def read_facts(
     names = sorted(stored_names(types))
     if not names:
         return
-    for rows in pages(reading, FACT_COLUMNS, after, until, names=names, size=page_size, edge=True):
+    # A fold looks for the rows of a page together.
+    for rows in pages(reading, FACT_COLUMNS, after, until, names=names, size=KEYS, edge=True):
         page: list[Fact] = []
         try:
             for position, type_name, schema_version, data, recorded_at in rows:
@@ -194,7 +137,7 @@ def _log_pages(
     backwards: bool,
 ) -> Iterator[Page]:
     last = read_head(reading) if until is None else until
-    size = PAGE if limit is None else max(1, min(limit, PAGE))
+    size = PAGE if limit is None else max(1, limit)
     edge = after == 0 if backwards else until is None
     yield from pages(
         reading,

@@ -13,7 +13,8 @@ from refold.eventstore.engines.sqlite.connection import SqliteConnection, fail
 from refold.eventstore.event import Event
 from refold.eventstore.log.reading import Fact
 from refold.eventstore.log.store import EventStore
-from refold.eventstore.sql import chunks, marks
+from refold.eventstore.paging import chunks
+from refold.eventstore.sql import marks
 from refold.projections.unit_of_work import UnitOfWork
 from refold.projections.view import Key, R, View
 

@@ -12,9 +12,9 @@ import msgspec
 from refold.eventstore import times
 from refold.eventstore.errors import DamagedEvent, InvalidView, NotFound
 from refold.eventstore.log.readable import ReadableLog
-from refold.eventstore.log.reading import Page, position_of
 from refold.eventstore.log.recorded import ReadRow
 from refold.eventstore.log.rows import event_rows
+from refold.eventstore.paging import Page, position_of
 from refold.eventstore.sql import section, statements
 from refold.projections.view import Row, View
 from refold.projections.views import ReadableViews

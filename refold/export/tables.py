@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from refold.eventstore import times
 from refold.eventstore.errors import needed_for
-from refold.eventstore.log.reading import Page
+from refold.eventstore.paging import Page
 from refold.export.columns import Column, Kind, Source, columns_of, misfit
 
 if TYPE_CHECKING:

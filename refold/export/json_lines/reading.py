@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 from typing import Any, BinaryIO
 
 import msgspec
@@ -10,9 +11,9 @@ import msgspec
 from refold.eventstore import Transaction, open_store, times
 from refold.eventstore.engines.log_end import EventRow
 from refold.eventstore.errors import InvalidFile, NotAStore, UnreadableEvent
-from refold.eventstore.log.reading import PAGE
+from refold.eventstore.paging import PAGE, chunks, parcels
 from refold.eventstore.progress import ProgressBar
-from refold.eventstore.sql import PARCEL, chunks, marks
+from refold.eventstore.sql import marks
 from refold.export.json_lines.writing import (
     FORMAT,
     CommandLine,
@@ -101,19 +102,9 @@ def _refuse_unless_empty(transaction: Transaction, name: str) -> None:
 
 
 def _parcels(lines: Iterator[Numbered]) -> Iterator[list[Numbered]]:
-    """Cut lines of one kind into parcels of so many lines, or so many bytes."""
-    parcel: list[Numbered] = []
-    weight = 0
-    for number, line in lines:
-        if parcel and (
-            type(line) is not type(parcel[0][1]) or len(parcel) == PAGE or weight > PARCEL
-        ):
-            yield parcel
-            parcel, weight = [], 0
-        parcel.append((number, line))
-        weight += _weight(line)
-    if parcel:
-        yield parcel
+    """Cut lines into parcels, each of one kind."""
+    for _, alike in groupby(lines, key=lambda numbered: type(numbered[1])):
+        yield from parcels(((numbered, _weight(numbered[1])) for numbered in alike), PAGE)
 
 
 def _weight(line: EventLine | CommandLine | PayloadLine) -> int:

@@ -17,8 +17,8 @@ from refold.eventstore.log.past import PastStore
 from refold.eventstore.log.readable import ReadableLog
 from refold.eventstore.log.recorded import ReadRow, decode_metadata
 from refold.eventstore.log.rows import command_rows, digests_in, event_rows, payload_rows
+from refold.eventstore.paging import chunks
 from refold.eventstore.progress import ProgressBar
-from refold.eventstore.sql import KEYS
 from refold.export.columns import Source
 
 FORMAT = 1
@@ -211,7 +211,7 @@ class _Named:
     def payloads(self, store: ReadableLog) -> Iterator[tuple[str, bytes]]:
         """Iterate over the payloads that they name."""
         found = self._db.execute("SELECT digest FROM named ORDER BY digest")
-        while some := found.fetchmany(KEYS):
+        for some in chunks(found):
             yield from store.get_payloads(digest for (digest,) in some)
 
     def close(self) -> None:
