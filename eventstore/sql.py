@@ -1,15 +1,10 @@
-"""SQL text: `tables.sql` cut into its sections, marks for parameters, lists cut to size."""
+"""SQL text: `tables.sql` cut into its sections, marks for parameters."""
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
-
-T = TypeVar("T")
-
-KEYS = 500
-"""Keys that one statement looks for: each takes a parameter, of which there are not many more."""
+from typing import Any
 
 
 def marks(values: Sequence[Any]) -> str:
@@ -18,13 +13,6 @@ def marks(values: Sequence[Any]) -> str:
     For no values it is NULL: `IN (NULL)` holds for no row, and `IN ()` is an error on PostgreSQL.
     """
     return ", ".join("?" * len(values)) or "NULL"
-
-
-def chunks(values: Sequence[T], size: int | None = None) -> Iterator[Sequence[T]]:
-    """Cut values into pieces of a size, `KEYS` by default; the last one is shorter."""
-    size = size or KEYS
-    for start in range(0, len(values), size):
-        yield values[start : start + size]
 
 
 HERE = Path(__file__).resolve().parent  # in a checkout a link leads here
@@ -58,21 +46,3 @@ def statements(sql: str) -> list[str]:
     if pending.strip():
         found.append(pending.strip())
     return found
-
-
-PARCEL = 16 * 2**20
-"""Bytes that are in memory at a time; a larger payload travels alone."""
-
-
-def parcels(weights: Iterable[tuple[str, int]]) -> Iterator[list[str]]:
-    """Cut keys, each with the bytes that it stands for, into parcels."""
-    parcel: list[str] = []
-    weight = 0
-    for key, more in weights:
-        if parcel and weight + more > PARCEL:
-            yield parcel
-            parcel, weight = [], 0
-        parcel.append(key)
-        weight += more
-    if parcel:
-        yield parcel

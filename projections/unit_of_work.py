@@ -9,7 +9,8 @@ from msgspec.structs import force_setattr
 from refold.eventstore.engines.engine import Lock, NotExclusive, Writer
 from refold.eventstore.event import Event
 from refold.eventstore.log.recorded import Recorded
-from refold.eventstore.sql import chunks, marks
+from refold.eventstore.paging import chunks
+from refold.eventstore.sql import marks
 from refold.eventstore.statuses import Word
 from refold.projections.view import Handler, Key, R, Row, View
 

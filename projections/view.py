@@ -2,17 +2,16 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime, timedelta
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
 import msgspec
 from msgspec.structs import force_setattr, replace
 
+from refold.eventstore import times
 from refold.eventstore.errors import InvalidView
 from refold.eventstore.event import Event
-from refold.eventstore.log.recorded import EPOCH, MICROSECOND
 from refold.eventstore.sql import marks, statements
 
 Key = int | str
@@ -262,7 +261,7 @@ class View(Generic[R]):
     def dump(self, row: R) -> tuple[Any, ...]:
         """Return a row as the values of its columns."""
         values = [*msgspec.structs.astuple(row)]
-        values[-3:-1] = _text(row.created_at), _text(row.updated_at)
+        values[-3:-1] = times.to_text(row.created_at), times.to_text(row.updated_at)
         return tuple(values)
 
     def row_of(self, values: Sequence[Any]) -> R:
@@ -280,30 +279,12 @@ class View(Generic[R]):
     def load(self, values: tuple[Any, ...]) -> R:
         """Return the row that the values of its columns make."""
         *fields, created_at, updated_at, position = values
-        return self.row_of(
-            (*fields, _microseconds(created_at), _microseconds(updated_at), position)
-        )
+        created, updated = times.from_text(created_at), times.from_text(updated_at)
+        return self.row_of((*fields, created, updated, position))
 
 
 def _moved(status: str, row: Any, _: Event) -> Any:
     return replace(row, status=status)
-
-
-_EPOCH = EPOCH.replace(tzinfo=None)
-
-
-def _text(microseconds: int) -> str:
-    seconds, rest = divmod(microseconds, 1_000_000)
-    return f"{_whole_seconds(seconds)}.{rest:06d}"
-
-
-@lru_cache(maxsize=256)
-def _whole_seconds(seconds: int) -> str:
-    return (_EPOCH + timedelta(seconds=seconds)).isoformat(" ")
-
-
-def _microseconds(text: str) -> int:
-    return (datetime.fromisoformat(text) - _EPOCH) // MICROSECOND
 
 
 def types_of(views: Iterable[View[Any]]) -> set[str]:

@@ -19,15 +19,13 @@ from refold.eventstore.errors import (
 from refold.eventstore.log.reading import read_facts
 from refold.eventstore.log.store import EventStore
 from refold.eventstore.log.transaction import Transaction
+from refold.eventstore.paging import position_of
 from refold.eventstore.progress import ProgressBar
 from refold.eventstore.sql import section, statements
 from refold.projections.entities import ALL
 from refold.projections.unit_of_work import UnitOfWork
 from refold.projections.verify import Difference, differences
 from refold.projections.view import View, created_by, types_of
-
-EVENTS_PER_PAGE = 500
-"""How many events are read at a time to be folded."""
 
 ROWS_PER_FLUSH = 200_000
 """Bounds the memory of a rebuild: with so many rows in memory, they are written and forgotten."""
@@ -223,16 +221,14 @@ class Views(ReadableViews):
                 for view in views:
                     if start == 0:
                         unit.clear(view)  # its table is empty: there is nothing to be loaded
-                for page in read_facts(
-                    self.store.reading, start, end, types_of(views), EVENTS_PER_PAGE
-                ):
+                for page in read_facts(self.store.reading, start, end, types_of(views)):
                     unit.expect(event for _, event, _ in page)
                     for fact in page:
                         unit.take_in(*fact)
                     if len(unit) > ROWS_PER_FLUSH:
                         unit.flush()
                         unit.forget()
-                    bar.update(page[-1][0] - first - bar.n if page else 0)
+                    bar.update(position_of(page[-1]) - first - bar.n if page else 0)
                 unit.flush()
                 bar.update(end - first - bar.n)
                 start = end
@@ -249,9 +245,7 @@ class Views(ReadableViews):
                 if self._unsettled(projections_of(connection)):
                     continue  # somebody who does not fold them appended in between
                 ((end,),) = connection.execute("SELECT coalesce(max(position), 0) FROM events")
-                pages = read_facts(
-                    self.store.reading, 0, end, types_of(self.views), EVENTS_PER_PAGE
-                )
+                pages = read_facts(self.store.reading, 0, end, types_of(self.views))
                 return differences(self.views, pages, connection)
 
     def close(self) -> None:

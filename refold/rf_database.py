@@ -22,6 +22,7 @@ from refold.commands.evals import (
     SetPipelineStatus,
 )
 from refold.commands.store import CreateExperiment, SetExperimentError, SetExperimentStatus
+from refold.eventstore import times
 from refold.eventstore.codec import plain_scalar, to_json
 from refold.eventstore.errors import InvalidCommand, NotFound
 from refold.eventstore.log.transaction import Transaction
@@ -434,7 +435,7 @@ def _time(value: Time) -> str:
         return value
     try:
         time = value if isinstance(value, datetime) else datetime.fromtimestamp(value, UTC)
-        return time.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+        return times.to_text(times.from_datetime(time.astimezone(UTC)))
     except (TypeError, ValueError, OverflowError, OSError) as error:
         raise InvalidCommand(
             f"{value!r} is no time: pass ISO text, a datetime or seconds since 1970 ({error})"

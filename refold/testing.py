@@ -24,11 +24,11 @@ from typing import Any, Self, TypedDict, TypeVar, Unpack, overload
 from msgspec.structs import replace
 
 from refold.commands.command import Command, Decision
+from refold.eventstore import times
 from refold.eventstore.codec import encode
 from refold.eventstore.engines.engine import Durability
 from refold.eventstore.errors import DBException, InvalidMoment
 from refold.eventstore.event import Event
-from refold.eventstore.log.recorded import EPOCH, MICROSECOND
 from refold.face import Face
 from refold.projections import ALL, Rows, UnitOfWork, View
 from refold.projections.view import Key, R
@@ -327,7 +327,7 @@ def temporary_store(
     if isinstance(clock, datetime):
         if clock.utcoffset() is None:
             raise InvalidMoment(f"{clock} has no zone: add one, such as tzinfo=datetime.UTC")
-        stands = (clock - EPOCH) // MICROSECOND
+        stands = times.from_datetime(clock)
         clock = lambda: stands  # noqa: E731
     with (
         TemporaryDirectory(prefix="refold-") as folder,

@@ -14,10 +14,10 @@ from clippings import GradientClipped
 
 from refold import RFDatabase, RfDb
 from refold.cli.app import run
+from refold.eventstore.times import SECOND
 
 TOP = Path(__file__).parent.parent
 START = 1_706_702_400_000_000  # 2024-01-31T12:00:00Z
-SECOND = 1_000_000
 
 
 class Done(NamedTuple):

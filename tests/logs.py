@@ -3,6 +3,7 @@
 from typing import Any
 
 from refold.eventstore import open_store
+from refold.eventstore.engines.log_end import EventRow
 
 Rows = list[tuple[Any, ...]]
 
@@ -17,10 +18,11 @@ LOG = {
 }
 
 
-def log(place: str) -> dict[str, Rows]:
+def log(place: str) -> dict[str, Any]:
     """Return the whole log, table by table."""
     with open_store(place) as store, store.reading() as connection:
-        return {name: connection.execute(query) for name, query in LOG.items()}
+        tables = {name: connection.execute(query) for name, query in LOG.items()}
+    return {**tables, "events": [EventRow(*row) for row in tables["events"]]}
 
 
 def heads(events: Rows) -> Rows:

@@ -13,6 +13,7 @@ from tables import Tables, folded, tables
 from refold import RfDb
 from refold.commands import Command
 from refold.eventstore import DBException, Event, Id, Recorded, open_store
+from refold.eventstore.engines.log_end import EventRow
 from refold.eventstore.events import (
     ContextCreated,
     ExperimentStatesReset,
@@ -249,10 +250,18 @@ def append_row(
         previous = last[0].position if last else None
         latest = next(store.read(backwards=True, limit=1, unknown=True), None)
         now = 1_700_000_000_000_000 if latest is None else latest.recorded_at
-        version = transaction.version(stream) + 1
-        values = (event_type, schema_version, json.dumps(data), "{}", now)
-        rows = [(position, stream, version, previous, *values)]
-        transaction.append_rows(rows, [position] if stray else [])
+        row = EventRow(
+            position=position,
+            stream=stream,
+            version=transaction.version(stream) + 1,
+            previous=previous,
+            type=event_type,
+            schema_version=schema_version,
+            data=json.dumps(data),
+            metadata="{}",
+            recorded_at=now,
+        )
+        transaction.append_rows([row], [position] if stray else [])
     return position
 
 

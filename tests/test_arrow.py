@@ -21,7 +21,7 @@ from refold import InvalidMoment, InvalidView, NotFound, RfDb
 from refold.eventstore import DamagedEvent, Event
 from refold.eventstore.errors import MissingPackage
 from refold.eventstore.events import RunProgressed
-from refold.eventstore.log.reading import PAGE
+from refold.eventstore.paging import PAGE
 from refold.export.tables import batches
 from refold.projections import Row, View
 

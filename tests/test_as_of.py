@@ -41,7 +41,7 @@ from refold import (
     RfDb,
     encode_payload,
 )
-from refold.eventstore import Id
+from refold.eventstore import Id, paging
 from refold.eventstore.event import Event
 from refold.eventstore.events import (
     ExperimentCreated,
@@ -52,7 +52,7 @@ from refold.eventstore.events import (
 )
 from refold.face import Face
 from refold.projections import Row, View
-from refold.projections.past import version_writer, versions
+from refold.projections.past import version_writer
 
 Place = Callable[[], str]
 
@@ -83,7 +83,7 @@ def check_random_logs(
     )
     def check(happens: list[Step], remembered: int, per_flush: int) -> None:
         monkeypatch.setattr(version_writer, "ROWS_REMEMBERED", remembered)
-        monkeypatch.setattr(versions, "EVENTS_PER_PAGE", per_flush)
+        monkeypatch.setattr(paging, "PAGE", per_flush)
         with log_of(new_place(), happens) as log:
             check_every_position(log)
 
@@ -101,7 +101,7 @@ def test_rows_that_are_not_in_memory_are_loaded_again(
     new_place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(version_writer, "ROWS_REMEMBERED", 0)
-    monkeypatch.setattr(versions, "EVENTS_PER_PAGE", 1)
+    monkeypatch.setattr(paging, "PAGE", 1)
     runs: list[Event] = [RunCreated(n, 1, f"run_{n}", num_chunks=n) for n in range(1, 4)]
     happens: list[Step] = [
         ("append", [ExperimentCreated(1, "fit", "digits", "NEW"), *runs]),
@@ -131,7 +131,7 @@ def test_a_face_shows_the_same_for_ever(
     @given(st.lists(st.tuples(steps, st.booleans()), max_size=10), st.integers(0, 4))
     def check(happens: list[tuple[Step, bool]], remembered: int) -> None:
         monkeypatch.setattr(version_writer, "ROWS_REMEMBERED", remembered)
-        monkeypatch.setattr(versions, "EVENTS_PER_PAGE", 2)
+        monkeypatch.setattr(paging, "PAGE", 2)
         with log_of(new_place(), []) as log:
             faces: list[tuple[RfDb, str]] = []
             for step, looks in happens:
@@ -295,8 +295,8 @@ def test_many_payloads_at_a_time(db: RfDb, monkeypatch: pytest.MonkeyPatch) -> N
     contents[large] = encode_payload("x" * 99)
     wanted = [*contents, large, "0" * 64, "no digest"]
     for keys, parcel in [(500, 2**24), (2, 2**24), (3, 20), (1, 1)]:
-        monkeypatch.setattr("refold.eventstore.sql.KEYS", keys)
-        monkeypatch.setattr("refold.eventstore.sql.PARCEL", parcel)
+        monkeypatch.setattr("refold.eventstore.paging.KEYS", keys)
+        monkeypatch.setattr("refold.eventstore.paging.PARCEL", parcel)
         for store in (db.store, db.as_of(0).store):
             found = list(store.get_payloads(iter(wanted)))
             assert found == sorted(contents.items())

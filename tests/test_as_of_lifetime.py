@@ -18,7 +18,7 @@ from tables import tables
 from test_forks import ended_well, forked
 
 from refold import RfDb, StoreClosed, StoreFailed, StoreFull
-from refold.eventstore import Id
+from refold.eventstore import Id, paging
 from refold.eventstore.event import Event
 from refold.eventstore.events import RunMetricsRecorded
 from refold.projections import Row, View
@@ -270,7 +270,7 @@ class Feed(Row, frozen=True, kw_only=False):
 
 def fork_beside_threads_that_fold(_: Parent, places: list[str]) -> None:
     signal.alarm(200)
-    versions.EVENTS_PER_PAGE = 1  # so that folding reads again and again
+    paging.PAGE = 1  # so that folding reads again and again
     versions.FORK_PATIENCE = 1_000  # nobody waits in vain
     everybody = threading.Barrier(len(places) + 1)
     forks = threading.Event()

@@ -13,9 +13,10 @@ from refold.cli import lists
 from refold.cli.app import COMMANDS
 from refold.cli.log import log
 from refold.cli.options import entity, moment, position
-from refold.cli.output import plain, printable, shown, size, span, time_of
+from refold.cli.output import plain, printable, shown, size, span
 from refold.cli.past import diff, history, why
 from refold.cli.show import show
+from refold.eventstore import times
 from refold.eventstore.errors import DBException, InvalidMoment, NotFound
 from refold.eventstore.statuses import RunStatus, TaskStatus
 from refold.projections import ALL
@@ -46,8 +47,9 @@ def test_moments() -> None:
     noon = datetime(2026, 1, 31, 12, tzinfo=UTC)
     for text in ("2026-01-31T12:00Z", "2026-01-31 13:00:00+01:00", "2026-01-31T12:00:00.000000Z"):
         assert moment(text) == noon
-    assert time_of(noon) == "2026-01-31T12:00:00.000000Z"
-    assert moment(time_of(noon)) == noon
+    iso = times.to_iso(times.from_datetime(noon))
+    assert iso == "2026-01-31T12:00:00.000000Z"
+    assert moment(iso) == noon
 
 
 @pytest.mark.parametrize(
@@ -134,7 +136,7 @@ def test_values_in_text() -> None:
     assert printable("a\x1b[0m\tb\nc\x00é") == "a\\x1b[0m\\tb\nc\\x00é"
     assert span(0) == "0 s"
     assert span(61_500_000) == "1 min 1 s"
-    assert span((2 * 86_400 + 3 * 3_600 + 59) * 1_000_000) == "2 d 3 h"
+    assert span((2 * 86_400 + 3 * 3_600 + 59) * times.SECOND) == "2 d 3 h"
     assert [size(n) for n in (0, 999, 1_000, 12_345_678)] == ["0 B", "999 B", "1.0 kB", "12.3 MB"]
 
 
@@ -145,7 +147,7 @@ def test_values_in_json() -> None:
     assert told["('a',)"] == [3]
     assert told["o"] == "<class 'object'>"
     assert plain("\ud800") == "\\ud800"
-    assert time_of(START) == "2024-01-31T12:00:00.000000Z"
+    assert times.to_iso(START) == "2024-01-31T12:00:00.000000Z"
 
 
 # --- filters ------------------------------------------------------------------------------------

@@ -40,10 +40,10 @@ from refold.eventstore import (
     UnknownEventType,
     open_store,
 )
+from refold.eventstore.engines.log_end import EventRow
 from refold.eventstore.events import RunCreated, RunProgressed, WorkerProgressed
-from refold.eventstore.log.reading import PAGE
 from refold.eventstore.log.rows import copy_log
-from refold.eventstore.sql import KEYS, PARCEL
+from refold.eventstore.paging import KEYS, PAGE, PARCEL
 from refold.eventstore.statuses import TaskStatus, WorkerTask
 from refold.projections import Row, View
 
@@ -70,7 +70,7 @@ def views(place: str) -> str:
 def append_rows(place: str, rows: Rows) -> None:
     """Append rows of the table `events` as they are."""
     with open_store(place) as store, store.transaction() as transaction:
-        transaction.append_rows(rows)
+        transaction.append_rows([EventRow(*row) for row in rows])
 
 
 def fill(place: str, runs: int = 3) -> None:

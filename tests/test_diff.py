@@ -25,9 +25,9 @@ from test_damaged_events import damage
 from tries import tries
 
 from refold import DBException, InvalidMoment, RfDb, UnknownEventType
-from refold.eventstore import DamagedEvent
+from refold.eventstore import DamagedEvent, paging
 from refold.eventstore.events import RunProgressed, TablesReset
-from refold.projections.past import version_writer, versions
+from refold.projections.past import version_writer
 from refold.projections.past.changes import Change
 
 Place = Callable[[], str]
@@ -74,7 +74,7 @@ def test_what_an_event_changed_is_the_diff_to_the_moment_before(
     @given(st.lists(steps, max_size=10), st.sampled_from([0, 2, 400_000]))
     def check(happens: list[Step], remembered: int) -> None:
         monkeypatch.setattr(version_writer, "ROWS_REMEMBERED", remembered)
-        monkeypatch.setattr(versions, "EVENTS_PER_PAGE", 3)
+        monkeypatch.setattr(paging, "PAGE", 3)
         with log_of(new_place(), happens) as log, RfDb(log.place, projections=OWN) as fresh:
             rows = tables(fresh.as_of(0))
             for recorded in log.events:

@@ -26,9 +26,9 @@ from tries import tries
 from refold import DBException, NotFound, RfDb
 from refold.commands import Command, execute
 from refold.eventstore import DamagedEvent, Metadata, NotAStore, UnknownEventType, open_store
+from refold.eventstore.engines.log_end import EventRow
 from refold.eventstore.events import ExperimentErrorRecorded, RunProgressed
-from refold.eventstore.log.reading import PAGE
-from refold.eventstore.sql import KEYS, PARCEL
+from refold.eventstore.paging import KEYS, PAGE, PARCEL
 from refold.export import json_lines
 from refold.export.json_lines import InvalidFile
 from refold.export.tables import write_csv, write_parquet
@@ -117,7 +117,7 @@ def test_whatever_the_log_holds_comes_back_to_the_letter(place: str, target: str
     positions = [2, 3, 7, 1_000, 2**53 + 1]
     abouts = ['{"actor":"ü"}', "{}", '{ "cause":1, "of_tomorrow":[1,{}]}']
     rows = [
-        (
+        EventRow(
             position,
             "bird-ü\n1",
             n + 1,
@@ -232,7 +232,7 @@ def test_the_log_up_to_a_moment_brings_what_its_events_need(
         assert db.get_run(1)["config_leaf"] == {"lr": 1}
         assert db.get_payload(digest) == "named within a text"
         assert len(part["payloads"]) == 2
-    imported(exported(place, at=whole["events"][-1][0]), end := new_target())
+    imported(exported(place, at=whole["events"][-1].position), end := new_target())
     assert log(end)["commands"] == whole["commands"]
     assert len(log(end)["payloads"]) == len(whole["payloads"]) - 1
 

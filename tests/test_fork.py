@@ -1,6 +1,5 @@
 """A fork is a store of its own, which holds the log up to a moment and all that belongs to it."""
 
-import json
 import os
 import random
 import time
@@ -14,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from logs import LOG, Rows, heads, log
 from places import Place
-from random_logs import OWN, Step, exactly, log_of, steps
+from random_logs import OWN, Step, append_row, exactly, log_of, steps
 from raw import raw
 from tables import tables
 from tries import tries
@@ -29,22 +28,11 @@ from refold.eventstore import (
     NotFound,
     UnreadableEvent,
     open_store,
+    times,
 )
 from refold.eventstore.events import RunKilled, RunProgressed
-from refold.eventstore.log.reading import PAGE
-from refold.eventstore.log.recorded import EPOCH, MICROSECOND
-from refold.eventstore.sql import KEYS
+from refold.eventstore.paging import KEYS, PAGE
 from refold.projections import Views
-
-
-def append_of_others(place: str, event_type: str, data: object, schema_version: int = 1) -> None:
-    """Append an event of a type, or of a schema version, that is not defined here."""
-    with open_store(place) as store, store.transaction() as transaction:
-        position, now = transaction.head + 1, time.time_ns() // 1_000
-        about = (event_type, schema_version, json.dumps(data), "{}", now)
-        row = (position, "elsewhere", position, None, *about)
-        transaction.append_rows([row])
-
 
 # --- what is in it ---------------------------------------------------------------------------
 
@@ -56,7 +44,7 @@ def check_forks(
         whole = log(source.place)
         position = data.draw(st.integers(0, source.db.store.head()), label="position")
         past = source.db.as_of(position)
-        beginning = [row for row in whole["events"] if row[0] <= position]
+        beginning = [row for row in whole["events"] if row.position <= position]
         for to in (new_place(), new_target()):
             origin = data.draw(st.sampled_from([source.db, past]), label="origin")
             with fork(origin, at=position, to=to) as other:
@@ -91,11 +79,11 @@ def test_the_payloads_that_its_events_name_come_along(
     db.put_payload("which no event names")
     db.create_run(experiment_id, config_leaf={"lr": 0.1})
     # Wherever in the text a digest stands, and whoever knows the type.
-    append_of_others(place, "WeightsKept", {"at": [f"s3://weights/{named[0]}.pt"]})
-    append_of_others(place, "WeightsKept", {"a": f"\x1f{named[1]}ab", "b": f"\f{named[2]}"})
+    append_row(place, "elsewhere", "WeightsKept", {"at": [f"s3://weights/{named[0]}.pt"]})
+    append_row(place, "elsewhere", "WeightsKept", {"a": f"\x1f{named[1]}ab", "b": f"\f{named[2]}"})
     at = db.store.head()
     db.create_run(experiment_id, config_leaf={"lr": 0.2})
-    append_of_others(place, "WeightsKept", {"digest": named[3]})
+    append_row(place, "elsewhere", "WeightsKept", {"digest": named[3]})
     with fork(db, at=at, to=new_place()) as other:
         assert other.get_run(1)["config_leaf"] == {"lr": 0.1}
         for digest in named[:3]:
@@ -200,7 +188,7 @@ def test_its_face_is_as_the_one_that_it_was_forked_from(place: str, new_place: P
 def test_a_time_is_a_moment_too(db: RfDb, new_place: Place) -> None:
     db.create_experiment("digits")
     [first] = db.store.read()
-    at = EPOCH + first.recorded_at * MICROSECOND
+    at = times.to_datetime(first.recorded_at)
     with fork(db, at=at, to=new_place()) as other:
         assert other.store.head() == 1
 
@@ -378,7 +366,7 @@ def test_an_event_of_a_newer_schema_stands_in_the_way(
     db: RfDb, place: str, new_place: Place
 ) -> None:
     db.create_experiment("digits")
-    append_of_others(place, "RunCreated", {"id": 1}, schema_version=99)
+    append_row(place, "elsewhere", "RunCreated", {"id": 1}, schema_version=99)
     with pytest.raises(UnreadableEvent, match="event 2"):
         fork(db, to=new_place())
     with fork(db, at=1, to=new_place()) as other:

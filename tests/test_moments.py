@@ -1,6 +1,5 @@
 """What a moment is: a position that was committed, or a time with its zone."""
 
-import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
@@ -14,7 +13,7 @@ from tries import tries
 
 from refold import InvalidMoment, RfDb
 from refold.eventstore.events import RunProgressed
-from refold.eventstore.log.recorded import EPOCH, MICROSECOND
+from refold.eventstore.times import EPOCH, MICROSECOND, SECOND, now, to_datetime
 
 Place = Callable[[], str]
 
@@ -90,7 +89,7 @@ def test_a_time_is_the_last_event_up_to_it(new_place: Place, engine: str) -> Non
             times = {e.position: e.recorded_at for e in db.store.read()}
             for recorded_at in set(times.values()):
                 for microseconds in (recorded_at - 1, recorded_at, recorded_at + 1):
-                    moment = EPOCH + microseconds * MICROSECOND
+                    moment = to_datetime(microseconds)
                     by_then = [p for p, at in times.items() if at <= microseconds]
                     for zone in (UTC, ABROAD):
                         if by_then:
@@ -99,7 +98,7 @@ def test_a_time_is_the_last_event_up_to_it(new_place: Place, engine: str) -> Non
                             with pytest.raises(InvalidMoment, match="the first is of"):
                                 db.position_at(moment.astimezone(zone))
                 by_then = [p for p, at in times.items() if at <= recorded_at]
-                face = db.as_of(EPOCH + recorded_at * MICROSECOND)
+                face = db.as_of(to_datetime(recorded_at))
                 assert tables(face) == tables(db.as_of(max(by_then)))
 
     check()
@@ -107,7 +106,7 @@ def test_a_time_is_the_last_event_up_to_it(new_place: Place, engine: str) -> Non
 
 def test_the_time_of_an_event_is_no_future(place: str) -> None:
     """The clock of the machine that recorded it may be ahead of this one."""
-    ahead = time.time_ns() // 1_000 + 3_600_000_000
+    ahead = now() + 3_600 * SECOND
     with RfDb(place, clock=lambda: ahead) as db:
         db.create_experiment("digits")
         [recorded] = db.store.read()

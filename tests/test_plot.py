@@ -10,9 +10,9 @@ import pytest
 
 from refold import InvalidCommand, NotFound, RfDb
 from refold.eventstore.errors import MissingPackage
+from refold.eventstore.times import SECOND
 from refold.plot import Curve, Plot, plot
 
-SECOND = 1_000_000
 START = 1_706_702_400_000_000
 
 

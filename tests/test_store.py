@@ -29,7 +29,7 @@ from refold.eventstore import (
     open_store,
 )
 from refold.eventstore.events import RunCompleted, RunProgressed, RunStarted
-from refold.eventstore.log.reading import PAGE
+from refold.eventstore.paging import PAGE
 
 STREAMS = ["run-1", "run-2", "worker-0", "é"]
 TYPES = [RunStarted, RunProgressed, RunCompleted]

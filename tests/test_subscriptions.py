@@ -15,7 +15,7 @@ from children import Child, Parent, WarmChild, call
 from refold.eventstore import EventStore, Recorded, StoreClosed, open_store, upcaster
 from refold.eventstore.event import Event
 from refold.eventstore.events import RunCompleted, RunProgressed, RunStarted
-from refold.eventstore.log import subscription
+from refold.eventstore.paging import PAGE
 
 
 def progressed(count: int) -> list[RunProgressed]:
@@ -83,12 +83,12 @@ def test_it_may_begin_before_there_is_anything(store: EventStore) -> None:
 
 
 def test_it_turns_pages(store: EventStore) -> None:
-    total = 3 * subscription.PAGE + 1
+    total = 3 * PAGE + 1
     store.append("run-1", progressed(total))
     with store.subscribe() as events:
         assert positions(islice(events, total)) == list(range(1, total + 1))
-        store.append("run-1", progressed(2 * subscription.PAGE))
-        assert positions(islice(events, 2 * subscription.PAGE))[-1] == store.head()
+        store.append("run-1", progressed(2 * PAGE))
+        assert positions(islice(events, 2 * PAGE))[-1] == store.head()
 
     async def follow() -> list[Recorded]:
         async with store.subscribe() as events:

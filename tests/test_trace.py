@@ -18,6 +18,7 @@ from tries import tries
 
 from refold import ControllerTask, RfDb, TaskStatus
 from refold.eventstore import DamagedEvent, Event, EventStore, open_store
+from refold.eventstore.engines.log_end import EventRow
 from refold.eventstore.events import (
     ActorTaskScheduled,
     ActorTaskStarted,
@@ -30,9 +31,8 @@ from refold.eventstore.events import (
     TaskScheduled,
     TaskStarted,
 )
+from refold.eventstore.times import SECOND
 from refold.export import trace
-
-SECOND = 1_000_000
 
 # --- the format --------------------------------------------------------------------------------
 
@@ -407,7 +407,7 @@ def test_a_clock_that_runs_back_turns_nothing_round(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     data = {"TaskScheduled": {"task_id": 1, "run_id": 1, "worker_id": 0, "chunk_id": 0}}
     rows = [
-        (
+        EventRow(
             n,
             "task-1",
             n,

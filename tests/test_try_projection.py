@@ -170,7 +170,7 @@ def test_events_that_the_live_view_does_not_know_add_rows(spiked: RfDb) -> None:
 def check_trials(place: str, happens: list[Step], data: st.DataObject) -> None:
     with log_of(place, happens) as log, pytest.MonkeyPatch.context() as patch:
         pages = data.draw(st.integers(1, 4), label="events at a time")
-        patch.setattr("refold.projections.past.trial.EVENTS_PER_PAGE", pages)
+        patch.setattr("refold.eventstore.paging.KEYS", pages)
         position = data.draw(st.integers(0, log.db.store.head()), label="position")
         past = log.db.as_of(position)
         before = everything(log.db)
@@ -351,7 +351,7 @@ def test_a_view_that_fails_names_the_event_and_the_row(
     at_a_time: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("refold.projections.past.trial.EVENTS_PER_PAGE", at_a_time)
+    monkeypatch.setattr("refold.eventstore.paging.KEYS", at_a_time)
     spiked.append(LossSpiked(4, 1.0), RunProgressed(2, 1, 0), RunProgressed(3, 1, 0))
     view = spikes_of(schema=STRICT)
     spoil(view)

@@ -26,9 +26,9 @@ from refold.eventstore.events import (
     TablesReset,
     WorkerProgressed,
 )
+from refold.eventstore.paging import KEYS
 from refold.eventstore.statuses import TaskStatus, WorkerTask
 from refold.projections import ALL, Row, View
-from refold.projections.views import EVENTS_PER_PAGE
 
 Place = Callable[[], str]
 
@@ -176,9 +176,7 @@ def test_a_long_log_is_folded_flush_by_flush(
 ) -> None:
     monkeypatch.setattr("refold.projections.views.ROWS_PER_FLUSH", rows)
     runs = [RunCreated(n, 1, f"run_{n}") for n in range(1, 101)]
-    progress: list[Event] = [
-        RunProgressed(n % 100 + 1, n, 0) for n in range(3 * EVENTS_PER_PAGE + 1)
-    ]
+    progress: list[Event] = [RunProgressed(n % 100 + 1, n, 0) for n in range(3 * KEYS + 1)]
     append(db.store, [*runs, *progress[:4_500], TablesReset(True), *runs, *progress[4_500:]])
     before = exactly(tables(db))
     assert db.verify() == []

@@ -114,7 +114,7 @@ class BarePostgres:
         while True:
             for event in self.connection.execute(PAGE, (after,)):
                 yield event
-                after = event[0]
+                after, *_ = event
             for _ in self.connection.notifies(stop_after=1):
                 pass
 

@@ -37,8 +37,8 @@ def _first(place: str) -> Section:
             connection.executescript(SETTINGS)
 
             def read() -> None:
-                for row in connection.execute(SELECT_EVENTS):
-                    decode(row[5])
+                for _, _, _, _, _, data, _, _ in connection.execute(SELECT_EVENTS):
+                    decode(data)
 
             return seconds(read)
 

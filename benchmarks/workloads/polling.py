@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from itertools import islice
 from typing import Any
 
 from msgspec import Struct
@@ -21,6 +20,7 @@ from refold.eventstore.events import (
     TaskCompleted,
     TaskScheduled,
 )
+from refold.eventstore.paging import chunks
 
 LENGTHS = [1_000, 10_000, 100_000]
 WORKERS = 8
@@ -142,7 +142,7 @@ def fill(place: str, length: int) -> None:
     """Append so many tasks of workers, tasks of actors and requests."""
     with open_store(place) as store:
         events = _events(length)
-        while page := [*islice(events, 2_000)]:
+        for page in chunks(events, 2_000):
             store.append(None, page)
 
 

@@ -37,8 +37,8 @@ def measure(places: Places) -> list[Section]:
                 pass
 
         def bare() -> None:
-            for row in connection.execute(SELECT_EVENTS):
-                decoders[row[3]](row[5])
+            for _, _, _, name, _, data, _, _ in connection.execute(SELECT_EVENTS):
+                decoders[name](data)
 
         def eventsourcing() -> None:
             for _ in library.read():

@@ -1,27 +1,32 @@
 """The end of the log: what a transaction must know to append to it."""
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from refold.eventstore.engines.engine import Lock, Projections, Reader, Slot, Values, Writer
-from refold.eventstore.sql import chunks, marks
+from refold.eventstore.paging import chunks
+from refold.eventstore.sql import marks
 
-EVENT_COLUMNS = (
-    "position",
-    "stream",
-    "version",
-    "previous",
-    "type",
-    "schema_version",
-    "data",
-    "metadata",
-    "recorded_at",
-)
+
+class EventRow(NamedTuple):
+    """A row of the table `events`: its columns, in their order."""
+
+    position: int
+    stream: str
+    version: int
+    previous: int | None
+    """The position of the stream's event before it; None if it is the first."""
+    type: str
+    schema_version: int
+    data: str
+    metadata: str
+    recorded_at: int
+
 
 INSERT_EVENT = f"""
-    INSERT INTO events ({", ".join(EVENT_COLUMNS)})
-    VALUES ({marks(EVENT_COLUMNS)})"""
+    INSERT INTO events ({", ".join(EventRow._fields)})
+    VALUES ({marks(EventRow._fields)})"""
 
 STREAM_COLUMNS = ("stream", "version", "position")
 
@@ -37,11 +42,6 @@ STREAMS_REMEMBERED = 50_000
 
 Beyond it they are forgotten all at once, which costs one SELECT each when they come again.
 """
-
-
-def microseconds() -> int:
-    """Return this machine's time, in microseconds since 1970-01-01 UTC."""
-    return time.time_ns() // 1_000
 
 
 def projections_of(reader: Reader) -> Projections:
@@ -104,7 +104,7 @@ class End(ABC):
         if len(events) == 1:
             writer.run(INSERT_EVENT, events[0])
         else:
-            writer.insert("events", EVENT_COLUMNS, events)
+            writer.insert("events", EventRow._fields, events)
         heads = [(stream, *head) for stream, head in self._changed.items()]
         if len(heads) == 1:
             writer.run(UPSERT_STREAM, heads[0])
@@ -131,7 +131,8 @@ class ExclusiveEnd(End):
         self._make_room()
         for position, stream, version, *_ in events:
             self._streams[stream] = self._changed[stream] = (version, position)
-        self.position, self._recorded_at = events[-1][0], events[-1][-1]
+        last = EventRow._make(events[-1])
+        self.position, self._recorded_at = last.position, last.recorded_at
 
     def _make_room(self) -> None:
         if len(self._streams) >= STREAMS_REMEMBERED and not self._changed:

@@ -3,15 +3,17 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
+from refold.eventstore import times
 from refold.eventstore.engines.engine import Engine, Reader
 from refold.eventstore.errors import InvalidMoment, NotFound
 from refold.eventstore.event import Event
 from refold.eventstore.log.reading import read_at, read_events
-from refold.eventstore.log.recorded import EPOCH, MICROSECOND, Recorded
-from refold.eventstore.sql import chunks, marks, parcels
+from refold.eventstore.log.recorded import Recorded
+from refold.eventstore.paging import chunks, parcels
+from refold.eventstore.sql import marks
 
 if TYPE_CHECKING:
     from refold.eventstore.log.transaction import Transaction
@@ -160,7 +162,7 @@ class ReadableLog(ABC):
                 f"the time {time} has no zone: pass it with one, such as "
                 f"datetime(2026, 1, 31, 12, tzinfo=timezone.utc) or time.astimezone()"
             )
-        microseconds = (time - EPOCH) // MICROSECOND
+        microseconds = times.from_datetime(time)
         with self.reading() as connection:
             bounds = [
                 connection.execute(
@@ -176,10 +178,10 @@ class ReadableLog(ABC):
             if microseconds < first:
                 raise InvalidMoment(
                     f"{name}: no event had happened by {time}: the first is of "
-                    f"{EPOCH + first * MICROSECOND}"
+                    f"{times.to_datetime(first)}"
                 )
             # The log's clock may be ahead of this machine's.
-            if microseconds > last and time > datetime.now(UTC):
+            if microseconds > max(last, times.now()):
                 raise InvalidMoment(f"{name}: the time {time} lies in the future")
             while low < high:  # times follow positions
                 middle = (low + high + 1) // 2

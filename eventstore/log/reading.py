@@ -3,81 +3,25 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from itertools import islice
+from operator import itemgetter
 from typing import Any
 
 import msgspec
 
 from refold.eventstore.codec import damaged, decode, decode_unknown
 from refold.eventstore.engines.engine import Reader
-from refold.eventstore.engines.log_end import EVENT_COLUMNS
 from refold.eventstore.errors import InvalidCommand, UnknownEventType, UnreadableEvent
 from refold.eventstore.event import Event, stored_names
-from refold.eventstore.log.recorded import Recorded, decode_metadata
-from refold.eventstore.sql import chunks, marks
+from refold.eventstore.log.recorded import ReadRow, Recorded, decode_metadata
+from refold.eventstore.paging import KEYS, PAGE, Page, chunks, pages
+from refold.eventstore.sql import marks
 
 Reading = Callable[[], AbstractContextManager[Reader]]
-Page = list[tuple[Any, ...]]
 
-PAGE = 2_000
-"""Events that are read at a time."""
-
-
-def pages(
-    reading: Reading,
-    columns: Sequence[str],
-    after: int,
-    until: int,
-    *,
-    names: Sequence[str] | None = None,
-    size: int = PAGE,
-    backwards: bool = False,
-    edge: bool = False,
-) -> Iterator[Page]:
-    """Iterate over the events after a position, up to another, as they stand.
-
-    Args:
-        reading: lends a connection, for each page anew.
-        columns: of the table, `position` the first.
-        names: only events of these types; None: of all.
-        size: how many there are on a page.
-        edge: whether the log ends where the iteration does.
-    """
-    near, far, order = ("<=", ">", "DESC") if backwards else (">", "<=", "ASC")
-    # Of a range with two ends PostgreSQL believes, as long as it has no statistics, that it is
-    # short, and would sort all that is left, for each page. So the far end is looked at here; but
-    # a search for rare types must not run on beyond it.
-    bounded = names is not None and not edge
-    select = (
-        f"SELECT {', '.join(columns)} FROM events WHERE position {near} ?"
-        f"{f' AND position {far} ?' if bounded else ''}"
-        f"{'' if names is None else f' AND type IN ({marks(names)})'}"
-        f" ORDER BY position {order} LIMIT"
-    )
-    first, last = after, until
-    while first < last:
-        limit = min(size, last - first)
-        ends = (last, first) if backwards else (first, last)
-        parameters = (*(ends if bounded else ends[:1]), *(names or ()))
-        with reading() as connection:
-            rows = connection.execute(f"{select} {limit}", parameters)
-        page = rows
-        if rows and not first < rows[-1][0] <= last:
-            page = [row for row in rows if first < row[0] <= last]
-        if page:
-            yield page
-        if len(page) < limit:
-            return
-        if backwards:
-            last = page[-1][0] - 1
-        else:
-            first = page[-1][0]
-
+_type_of: Callable[[Sequence[Any]], str] = itemgetter(ReadRow._fields.index("type"))
 
 Fact = tuple[int, Event, int]
 """An event with its position before it, and after it when it was recorded."""
-
-READ_COLUMNS = tuple(name for name in EVENT_COLUMNS if name != "previous")
-"""What is read of an event: all but the link of its stream's chain."""
 
 FACT_COLUMNS = ("position", "type", "schema_version", "data", "recorded_at")
 """What a fold needs of it."""
@@ -121,7 +65,7 @@ def read_events(
 
 
 def read_facts(
-    reading: Reading, after: int, until: int, types: Iterable[str], page_size: int
+    reading: Reading, after: int, until: int, types: Iterable[str]
 ) -> Iterator[list[Fact]]:
     """Iterate over pages of events with no more about them than a fold needs.
 
@@ -132,7 +76,8 @@ def read_facts(
     names = sorted(stored_names(types))
     if not names:
         return
-    for rows in pages(reading, FACT_COLUMNS, after, until, names=names, size=page_size, edge=True):
+    # A fold looks for the rows of a page together.
+    for rows in pages(reading, FACT_COLUMNS, after, until, names=names, size=KEYS, edge=True):
         page: list[Fact] = []
         try:
             for position, type_name, schema_version, data, recorded_at in rows:
@@ -192,11 +137,11 @@ def _log_pages(
     backwards: bool,
 ) -> Iterator[Page]:
     last = read_head(reading) if until is None else until
-    size = PAGE if limit is None else max(1, min(limit, PAGE))
+    size = PAGE if limit is None else max(1, limit)
     edge = after == 0 if backwards else until is None
     yield from pages(
         reading,
-        READ_COLUMNS,
+        ReadRow._fields,
         after,
         last,
         names=names,
@@ -230,9 +175,9 @@ def _pages_at(
 ) -> Iterator[Page]:
     for part in chunks(positions):
         statement = (
-            f"SELECT {', '.join(READ_COLUMNS)} FROM events WHERE position IN ({marks(part)}) "
+            f"SELECT {', '.join(ReadRow._fields)} FROM events WHERE position IN ({marks(part)}) "
             f"ORDER BY position {'DESC' if backwards else 'ASC'}"
         )
         with reading() as connection:
             page = connection.execute(statement, part)
-        yield page if names is None else [row for row in page if row[3] in names]
+        yield page if names is None else [row for row in page if _type_of(row) in names]

@@ -1,16 +1,28 @@
 """An event as it stands in the log."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import lru_cache
+from typing import NamedTuple
 
 import msgspec
 
+from refold.eventstore import times
 from refold.eventstore.codec import to_json
 from refold.eventstore.errors import InvalidEvent
 from refold.eventstore.event import Event, Id, Name, UnknownEvent
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECOND = timedelta(microseconds=1)
+
+class ReadRow(NamedTuple):
+    """What is read of such a row: all but the link of its stream's chain."""
+
+    position: int
+    stream: str
+    version: int
+    type: str
+    schema_version: int
+    data: str
+    metadata: str
+    recorded_at: int
 
 
 class Metadata(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -49,7 +61,7 @@ class Recorded(msgspec.Struct, frozen=True, gc=False):
     @property
     def time(self) -> datetime:
         """When it was appended."""
-        return EPOCH + self.recorded_at * MICROSECOND
+        return times.to_datetime(self.recorded_at)
 
 
 NO_METADATA = Metadata()

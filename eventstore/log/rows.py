@@ -4,18 +4,19 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from refold.eventstore.engines.engine import Values
-from refold.eventstore.engines.log_end import EVENT_COLUMNS
+from refold.eventstore.engines.log_end import EventRow
 from refold.eventstore.errors import DamagedEvent, InvalidQuery, NotAStore, StoreBusy
 from refold.eventstore.log.past import PastStore
 from refold.eventstore.log.readable import ReadableLog
-from refold.eventstore.log.reading import READ_COLUMNS, Page, pages
+from refold.eventstore.log.recorded import ReadRow
 from refold.eventstore.log.store import EventStore
 from refold.eventstore.log.transaction import Transaction
+from refold.eventstore.paging import Page, chunks, pages, pages_by_key, parcels
 from refold.eventstore.progress import ProgressBar
-from refold.eventstore.sql import KEYS, chunks, marks, parcels
+from refold.eventstore.sql import marks
 
 
 def digests_in(text: str) -> Iterator[str]:
@@ -28,17 +29,9 @@ def digests_in(text: str) -> Iterator[str]:
 _DIGITS = re.compile("[0-9a-f]{64,}")
 
 
-# Of a command that appended nothing it is not known when it was sent.
-COMMAND_PAGE = f"""
-    SELECT command_id, command, first, last, result FROM commands
-    WHERE command_id > ? AND coalesce(last, ?) <= ? ORDER BY command_id LIMIT {KEYS}"""
-
-DIGEST_PAGE = f"SELECT digest FROM payloads WHERE digest > ? ORDER BY digest LIMIT {KEYS}"
-
-
 def event_rows(store: ReadableLog, until: int) -> Iterator[Page]:
-    """Iterate over the events up to a position, page by page."""
-    return pages(store.reading, READ_COLUMNS, 0, until)
+    """Iterate over the events up to a position, page by page, each as a `ReadRow` has it."""
+    return pages(store.reading, ReadRow._fields, 0, until)
 
 
 def command_rows(store: ReadableLog, until: int) -> Iterator[Page]:
@@ -47,28 +40,18 @@ def command_rows(store: ReadableLog, until: int) -> Iterator[Page]:
     Those that appended nothing come along with the whole log only.
     """
     past = isinstance(store, PastStore) and store.present.head() > until
+    # Of a command that appended nothing it is not known when it was sent.
     unknown = until + 1 if past else 0
-    after = ""
-    while page := _select(store, COMMAND_PAGE, after, unknown, until):
-        yield page
-        after = page[-1][0]
+    yield from pages_by_key(store.reading, *COMMANDS, "coalesce(last, ?) <= ?", (unknown, until))
 
 
 def payload_rows(store: ReadableLog) -> Iterator[tuple[str, bytes]]:
     """Iterate over all payloads, by digest."""
-    after = ""
-    while page := _select(store, DIGEST_PAGE, after):
+    for page in pages_by_key(store.reading, "payloads", ["digest"], "true"):
         yield from store.get_payloads(digest for (digest,) in page)
-        after = page[-1][0]
 
 
-def _select(store: ReadableLog, sql: str, *parameters: Any) -> Page:
-    with store.reading() as connection:
-        return connection.execute(sql, parameters)
-
-
-EVENTS = f"SELECT {', '.join(EVENT_COLUMNS)} FROM events"
-DATA = EVENT_COLUMNS.index("data")
+EVENTS = f"SELECT {', '.join(EventRow._fields)} FROM events"
 
 AGAIN = 0.02
 """Seconds until another look at a log whose end is not settled."""
@@ -148,7 +131,7 @@ def _beginning(source: EventStore, target: EventStore, end: int) -> int:
         last = connection.execute(f"{EVENTS} ORDER BY position DESC LIMIT 1")
     if not last:
         return 0
-    position: int = last[0][0]
+    position = EventRow._make(last[0]).position
     counts: list[Any] = []
     for store in (source, target):
         with store.reading() as connection:
@@ -184,12 +167,13 @@ def _copy_events(
 ) -> int:
     copied = 0
     with ProgressBar("copying events", max(0, end - after), progress) as bar:
-        for rows in pages(source.reading, EVENT_COLUMNS, after, end):
+        for page in pages(source.reading, EventRow._fields, after, end):
+            rows = [EventRow._make(row) for row in page]
             if named:
                 _copy_named(source, target, rows)
-            strays = _strays(source, after, rows[-1][0])
+            last = rows[-1].position
+            strays = _strays(source, after, last)
             target.perform(partial(_append, after=after, rows=rows, strays=strays))
-            last: int = rows[-1][0]
             bar.update(last - after)
             copied, after = copied + len(rows), last
     return copied
@@ -200,7 +184,7 @@ def _strays(source: EventStore, after: int, last: int) -> list[int]:
 
 
 def _append(
-    transaction: Transaction, after: int, rows: Sequence[Values], strays: Sequence[int]
+    transaction: Transaction, after: int, rows: Sequence[EventRow], strays: Sequence[int]
 ) -> None:
     transaction.be_exclusive()
     if transaction.head != after:
@@ -213,18 +197,19 @@ def _append(
         )
     except InvalidQuery as error:
         raise DamagedEvent(
-            f"one of the events {rows[0][0]} to {rows[-1][0]} holds what the target cannot: {error}"
+            f"one of the events {rows[0].position} to {rows[-1].position} holds what the target "
+            f"cannot: {error}"
         ) from error
     if kept != rows:
         raise DamagedEvent(_difference(rows, kept))
 
 
-def _difference(rows: Sequence[Values], kept: Sequence[Values]) -> str:
+def _difference(rows: Sequence[EventRow], kept: Sequence[Values]) -> str:
     # Somebody has altered an event by hand, to what the other engine turns into something else.
     return next(
-        f"event {row[0]}: its {column} is {value!r:.60}, and the target makes it {here!r:.60}"
+        f"event {row.position}: its {column} is {value!r:.60}, and the target makes it {here!r:.60}"
         for row, copy in zip(rows, kept, strict=True)
-        for column, value, here in zip(EVENT_COLUMNS, row, copy, strict=True)
+        for column, value, here in zip(row._fields, row, copy, strict=True)
         if value != here
     )
 
@@ -236,43 +221,29 @@ def _copy_missing(
     source: EventStore, target: EventStore, table: _Table, chosen: str, progress: bool | None
 ) -> None:
     """Copy the chosen rows of a table that are not there yet."""
-    name, (key, *_) = table
+    name, (key, *_, large) = table
     with source.reading() as connection:
         ((total,),) = connection.execute(f"SELECT count(*) FROM {name} WHERE {chosen}")
-    last = ""
+    weights = pages_by_key(source.reading, name, (key, f"length({large})"), chosen)
     with ProgressBar(f"copying {name}", total, progress, unit=name.removesuffix("s")) as bar:
-        while weights := _weights(
-            source, table, f"{key} > ? AND {chosen} ORDER BY {key} LIMIT {KEYS}", (last,)
-        ):
-            *_, last = weights
-            _copy_rows(source, target, table, weights)
-            bar.update(len(weights))
+        for page in weights:
+            _copy_rows(source, target, table, page)
+            bar.update(len(page))
 
 
-def _copy_named(source: EventStore, target: EventStore, events: Sequence[Values]) -> None:
+def _copy_named(source: EventStore, target: EventStore, events: Sequence[EventRow]) -> None:
     """Copy the payloads whose digests the data of events holds."""
-    digests = sorted({digest for row in events for digest in digests_in(str(row[DATA]))})
+    digests = sorted({digest for row in events for digest in digests_in(str(row.data))})
     for some in chunks(digests):
-        weights = _weights(source, PAYLOADS, f"digest IN ({marks(some)})", some)
+        weights = _rows(source, "payloads", ("digest", "length(content)"), some)
         _copy_rows(source, target, PAYLOADS, weights)
 
 
-def _weights(
-    store: EventStore, table: _Table, where: str, parameters: Sequence[str]
-) -> dict[str, int]:
-    """Return the keys of rows, each with how much it holds."""
-    key, *_, large = table.columns
-    sql = f"SELECT {key}, length({large}) FROM {table.name} WHERE {where}"
-    with store.reading() as connection:
-        return dict(cast("list[tuple[str, int]]", connection.execute(sql, parameters)))
-
-
-def _copy_rows(
-    source: EventStore, target: EventStore, table: _Table, weights: dict[str, int]
-) -> None:
-    """Copy rows with these keys, unless they are there."""
-    there = {key for (key,) in _rows(target, table.name, table.columns[:1], list(weights))}
-    missing = [(key, weight) for key, weight in weights.items() if key not in there]
+def _copy_rows(source: EventStore, target: EventStore, table: _Table, weights: Page) -> None:
+    """Copy rows, given as their keys, each with how much it holds, unless they are there."""
+    keys = [key for key, _ in weights]
+    there = {key for (key,) in _rows(target, table.name, table.columns[:1], keys)}
+    missing: list[tuple[str, int]] = [(key, size) for key, size in weights if key not in there]
     for parcel in parcels(missing):
         rows = _rows(source, table.name, table.columns, parcel)
         target.perform(partial(_insert, table=table, rows=rows))

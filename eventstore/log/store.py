@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import msgspec
 
+from refold.eventstore import times
 from refold.eventstore.codec import to_json
 from refold.eventstore.engines.engine import Durability, Engine, NotExclusive, Reader
-from refold.eventstore.engines.log_end import microseconds
 from refold.eventstore.engines.sqlite.engine import SqliteEngine
 from refold.eventstore.errors import Conflict, ConnectionLost, InvalidEvent, NotAStore
 from refold.eventstore.event import Event
@@ -388,7 +388,7 @@ def open_store(
             path,
             durability=durability,
             timeout=timeout,
-            clock=clock or microseconds,
+            clock=clock or times.now,
             create=create,
         )
     )

@@ -10,8 +10,8 @@ from typing import NamedTuple, Self
 from refold.eventstore.engines.engine import Watch
 from refold.eventstore.errors import DBException
 from refold.eventstore.log.recorded import Recorded
+from refold.eventstore.paging import PAGE
 
-PAGE = 1_000  # events that are read ahead
 PATIENCE = 60.0  # seconds between two looks at a log that nobody seems to write to
 
 

@@ -8,7 +8,7 @@ import msgspec
 
 from refold.eventstore.codec import encode, to_json
 from refold.eventstore.engines.engine import LogEnd, NotExclusive, Projections, Values
-from refold.eventstore.engines.log_end import ExclusiveEnd
+from refold.eventstore.engines.log_end import EventRow, ExclusiveEnd
 from refold.eventstore.errors import (
     CommandIdReused,
     InvalidEvent,
@@ -16,7 +16,12 @@ from refold.eventstore.errors import (
     WrongExpectedVersion,
 )
 from refold.eventstore.event import Event
-from refold.eventstore.log.recorded import NO_METADATA, Metadata, Recorded, encode_metadata
+from refold.eventstore.log.recorded import (
+    NO_METADATA,
+    Metadata,
+    Recorded,
+    encode_metadata,
+)
 
 _Encoded = tuple[str, type[Event], str, Event]
 """The stream, the type, the JSON text, and the event as the log will give it back."""
@@ -152,6 +157,7 @@ class Transaction:
         for (name, cls, data, event), slot in zip(encoded, slots, strict=True):
             position, version, previous = slot
             kind = (cls.__name__, cls.schema_version)
+            # Plain: an `EventRow`, made and bound, would cost a fifth of a bulk append.
             self._events.append(
                 (position, name, version, previous or None, *kind, data, about, now)
             )
@@ -161,20 +167,20 @@ class Transaction:
                 self.fold.fold(recorded)
         return appended
 
-    def append_rows(self, events: Sequence[Values], strays: Sequence[int] = ()) -> None:
-        """Append events of another log as they are, rows of the table with their places.
+    def append_rows(self, events: Sequence[EventRow], strays: Sequence[int] = ()) -> None:
+        """Append events of another log as they are, with their places.
 
         They are not decoded, so nothing can fold them: views stay behind.
 
         Args:
-            events: the rows.
+            events: as the table holds them.
             strays: the positions of those that stand in another stream than the one they name.
         """
         self.be_exclusive()
         assert self.fold is None
         assert isinstance(self._end, ExclusiveEnd)
         self._end.accept(events)
-        self._events.extend(events)
+        self._events += map(tuple, events)
         self._strays += [(position,) for position in strays]
 
     @staticmethod

@@ -14,6 +14,7 @@ from msgspec.msgpack import Ext
 
 from refold.eventstore.errors import InvalidPayload
 from refold.eventstore.payloads.arrays import pack_scalar, unpack_scalar
+from refold.eventstore.times import MICROSECOND
 
 pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder().decode
@@ -29,8 +30,6 @@ _TIMEDELTA = 22
 _DECIMAL = 23
 _UUID = 24
 _PATH = 25
-
-_MICROSECOND = timedelta(microseconds=1)
 
 
 class NotPlain(Exception):
@@ -78,7 +77,7 @@ def _from_zone(zone: tzinfo | None) -> Any:
         return None
     if type(zone) is timezone:
         offset, name = zone.utcoffset(None), zone.tzname(None)
-        microseconds = offset // _MICROSECOND
+        microseconds = offset // MICROSECOND
         return microseconds if name == timezone(offset).tzname(None) else [microseconds, name]
     from zoneinfo import ZoneInfo  # seldom needed, and slow to import
 
@@ -97,9 +96,9 @@ def _to_zone(zone: Any) -> tzinfo | None:
 
         return ZoneInfo(zone)
     if isinstance(zone, int):
-        return timezone(zone * _MICROSECOND)
+        return timezone(zone * MICROSECOND)
     microseconds, name = zone
-    return timezone(microseconds * _MICROSECOND, name)
+    return timezone(microseconds * MICROSECOND, name)
 
 
 def _from_timedelta(value: timedelta) -> bytes:

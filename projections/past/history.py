@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from refold.eventstore import times
 from refold.eventstore.engines.engine import Values
 from refold.eventstore.errors import NotFound
 from refold.eventstore.events import (
@@ -33,7 +34,7 @@ class Touched(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         by = self.recorded.metadata.actor
         return (
-            f"{self.recorded.position}  {self.recorded.time:%Y-%m-%dT%H:%M:%S.%fZ}  "
+            f"{self.recorded.position}  {times.to_iso(self.recorded.recorded_at)}  "
             f"{self.recorded.type}{f' by {by}' if by else ''}: {self.change}"
         )
 
@@ -194,4 +195,4 @@ def _summary(recorded: Recorded) -> str:
     """Return who did what when."""
     actor = recorded.metadata.actor
     by = f" by {actor}" if actor else ""
-    return f"{recorded.type} in {recorded.stream}{by} at {recorded.time:%Y-%m-%dT%H:%M:%S.%fZ}"
+    return f"{recorded.type} in {recorded.stream}{by} at {times.to_iso(recorded.recorded_at)}"

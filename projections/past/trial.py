@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from copy import copy
-from itertools import islice
 from typing import Any, NamedTuple
 
 import msgspec
@@ -16,11 +15,12 @@ from refold.eventstore.engines.log_end import projections_of
 from refold.eventstore.engines.sqlite.connection import SqliteConnection
 from refold.eventstore.errors import InvalidCommand, InvalidQuery, ProjectionFailed
 from refold.eventstore.log.recorded import Recorded
+from refold.eventstore.paging import chunks
 from refold.projections.past.changes import BOOKKEEPING, Change
 from refold.projections.past.views import PastViews
 from refold.projections.unit_of_work import UnitOfWork
 from refold.projections.view import Handler, Key, R, View, types_of
-from refold.projections.views import EVENTS_PER_PAGE, Views
+from refold.projections.views import Views
 
 SHOWN = 5
 """Rows that a trial prints."""
@@ -143,7 +143,7 @@ def trial(views: Views | PastViews, view: View[Any]) -> Trial:
             scratch.execute(statement)
         count = 0
         events = views.store.read(until=live.position, types=types_of((view,)))
-        while page := list(islice(events, EVENTS_PER_PAGE)):
+        for page in chunks(events):
             _fold(view, scratch, page)
             count += len(page)
         rows = _rows(view, scratch)

@@ -8,11 +8,13 @@ from typing import Any
 
 from msgspec.structs import astuple
 
+from refold.eventstore import times
 from refold.eventstore.engines.sqlite.connection import SqliteConnection, fail
 from refold.eventstore.event import Event
 from refold.eventstore.log.reading import Fact
 from refold.eventstore.log.store import EventStore
-from refold.eventstore.sql import chunks, marks
+from refold.eventstore.paging import chunks
+from refold.eventstore.sql import marks
 from refold.projections.unit_of_work import UnitOfWork
 from refold.projections.view import Key, R, View
 
@@ -68,13 +70,9 @@ def index_of(view: View[Any]) -> str:
 
 def columns_of(view: View[Any]) -> str:
     """Return the columns of a view's versions for a SELECT, as its own table has them."""
-    return ", ".join(_as_text(name) if name in TIMES else name for name in view.columns)
-
-
-def _as_text(time: str) -> str:
-    return (
-        f"strftime('%Y-%m-%d %H:%M:%S.', {time} / 1000000, 'unixepoch') || "
-        f"printf('%06d', {time} % 1000000) AS {time}"
+    return ", ".join(
+        f"{times.text_in_sqlite(name)} AS {name}" if name in TIMES else name
+        for name in view.columns
     )
 
 

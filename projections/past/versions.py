@@ -17,7 +17,6 @@ from refold.eventstore.log.reading import read_facts, read_head
 from refold.eventstore.log.store import EventStore
 from refold.projections.past.version_writer import VersionWriter, connect
 from refold.projections.view import View, types_of
-from refold.projections.views import EVENTS_PER_PAGE
 
 # What a process inherited from the one that it was forked from: to close it would disturb that one.
 _inherited: list[VersionWriter | None] = []
@@ -128,7 +127,7 @@ class Versions:
         committed = self.store.engine.read
         _, writer = self._made()
         end = read_head(committed)
-        pages = read_facts(committed, after, end, types_of(views), EVENTS_PER_PAGE)
+        pages = read_facts(committed, after, end, types_of(views))
         try:
             with writer.writing(views, self.store):
                 try:

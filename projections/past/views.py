@@ -16,7 +16,7 @@ from refold.projections.past.version_writer import UNTIL, columns_of, connect
 from refold.projections.past.versions import Versions
 from refold.projections.verify import Difference, differences
 from refold.projections.view import View, types_of
-from refold.projections.views import EVENTS_PER_PAGE, ReadableViews
+from refold.projections.views import ReadableViews
 
 
 class PastViews(ReadableViews):
@@ -93,9 +93,7 @@ class PastViews(ReadableViews):
 
     def verify(self) -> list[Difference]:
         """Fold the log up to the moment and return where the views differ; empty: nowhere."""
-        pages = read_facts(
-            self.versions.store.reading, 0, self.position, types_of(self.views), EVENTS_PER_PAGE
-        )
+        pages = read_facts(self.versions.store.reading, 0, self.position, types_of(self.views))
         with self.reading() as connection:
             return differences(self.views, pages, connection)
 

@@ -3,19 +3,17 @@
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
 
 from refold.cli.open_face import lag
-from refold.cli.output import printable, size, span, time_of
-from refold.eventstore import EventStore
+from refold.cli.output import printable, size, span
+from refold.eventstore import EventStore, times
 from refold.eventstore.engines.engine import Reader
 from refold.eventstore.engines.log_end import projections_of
 from refold.eventstore.errors import DamagedEvent, DBException
 from refold.eventstore.event import UnknownEvent
-from refold.eventstore.log.recorded import MICROSECOND
 from refold.eventstore.statuses import STAGES, Stage
 from refold.projections import ALL, View, Views
 
@@ -76,7 +74,8 @@ def check_order(connection: Reader, *, gapless: bool) -> Findings:
     if not count:
         yield Finding("fact", "log", "nothing has happened yet")
         return
-    yield Finding("fact", "log", f"{count} events, from {time_of(begun)} to {time_of(ended)}")
+    told = f"{count} events, from {times.to_iso(begun)} to {times.to_iso(ended)}"
+    yield Finding("fact", "log", told)
     problems: list[Finding] = []
     missing = last - count
     if missing and gapless:
@@ -226,7 +225,7 @@ def check_equality(store: EventStore, more: Sequence[View[Any]]) -> Findings:
         yield Finding("ok", "verify", "views equal the log")
 
 
-QUIET = 10 * 60 * 1_000_000
+QUIET = 10 * 60 * times.SECOND
 """Microseconds after which a store in which something should go on is suspiciously quiet."""
 
 LEFT = {
@@ -245,7 +244,7 @@ def check_leftovers(store: EventStore) -> Findings:
     last = next(store.read(limit=1, backwards=True, unknown=True), None)
     if last is None:
         return
-    silence = (datetime.now(UTC) - last.time) // MICROSECOND
+    silence = times.now() - last.recorded_at
     if silence < QUIET:
         return
     with store.reading() as connection:

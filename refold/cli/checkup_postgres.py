@@ -1,22 +1,21 @@
 """The server of a store: which one it is, how it is set, what one may do there."""
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
 
 from refold.cli.checkup import Finding, Findings
 from refold.cli.output import size
+from refold.eventstore import times
 from refold.eventstore.engines.engine import Reader
-from refold.eventstore.log.recorded import EPOCH, MICROSECOND
 
-ALLOWED_SKEW = 2_000_000
+ALLOWED_SKEW = 2 * times.SECOND
 """Microseconds by which this machine's clock may differ from the server's."""
 
-FACTS = """
+FACTS = f"""
     SELECT current_setting('server_version'), current_database(), current_schema(), current_user,
            pg_database_size(current_database()), pg_is_in_recovery(),
            (SELECT sum(pg_total_relation_size(oid)) FROM pg_class
             WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p')),
-           (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
+           {times.NOW_ON_POSTGRES},
            has_table_privilege('events', 'INSERT'),
            (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database())"""
 
@@ -28,7 +27,7 @@ def check_server(connection: Reader) -> Findings:
     [(version, database, schema, user, all_, follows, own, now, may_append, others)] = (
         connection.execute(FACTS)
     )
-    skew = abs((datetime.now(UTC) - EPOCH) // MICROSECOND - int(now))
+    skew = abs(times.now() - int(now))
     yield Finding("fact", "engine", f"PostgreSQL {version}")
     yield Finding(
         "fact",
@@ -44,8 +43,8 @@ def check_server(connection: Reader) -> Findings:
         yield Finding(
             "note",
             "clock",
-            f"this machine's clock and the server's differ by {skew / 1e6:.1f} s: times such as "
-            f"--at 5m are off by as much",
+            f"this machine's clock and the server's differ by {skew / times.SECOND:.1f} s: times "
+            f"such as --at 5m are off by as much",
             "set the clocks by NTP",
         )
 

@@ -1,6 +1,5 @@
 """The commands that list rows: `runs`, `tasks`, `requests` …"""
 
-from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -10,6 +9,7 @@ from refold.cli.open_face import open_face
 from refold.cli.options import DEFAULT_STORE, At, Json, Store
 from refold.cli.output import Columns, show_rows
 from refold.cli.rows import Row, select
+from refold.eventstore import times
 from refold.eventstore.statuses import (
     ActorTaskStatus,
     ContextStatus,
@@ -42,7 +42,7 @@ PipelineId = Annotated[
     int | None, typer.Option("--pipeline", metavar="ID", help="Only those of a pipeline.")
 ]
 
-CHANGED: Columns = {"CHANGED": lambda row: datetime.fromisoformat(row["updated_at"])}
+CHANGED: Columns = {"CHANGED": lambda row: times.to_datetime(times.from_iso(row["updated_at"]))}
 
 
 def experiments(
@@ -168,7 +168,7 @@ def requests(
         "RUN": "run_id",
         "STATUS": "status",
         "ERROR": "error",
-        "MADE": lambda row: datetime.fromisoformat(row["created_at"]),
+        "MADE": lambda row: times.to_datetime(times.from_iso(row["created_at"])),
     }
     wanted = {"status": status, "operation": operation, "run_id": run}
     _list("request", "requests", columns, wanted, limit, at, json, store)

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import islice
 from typing import Annotated, Any
 
@@ -12,10 +12,10 @@ from refold.cli.events import event_as_json, event_line
 from refold.cli.open_face import import_views, open_log
 from refold.cli.options import DEFAULT_STORE, Imports, Json, Store, entity, moment
 from refold.cli.output import note, print_json_line
-from refold.eventstore import EventStore
+from refold.eventstore import EventStore, times
 from refold.eventstore.errors import DamagedEvent, InvalidMoment
 from refold.eventstore.events import event_types
-from refold.eventstore.log.recorded import EPOCH, MICROSECOND, Recorded
+from refold.eventstore.log.recorded import Recorded
 from refold.projections import ALL, View
 
 JUST_BEFORE = 10
@@ -152,9 +152,9 @@ def _before(log: EventStore, text: str) -> int:
         return log.head() if when is None else max(0, when - 1)
     with log.reading() as connection:
         first = connection.execute("SELECT recorded_at FROM events ORDER BY position LIMIT 1")
-    if not first or when <= EPOCH + first[0][0] * MICROSECOND:
+    if not first or when <= times.to_datetime(first[0][0]):
         return 0
-    return log.position_at(when - MICROSECOND)
+    return log.position_at(when - times.MICROSECOND)
 
 
 def _last(log: EventStore, text: str) -> int:
@@ -162,7 +162,7 @@ def _last(log: EventStore, text: str) -> int:
     when = moment(text)
     head = log.head()
     if isinstance(when, datetime):
-        if when > datetime.now(UTC):
+        if times.from_datetime(when) > times.now():
             return head
         try:
             return log.position_at(when)

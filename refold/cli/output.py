@@ -5,14 +5,14 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cache
 from typing import Any, cast
 
 import msgspec
 import typer
 
-from refold.eventstore.log.recorded import EPOCH, MICROSECOND
+from refold.eventstore import times
 from refold.eventstore.statuses import Stage, stage_of
 
 _COLOURS = {
@@ -129,8 +129,8 @@ def shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, datetime):
-        ago = span((datetime.now(UTC) - value) // MICROSECOND)
-        return f"{ago} ago" if is_terminal() else seconds_of(value)
+        when = times.from_datetime(value)
+        return f"{span(times.now() - when)} ago" if is_terminal() else seconds_of(when)
     if isinstance(value, Mapping):
         mapping = cast("Mapping[Any, Any]", value)
         return ", ".join(f"{printable(str(key))} {_within(one)}" for key, one in mapping.items())
@@ -153,27 +153,14 @@ def _within(value: Any) -> str:
     return f"{{{shown(value)}}}" if isinstance(value, Mapping) else shown(value)
 
 
-def time_of(when: int | str | datetime) -> str:
-    """Return a time as ISO text that `--at` takes.
-
-    Args:
-        when: microseconds as in the log, text in UTC as in the views, or a time.
-    """
-    if isinstance(when, str):
-        return f"{when.replace(' ', 'T').removesuffix('Z')}Z"
-    if isinstance(when, int):
-        when = EPOCH + when * MICROSECOND
-    return f"{when:%Y-%m-%dT%H:%M:%S.%f}Z"
-
-
-def seconds_of(when: int | str | datetime) -> str:
-    """Return such a time without the fractions of a second."""
-    return f"{time_of(when)[:19]}Z"
+def seconds_of(microseconds: int) -> str:
+    """Return a time as ISO text, without the fractions of a second."""
+    return f"{times.to_iso(microseconds)[:19]}Z"
 
 
 def span(microseconds: int) -> str:
     """Return how long something takes, or is ago, in the two largest units that matter."""
-    seconds = max(0, microseconds) // 1_000_000
+    seconds = max(0, microseconds) // times.SECOND
     days, rest = divmod(seconds, 86_400)
     hours, rest = divmod(rest, 3_600)
     minutes, seconds = divmod(rest, 60)

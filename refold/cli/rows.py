@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import msgspec
 
-from refold.cli.output import time_of
+from refold.eventstore import times
 from refold.eventstore.errors import InvalidPayload
 from refold.face import Face
 
@@ -50,7 +50,7 @@ def decoded(db: Face, row: Row) -> Row:
     """Return a row with its configuration and metrics decoded, and its times as `--at` takes."""
     row = dict(row)
     for name in ("created_at", "updated_at"):
-        row[name] = time_of(row[name])
+        row[name] = times.to_iso(row[name])
     if "metrics" in row:
         row["metrics"] = msgspec.json.decode(row["metrics"])
     if "warm_start" in row:

@@ -1,7 +1,6 @@
 """`refold status`: what is running, since when, and when something last happened."""
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import Any
 
 from refold.cli.events import event_as_json
@@ -16,11 +15,11 @@ from refold.cli.output import (
     printable,
     seconds_of,
     span,
-    time_of,
 )
 from refold.cli.rows import Row, select
+from refold.eventstore import times
 from refold.eventstore.event import event_type
-from refold.eventstore.log.recorded import MICROSECOND, Recorded
+from refold.eventstore.log.recorded import Recorded
 from refold.eventstore.statuses import STAGES, Stage
 from refold.projections import View
 from refold.projections.entities import ENTITIES
@@ -48,7 +47,7 @@ def status(at: At = None, json: Json = False, store: Store = DEFAULT_STORE) -> N
     with open_face(store, at=at) as db:
         last = next(db.store.read(limit=1, backwards=True, unknown=True), None)
         # As of a moment, that moment is now.
-        now = last.time if at is not None and last is not None else datetime.now(UTC)
+        now = last.recorded_at if at is not None and last is not None else times.now()
         state: dict[str, Any] = {
             "store": name,
             "position": db.store.head(),
@@ -77,7 +76,9 @@ def _running(db: RfDb, view: View[Any]) -> list[Row]:
     for row in rows:
         stream = view.stream.format(row[view.key])
         events = db.store.read(stream=stream, types=begun, backwards=True, limit=1)
-        row["since"] = next((time_of(event.time) for event in events), row["created_at"])
+        row["since"] = next(
+            (times.to_iso(event.recorded_at) for event in events), row["created_at"]
+        )
     return rows
 
 
@@ -139,7 +140,7 @@ def _counts(db: RfDb, table: str) -> dict[str, int]:
 # --- text ---------------------------------------------------------------------------------------
 
 
-def _print(state: dict[str, Any], last: Recorded | None, now: datetime) -> None:
+def _print(state: dict[str, Any], last: Recorded | None, now: int) -> None:
     _print_line("store", printable(f"{state['store']}, position {state['position']}"))
     if last is None:
         _print_line("last event", "nothing has happened yet")
@@ -159,19 +160,20 @@ def _print(state: dict[str, Any], last: Recorded | None, now: datetime) -> None:
         print("\nnothing is running")
 
 
-def _print_last(last: Recorded, now: datetime) -> None:
+def _print_last(last: Recorded, now: int) -> None:
     by = f" by {last.metadata.actor}" if last.metadata.actor else ""
-    silence = (now - last.time) // MICROSECOND
+    silence = now - last.recorded_at
     ago = f", {span(silence)} ago" if silence else ""  # as of a moment, there is none
-    happened = f"{last.type} in {last.stream}{by}{ago} ({time_of(last.time)})"
+    happened = f"{last.type} in {last.stream}{by}{ago} ({times.to_iso(last.recorded_at)})"
     _print_line("last event", printable(happened))
 
 
-def _sections(now: datetime) -> dict[str, Columns]:
+def _sections(now: int) -> dict[str, Columns]:
     """Return the columns of each table that is shown."""
 
     def since(text: str) -> str:
-        return f"{seconds_of(text)} ({span((now - datetime.fromisoformat(text)) // MICROSECOND)})"
+        began = times.from_iso(text)
+        return f"{seconds_of(began)} ({span(now - began)})"
 
     last: Columns = {"SINCE": lambda row: since(row["since"])}
     return {

@@ -16,8 +16,9 @@ from typing import Any, cast
 from rich.text import Text
 
 from refold.cli.events import COLOURS_OF_CHANGES, fields_in_words
-from refold.cli.output import colour_of, printable, shortened, time_of
+from refold.cli.output import colour_of, printable, shortened
 from refold.cli.walk import Standpoint, Walk
+from refold.eventstore import times
 from refold.eventstore.errors import DBException
 from refold.eventstore.log.recorded import Recorded
 from refold.projections.past.changes import BOOKKEEPING, Change
@@ -187,7 +188,7 @@ def _what_happened(place: Standpoint, recorded: Recorded) -> Iterator[Text]:
     yield what.append("  in ", style="not bold").append(printable(recorded.stream), style="cyan")
     actor = recorded.metadata.actor
     by = f"  by {printable(actor)}" if actor else ""
-    yield Text(f"{time_of(recorded.recorded_at)}{by}")
+    yield Text(f"{times.to_iso(recorded.recorded_at)}{by}")
     cause = recorded.metadata.cause
     if cause is not None:
         yield Text(f"because of event {cause}{_cause(place)}")

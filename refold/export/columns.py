@@ -9,11 +9,12 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from refold.eventstore import times
 from refold.eventstore.errors import DamagedEvent, InvalidView, NotFound
 from refold.eventstore.log.readable import ReadableLog
-from refold.eventstore.log.reading import READ_COLUMNS, Page
-from refold.eventstore.log.recorded import EPOCH, MICROSECOND
+from refold.eventstore.log.recorded import ReadRow
 from refold.eventstore.log.rows import event_rows
+from refold.eventstore.paging import Page, position_of
 from refold.eventstore.sql import section, statements
 from refold.projections.view import Row, View
 from refold.projections.views import ReadableViews
@@ -66,7 +67,7 @@ def columns_of(face: Source, what: str) -> Columns:
     """
     if what == EVENTS:
         types = {"position": int, "version": int, "schema_version": int, "recorded_at": datetime}
-        columns = tuple(Column(name, types.get(name, str)) for name in READ_COLUMNS)
+        columns = tuple(Column(name, types.get(name, str)) for name in ReadRow._fields)
         pages = event_rows(face.store, face.store.head())
         return Columns(columns, (_checked(what, columns, page) for page in pages))
     for view in face.views.views:
@@ -84,8 +85,8 @@ def misfit(what: str, rows: Page, error: object) -> InvalidView | DamagedEvent:
             f"types of its row ({error})"
         )
     return DamagedEvent(
-        f"one of the events {rows[0][0]} to {rows[-1][0]} was altered, to what its columns do not "
-        f"allow: {error}"
+        f"one of the events {position_of(rows[0])} to {position_of(rows[-1])} was altered, to what "
+        f"its columns do not allow: {error}"
     )
 
 
@@ -158,20 +159,14 @@ def _kind_of(values: list[Any]) -> Kind:
 
 
 def _typed(columns: list[Column], rows: Page) -> Page:
-    times = [index for index, column in enumerate(columns) if column.type is datetime]
+    moments = [index for index, column in enumerate(columns) if column.type is datetime]
     flags = [index for index, column in enumerate(columns) if column.type is bool]
-    typed: Page = []
+    typed: list[tuple[Any, ...]] = []
     for row in rows:
         values = list(row)
-        for index in times:
-            values[index] = _microseconds(values[index])
+        for index in moments:
+            values[index] = None if values[index] is None else times.from_text(values[index])
         for index in flags:
             values[index] = None if values[index] is None else bool(values[index])
         typed.append(tuple(values))
     return typed
-
-
-def _microseconds(text: str | None) -> int | None:
-    if text is None:
-        return None
-    return (datetime.fromisoformat(f"{text}+00:00") - EPOCH) // MICROSECOND

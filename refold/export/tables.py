@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from refold.eventstore import times
 from refold.eventstore.errors import needed_for
-from refold.eventstore.log.reading import Page
-from refold.eventstore.log.recorded import EPOCH, MICROSECOND
+from refold.eventstore.paging import Page
 from refold.export.columns import Column, Kind, Source, columns_of, misfit
 
 if TYPE_CHECKING:
@@ -73,18 +73,13 @@ def _quoted(text: str) -> str:
 _SPECIAL = re.compile('[",\r\n]')
 
 
-def _time(microseconds: int) -> str:
-    time = (EPOCH + microseconds * MICROSECOND).replace(tzinfo=None)
-    return f"{time.isoformat(timespec='microseconds')}Z"
-
-
 _WRITERS: dict[Kind, Callable[[Any], str]] = {
     int: str,
     float: repr,
     bool: lambda flag: "true" if flag else "false",
     str: lambda text: _quoted(str(text)),
     bytes: lambda content: b64encode(content).decode(),
-    datetime: _time,
+    datetime: times.to_iso,
 }
 
 

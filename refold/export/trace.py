@@ -10,9 +10,9 @@ from typing import Any, BinaryIO, Literal
 
 import msgspec
 
+from refold.eventstore import times
 from refold.eventstore.log.readable import ReadableLog
 from refold.export.columns import Source
-from refold.export.json_lines.writing import time_of
 from refold.export.timeline import GROUPS, METRICS, Counter, Instant, Lane, Slice, Timeline
 
 _encode = msgspec.json.Encoder().encode
@@ -70,7 +70,7 @@ def write(log: Source | ReadableLog, file: BinaryIO) -> int:
     until = store.head()
     timeline = Timeline(store.read(until=until, unknown=True))
     events = _trace_events(timeline)
-    about = {"began": time_of(timeline.start), "until": until}
+    about = {"began": times.to_calendar(timeline.start), "until": until}
     file.write(b'{"displayTimeUnit":"ms","otherData":' + _encode(about) + b',"traceEvents":[\n')
     for number, event in enumerate(events):
         file.write((b",\n" if number else b"") + _encode(event))

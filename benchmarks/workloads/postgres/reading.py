@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable
 from contextlib import closing
-from itertools import islice
 
 from benchmarks.logs import log
 from benchmarks.measure import figures, seconds
@@ -11,6 +10,7 @@ from benchmarks.peers.eventsourcing_library import EventsourcingLibrary
 from benchmarks.places import Places
 from benchmarks.results import Section, ratio
 from refold import RfDb
+from refold.eventstore.paging import chunks
 
 EVENTS = 50_000
 
@@ -31,7 +31,7 @@ def reading(places: Places) -> Section:
         closing(EventsourcingLibrary.on_postgres(places.server, places.schema())) as library,
     ):
         events = (recorded.event for recorded in db.store.read())
-        while page := list(islice(events, 1_000)):
+        for page in chunks(events, 1_000):
             library.append(page)
         read = figures(
             "read the log",

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from benchmarks.peers.crud_tasks import CrudTasks
 from refold import DBException, RfDb, TaskStatus
-from refold.eventstore.engines.log_end import microseconds
+from refold.eventstore import times
 from refold.eventstore.events import TaskStarted
 
 WORKERS = 8
@@ -153,7 +153,7 @@ class Follower(Role):
         with db.subscribe() as events:
             while True:
                 here = events.wait(LOOK)
-                now = microseconds()
+                now = times.now()
                 # What came in between the rounds has waited for this one to begin.
                 fresh = now - (time.perf_counter() - self.until + self.order.seconds) * 1e6
                 self.took += [

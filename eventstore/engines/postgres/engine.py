@@ -22,7 +22,6 @@ from refold.eventstore.engines.engine import (
     busy,
     check_options,
 )
-from refold.eventstore.engines.log_end import EVENT_COLUMNS
 from refold.eventstore.engines.pool import Pool
 from refold.eventstore.engines.postgres.connection import PostgresConnection, WriteConnection
 from refold.eventstore.engines.postgres.log_end import ServerEnd, ServerExclusiveEnd, SharedEnd
@@ -221,7 +220,7 @@ class PostgresEngine:
         """Find out whether a commit happened whose answer never came, or was an error behind it."""
         event = end.last
         assert event is not None
-        same = " AND ".join(f"{name} IS NOT DISTINCT FROM ?" for name in EVENT_COLUMNS)
+        same = " AND ".join(f"{name} IS NOT DISTINCT FROM ?" for name in event._fields)
         deadline = time.monotonic() + self.timeout
         while True:
             try:
@@ -238,8 +237,9 @@ class PostgresEngine:
             time.sleep(random.uniform(0.01, 0.05))
         raise errors.OutcomeUnknown(
             f"{self.name}: the connection broke in a commit, and for {self.timeout:g} s the server "
-            f"could not be asked whether it happened: look whether event {event[0]} ({event[4]} of "
-            f"{event[1]}) is there; with a command id, it is safe to send the command again"
+            f"could not be asked whether it happened: look whether event {event.position} "
+            f"({event.type} of {event.stream}) is there; with a command id, "
+            f"it is safe to send the command again"
         ) from failure
 
     @contextmanager

@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from refold.eventstore import times
 from refold.eventstore.engines.engine import Lock, NotExclusive, Projections, Slot, Values, Writer
 from refold.eventstore.engines.log_end import (
     PROJECTIONS,
     End,
+    EventRow,
     ExclusiveEnd,
     by_name,
     projections_of,
@@ -17,8 +19,7 @@ from refold.eventstore.engines.log_end import (
 from refold.eventstore.engines.postgres.connection import WriteConnection
 
 # The transaction's id tells later whether it has ended, should the connection break in its commit.
-ID_AND_TIME = """
-    pg_current_xact_id()::text, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"""
+ID_AND_TIME = f"pg_current_xact_id()::text, {times.NOW_ON_POSTGRES}"
 
 LAST = "FROM events ORDER BY position DESC LIMIT 1"
 
@@ -69,7 +70,7 @@ class ServerEnd(End):
         self._server = writer
         self._ahead = 0
         self.transaction_id: str | None = None
-        self.last: Values | None = None
+        self.last: EventRow | None = None
         """The last event that was written: whether it stands there tells if the commit happened."""
         self.drawn = False
         """Whether positions were drawn that others may wait for."""
@@ -93,7 +94,7 @@ class ServerEnd(End):
     def write(self, events: Sequence[Values]) -> None:
         """Insert events, and the new heads of their streams."""
         super().write(events)
-        self.last = events[-1]
+        self.last = EventRow._make(events[-1])
 
     def seal(self) -> None:
         """Do what remains to be done before the commit: nothing, unless a kind says otherwise."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from refold.eventstore import errors
+from refold.eventstore import errors, times
 from refold.eventstore.engines.engine import (
     Durability,
     Reader,
@@ -21,7 +21,7 @@ from refold.eventstore.engines.engine import (
     busy,
     check_options,
 )
-from refold.eventstore.engines.log_end import ExclusiveEnd, microseconds, projections_of
+from refold.eventstore.engines.log_end import ExclusiveEnd, projections_of
 from refold.eventstore.engines.pool import Pool
 from refold.eventstore.engines.sqlite.connection import FAILURES, SqliteConnection, fail, only_reads
 from refold.eventstore.engines.sqlite.file import (
@@ -85,7 +85,7 @@ class SqliteEngine:
         *,
         durability: Durability = "normal",
         timeout: float = 30,
-        clock: Callable[[], int] = microseconds,
+        clock: Callable[[], int] = times.now,
         create: bool = True,
     ) -> None:
         check_options(durability, timeout)

@@ -3,15 +3,17 @@
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 from typing import Any, BinaryIO
 
 import msgspec
 
-from refold.eventstore import Transaction, open_store
+from refold.eventstore import Transaction, open_store, times
+from refold.eventstore.engines.log_end import EventRow
 from refold.eventstore.errors import InvalidFile, NotAStore, UnreadableEvent
-from refold.eventstore.log.reading import PAGE
+from refold.eventstore.paging import PAGE, chunks, parcels
 from refold.eventstore.progress import ProgressBar
-from refold.eventstore.sql import PARCEL, chunks, marks
+from refold.eventstore.sql import marks
 from refold.export.json_lines.writing import (
     FORMAT,
     CommandLine,
@@ -19,7 +21,6 @@ from refold.export.json_lines.writing import (
     EventLine,
     Log,
     PayloadLine,
-    microseconds_of,
     refuse_unreadable,
 )
 from refold.projections import View, Views
@@ -101,19 +102,9 @@ def _refuse_unless_empty(transaction: Transaction, name: str) -> None:
 
 
 def _parcels(lines: Iterator[Numbered]) -> Iterator[list[Numbered]]:
-    """Cut lines of one kind into parcels of so many lines, or so many bytes."""
-    parcel: list[Numbered] = []
-    weight = 0
-    for number, line in lines:
-        if parcel and (
-            type(line) is not type(parcel[0][1]) or len(parcel) == PAGE or weight > PARCEL
-        ):
-            yield parcel
-            parcel, weight = [], 0
-        parcel.append((number, line))
-        weight += _weight(line)
-    if parcel:
-        yield parcel
+    """Cut lines into parcels, each of one kind."""
+    for _, alike in groupby(lines, key=lambda numbered: type(numbered[1])):
+        yield from parcels(((numbered, _weight(numbered[1])) for numbered in alike), PAGE)
 
 
 def _weight(line: EventLine | CommandLine | PayloadLine) -> int:
@@ -199,13 +190,13 @@ class _Reading:
 
     def _append(self, lines: list[tuple[int, EventLine]]) -> None:
         heads = self._heads({line.stream for _, line in lines})
-        rows: list[tuple[Any, ...]] = []
+        rows: list[EventRow] = []
         for number, line in lines:
+            version, previous = heads.get(line.stream, (0, 0))
             try:
-                data, metadata = _texts(line)
+                row = _row(line, previous or None)
             except (UnreadableEvent, UnicodeDecodeError) as error:
                 raise InvalidFile(f"line {number}: {error}") from error
-            version, previous = heads.get(line.stream, (0, 0))
             if line.position <= self.position:
                 raise InvalidFile(
                     f"line {number}: event {line.position} follows event {self.position}: "
@@ -218,19 +209,7 @@ class _Reading:
                 )
             self.position = line.position
             heads[line.stream] = (line.version, line.position)
-            rows.append(
-                (
-                    line.position,
-                    line.stream,
-                    line.version,
-                    previous or None,
-                    line.type,
-                    line.schema_version,
-                    data,
-                    metadata,
-                    microseconds_of(line.recorded_at),
-                )
-            )
+            rows.append(row)
         strays = [line.position for _, line in lines if line.stray]
         self._transaction.append_rows(rows, strays)
         self._transaction.flush()
@@ -287,12 +266,22 @@ class _Reading:
         self._payloads += len(rows)
 
 
-def _texts(line: EventLine) -> tuple[str, str]:
-    """Return the texts of data and metadata, if what they hold can be read.
+def _row(line: EventLine, previous: int | None) -> EventRow:
+    """Return the row that a line makes, if its event can be read.
 
     Raises:
         UnreadableEvent, UnicodeDecodeError: it cannot.
     """
-    data, metadata = bytes(line.data).decode(), bytes(line.metadata).decode()
-    refuse_unreadable(line.position, line.type, line.schema_version, data, metadata)
-    return data, metadata
+    row = EventRow(
+        position=line.position,
+        stream=line.stream,
+        version=line.version,
+        previous=previous,
+        type=line.type,
+        schema_version=line.schema_version,
+        data=bytes(line.data).decode(),
+        metadata=bytes(line.metadata).decode(),
+        recorded_at=times.from_calendar(line.recorded_at),
+    )
+    refuse_unreadable(row)
+    return row

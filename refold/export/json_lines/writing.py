@@ -8,15 +8,17 @@ from typing import Annotated, Any, BinaryIO
 
 import msgspec
 
+from refold.eventstore import times
 from refold.eventstore.codec import damaged, decode, decode_unknown
+from refold.eventstore.engines.log_end import EventRow
 from refold.eventstore.errors import UnknownEventType, UnreadableEvent
 from refold.eventstore.event import Digest, Int, event_type
 from refold.eventstore.log.past import PastStore
 from refold.eventstore.log.readable import ReadableLog
-from refold.eventstore.log.recorded import EPOCH, MICROSECOND, decode_metadata
+from refold.eventstore.log.recorded import ReadRow, decode_metadata
 from refold.eventstore.log.rows import command_rows, digests_in, event_rows, payload_rows
+from refold.eventstore.paging import chunks
 from refold.eventstore.progress import ProgressBar
-from refold.eventstore.sql import KEYS
 from refold.export.columns import Source
 
 FORMAT = 1
@@ -85,37 +87,22 @@ class End(Line, frozen=True, tag="end"):
         return f"{self.events} events, {self.commands} commands, {self.payloads} payloads"
 
 
-def time_of(recorded_at: int) -> datetime | int:
-    """Return microseconds as the time that they are, if the calendar has it."""
-    try:
-        return EPOCH + recorded_at * MICROSECOND
-    except OverflowError:
-        return recorded_at
-
-
-def microseconds_of(time: datetime | int) -> int:
-    """Return the microseconds that `time_of` was given."""
-    return time if isinstance(time, int) else (time - EPOCH) // MICROSECOND
-
-
-def refuse_unreadable(
-    position: int, type_name: str, schema_version: int, data: str, metadata: str
-) -> None:
+def refuse_unreadable(row: EventRow | ReadRow) -> None:
     """Refuse an event that cannot be decoded; of types that are unknown here, any object can.
 
     Raises:
         DamagedEvent, UnknownEventType: it cannot.
     """
     try:
-        decode(type_name, schema_version, data, position)
+        decode(row.type, row.schema_version, row.data, row.position)
     except UnknownEventType:
-        if event_type(type_name) is not None:
+        if event_type(row.type) is not None:
             raise
-        decode_unknown(type_name, schema_version, data, position)
+        decode_unknown(row.type, row.schema_version, row.data, row.position)
     try:
-        decode_metadata(metadata)
+        decode_metadata(row.metadata)
     except msgspec.DecodeError as error:
-        raise damaged(type_name, schema_version, position, error) from error
+        raise damaged(row.type, row.schema_version, row.position, error) from error
 
 
 _encode = msgspec.json.Encoder().encode
@@ -163,10 +150,11 @@ def write(
     bar = ProgressBar("exporting events", until, progress)
     with closing(_Named()) as named, bar:
         for page in event_rows(store, until):
-            counts[0] += put(_event(row, row[0] in strays) for row in page)
+            rows = [ReadRow._make(row) for row in page]
+            counts[0] += put(_event(row, row.position in strays) for row in rows)
             if payloads and isinstance(store, PastStore):
-                named.take_in(row[5] for row in page)
-            bar.update(page[-1][0] - bar.n)
+                named.take_in(row.data for row in rows)
+            bar.update(rows[-1].position - bar.n)
         for page in command_rows(store, until):
             counts[1] += put(map(_command, page))
         if payloads:
@@ -176,28 +164,31 @@ def write(
     return counts[0]
 
 
-def _event(row: tuple[Any, ...], stray: bool) -> EventLine:
-    position, stream, version, type_name, schema_version, data, metadata, recorded_at = row
+def _event(row: ReadRow, stray: bool) -> EventLine:
     try:
-        refuse_unreadable(position, type_name, schema_version, data, metadata)
-        if any("\n" in text or text != text.strip() for text in (data, metadata)):
+        refuse_unreadable(row)
+        if not (_is_bare(row.data) and _is_bare(row.metadata)):
             error = ValueError("it was altered, there are blanks or lines around it")
-            raise damaged(type_name, schema_version, position, error)
+            raise damaged(row.type, row.schema_version, row.position, error)
     except UnreadableEvent as error:
-        failure = type(error)(f"{error}. Export the log as of position {position - 1}")
-        failure.position = position
+        failure = type(error)(f"{error}. Export the log as of position {row.position - 1}")
+        failure.position = row.position
         raise failure from error
     return EventLine(
-        position,
-        stream,
-        version,
-        type_name,
-        schema_version,
-        time_of(recorded_at),
-        msgspec.Raw(metadata),
-        msgspec.Raw(data),
+        row.position,
+        row.stream,
+        row.version,
+        row.type,
+        row.schema_version,
+        times.to_calendar(row.recorded_at),
+        msgspec.Raw(row.metadata),
+        msgspec.Raw(row.data),
         stray,
     )
+
+
+def _is_bare(text: str) -> bool:
+    return "\n" not in text and text == text.strip()
 
 
 def _command(row: tuple[Any, ...]) -> CommandLine:
@@ -220,7 +211,7 @@ class _Named:
     def payloads(self, store: ReadableLog) -> Iterator[tuple[str, bytes]]:
         """Iterate over the payloads that they name."""
         found = self._db.execute("SELECT digest FROM named ORDER BY digest")
-        while some := found.fetchmany(KEYS):
+        for some in chunks(found):
             yield from store.get_payloads(digest for (digest,) in some)
 
     def close(self) -> None:
