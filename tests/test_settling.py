@@ -237,7 +237,7 @@ def test_a_bar_shows_how_far_folding_is(
 ) -> None:
     bar = Bar()
     monkeypatch.setattr(module, "ProgressBar", bar)
-    monkeypatch.setattr(module, "EVENTS_PER_PAGE", 2)
+    monkeypatch.setattr("refold.eventstore.paging.PAGE", 2)
     db.append(RUN, *[RunProgressed(1, n, 0) for n in range(3)], OfNoView())
     assert db.views.rebuild(progress=False) == 5
     assert bar.made == [("folding events into views", 5, False)]
@@ -315,7 +315,7 @@ def test_a_name_that_is_taken(place: str, view: View[Any], reason: str) -> None:
 
 def test_the_past_is_looked_into_through_one_object(db: RfDb) -> None:
     db.append(RUN)
-    assert db.versions is db.versions is db.as_of(1).versions
+    assert db._versions is db._versions is db.as_of(1)._versions
 
 
 def test_two_threads_that_look_back_at_once_get_one_object(
@@ -324,11 +324,11 @@ def test_two_threads_that_look_back_at_once_get_one_object(
     first, second = (SimpleNamespace(close=lambda: None) for _ in range(2))
 
     def made_meanwhile(*_: object) -> object:
-        db.__dict__["versions"] = first
+        db.__dict__["_versions"] = first
         return second
 
     monkeypatch.setattr(past, "Versions", made_meanwhile)
-    assert db.versions is first
+    assert db._versions is first
 
 
 def test_closing(db: RfDb, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,6 +337,6 @@ def test_closing(db: RfDb, monkeypatch: pytest.MonkeyPatch) -> None:
     db.close()
     assert closed == ["store"]
     looked_back = SimpleNamespace(close=lambda: closed.append("past"))
-    monkeypatch.setitem(db.__dict__, "versions", looked_back)
+    monkeypatch.setitem(db.__dict__, "_versions", looked_back)
     db.close()
     assert closed == ["store", "past", "store"]

@@ -15,7 +15,7 @@ from refold.eventstore.events import (
     TaskStarted,
     WorkerProgressed,
 )
-from refold.eventstore.sql import KEYS
+from refold.eventstore.paging import KEYS
 from refold.eventstore.statuses import TaskStatus, WorkerTask
 from refold.projections import Row, UnitOfWork, View
 from refold.projections.fit import Task, worker_progress, worker_task
