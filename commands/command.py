@@ -9,12 +9,10 @@ from uuid import UUID
 
 import msgspec
 
-from refold.eventstore.codec import plain_scalar, to_json
 from refold.eventstore.errors import InvalidCommand, NotFound
-from refold.eventstore.event import Event
-from refold.eventstore.log.recorded import NO_METADATA, Metadata
+from refold.eventstore.event import NO_METADATA, Event, Metadata, plain_scalar, to_json
 from refold.eventstore.log.transaction import Transaction
-from refold.projections.unit_of_work import Rows
+from refold.projections.unit_of_work import Rows, unit_of
 from refold.projections.view import Key, R, View
 from refold.projections.views import Views
 
@@ -90,7 +88,7 @@ def execute(views: Views, command: Command, metadata: Metadata = NO_METADATA) ->
             sent = transaction.sent(metadata.command_id, _fingerprint(command))
             if sent is not None:
                 return sent.result
-        decision = command.decide(views.unit_of_work(transaction))
+        decision = command.decide(unit_of(transaction))
         for content in decision.payloads:
             transaction.put_payload(content)
         appended = transaction.append(decision.events, metadata=metadata)

@@ -4,9 +4,8 @@ import hashlib
 
 from refold.commands.command import Command, Decision, existing
 from refold.commands.moves import REQUEST, RUN, WORKER_TASK, move
-from refold.eventstore.codec import encode, to_json
 from refold.eventstore.errors import IllegalTransition, InvalidCommand
-from refold.eventstore.event import Id, Int, Name
+from refold.eventstore.event import Id, Int, Name, encode, to_json
 from refold.eventstore.events import (
     CloneModifyRequested,
     ControllerTaskSet,

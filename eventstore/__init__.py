@@ -41,8 +41,8 @@ from refold.eventstore.errors import (
     WriteRefused,
     WrongExpectedVersion,
 )
-from refold.eventstore.event import Digest, Event, Id, Int, Name, upcaster
-from refold.eventstore.log.recorded import Metadata, Recorded
+from refold.eventstore.event import Digest, Event, Id, Int, Metadata, Name, upcaster
+from refold.eventstore.log.recorded import Recorded
 from refold.eventstore.log.store import EventStore, open_store
 from refold.eventstore.log.subscription import Subscription
 from refold.eventstore.log.transaction import Transaction

@@ -1,11 +1,13 @@
-"""What an event is: a frozen struct named in the past tense, whose older schemas are still read."""
+"""What an event is: a frozen struct, named in the past tense; and its JSON text in the log."""
 
+import re
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any, ClassVar
+from functools import lru_cache
+from typing import Annotated, Any, ClassVar, TypeVar, cast
 
 import msgspec
 
-from refold.eventstore.errors import InvalidEvent
+from refold.eventstore.errors import DamagedEvent, InvalidEvent, UnknownEventType
 from refold.eventstore.statuses import Word
 
 Int = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -41,6 +43,8 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     """
 
     schema_version: ClassVar[int] = 1
+    stream_of: ClassVar[str | None] = None
+    """The stream that the event names, with the place of its first field: `run-{}`."""
     leads_to: ClassVar[Word | None] = None
     """The status that its entity has from then on, if it changes that."""
 
@@ -62,10 +66,20 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     @property
     def stream(self) -> str:
         """The stream to which the event belongs by itself, such as `run-5`."""
-        raise InvalidEvent(
-            f"{type(self).__name__} names no stream: define its `stream` property, "
-            f"or append it with `store.append(stream, [event])`"
-        )
+        if self.stream_of is None:
+            raise InvalidEvent(
+                f"{type(self).__name__} names no stream: set its `stream_of`, such as "
+                f"'run-{{}}', define its `stream` property, or append it with "
+                f"`store.append(stream, [event])`"
+            )
+        return self.stream_of.format(getattr(self, self.__struct_fields__[0]))
+
+    def names_another(self, stream: str) -> bool:
+        """Return whether the event names a stream of its own, and it is not this one."""
+        try:
+            return self.stream != stream
+        except InvalidEvent:  # it names none
+            return False
 
 
 class UnknownEvent(Event, frozen=True):
@@ -145,3 +159,189 @@ def stored_names(types: Iterable[type[Event] | str] | type[Event] | str) -> set[
     }:
         names |= older
     return names
+
+
+Decode = Callable[[str], Event]
+E = TypeVar("E", bound=Event)
+
+_NEGATIVE_ZERO = re.compile(r'("(?:[^"\\]|\\.)*")|-0\.0(?![0-9])')
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+
+
+def plain_scalar(value: Any) -> Any:
+    """Return the plain number that a NumPy or torch one holds.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    try:
+        number = value.item()
+    except (AttributeError, ValueError, RuntimeError, TypeError):
+        number = None
+    if isinstance(number, int | float):
+        return number
+    raise TypeError(f"a {type(value).__name__} has no place in JSON")
+
+
+_encoder = msgspec.json.Encoder(enc_hook=plain_scalar)
+
+
+def to_json(value: Any) -> str:
+    """Encode a value as JSON text that every engine can store; -0.0 becomes 0.0.
+
+    Raises:
+        InvalidEvent: it holds a NUL character, a lone surrogate or a type that JSON lacks.
+    """
+    try:
+        text = _encoder.encode(value).decode()
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidEvent(f"{type(value).__name__} cannot be written as JSON: {error}") from error
+    if "-0.0" in text:
+        # SQLite has no negative zero, so a row that was folded from one would differ from the row
+        # that is loaded.
+        text = _NEGATIVE_ZERO.sub(lambda found: found[1] or "0.0", text)
+    if "\\u0000" in text and _NUL.search(text):
+        raise InvalidEvent(
+            f"{type(value).__name__} holds a NUL character, which SQL text cannot keep: remove it"
+        )
+    return text
+
+
+def encode(event: E) -> tuple[str, E]:
+    """Return the event's JSON text and the event exactly as the log will give it back.
+
+    Raises:
+        InvalidEvent: the JSON would not give back an equal event (wrong types, NaN, infinity,
+            integers beyond 64 bits, NUL, lone surrogates …).
+    """
+    name, version = type(event).__name__, event.schema_version
+    if isinstance(event, UnknownEvent):
+        raise InvalidEvent(f"type {event.type!r} is not known here: import or define its class")
+    text = to_json(event)
+    try:
+        kept = (decoders.get((name, version)) or _decoder(name, version))(text)
+    except msgspec.ValidationError as error:
+        raise InvalidEvent(f"{name} is not valid: {error}") from error
+    if kept != event:
+        raise InvalidEvent(
+            f"{event!r} would come back from the log as {kept!r}: JSON has no NaN, infinity, "
+            f"tuples or keys other than strings. Say what it means instead, such as "
+            f"{{'diverged': True}}, or store it as a payload"
+        )
+    return text, cast("E", kept)
+
+
+def decode(type_name: str, version: int, text: str, position: int) -> Event:
+    """Return an event of the log as today's type.
+
+    Raises:
+        UnknownEventType: no class of that name is defined, or only an older version of it.
+        DamagedEvent: the text does not hold what its type needs.
+    """
+    try:
+        return (decoders.get((type_name, version)) or _decoder(type_name, version))(text)
+    except UnknownEventType as error:
+        failure = UnknownEventType(f"event {position}: {error}")
+        failure.position = position
+        raise failure from None
+    except (msgspec.DecodeError, LookupError, AttributeError, TypeError, ValueError) as error:
+        raise damaged(type_name, version, position, error) from error
+
+
+def decode_unknown(type_name: str, version: int, text: str, position: int) -> UnknownEvent:
+    """Return an event of the log whose type is not known here, as it stands there.
+
+    Raises:
+        DamagedEvent: the text is no JSON object.
+    """
+    try:
+        data = msgspec.json.decode(text, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise damaged(type_name, version, position, error) from error
+    return UnknownEvent(type_name, version, data)
+
+
+def damaged(type_name: str, version: int, position: int, error: Exception) -> DamagedEvent:
+    """Return the error of an event in the log that is not what was appended."""
+    failure = DamagedEvent(
+        f"event {position} ({type_name}, schema version {version}) cannot be decoded: {error}. "
+        f"Everything before it can still be read"
+    )
+    failure.position = position
+    return failure
+
+
+def _decoder(type_name: str, version: int) -> Decode:
+    cls = event_type(type_name)
+    if cls is not None and cls.schema_version == version:
+        decode = msgspec.json.Decoder(cls).decode
+    else:
+        # The chain of upcasters alone decides what an older version becomes.
+        decode = _upcasting_decoder(type_name, version)
+    decoders[type_name, version] = decode
+    return decode
+
+
+def _upcasting_decoder(type_name: str, version: int) -> Decode:
+    def decode(text: str) -> Event:
+        name, reached, data = upcast(type_name, version, msgspec.json.decode(text))
+        cls = event_type(name)
+        if cls is None or cls.schema_version != reached:
+            if cls is not None and cls.schema_version > reached:
+                raise UnknownEventType(
+                    f"type {name!r} is at schema version {cls.schema_version} here, and nothing "
+                    f'leads to it from {reached}: register an @upcaster("{name}", {reached})'
+                )
+            raise UnknownEventType(
+                f"type {type_name!r}, schema version {version}, is not known here: a newer refold "
+                f"wrote it, or your own event types are not imported yet. Upgrade, or import them"
+            )
+        return msgspec.convert(data, cls)
+
+    return decode
+
+
+# --- metadata -----------------------------------------------------------------------------------
+
+
+class Metadata(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """What is known about how an event came to be; all of it is optional."""
+
+    command_id: Name | None = None
+    """The id of the command that led to it, if it was sent with one."""
+    actor: str | None = None
+    """Who acted, such as `controller`, `worker-0` or `dispatcher`."""
+    correlation: str | None = None
+    """What it belongs to, such as the id of a web request."""
+    cause: Id | None = None
+    """The position of the event that led to it."""
+
+
+NO_METADATA = Metadata()
+
+_metadata_decoder = msgspec.json.Decoder(Metadata)
+
+
+def encode_metadata(metadata: Metadata) -> str:
+    """Return metadata as the JSON text of the log.
+
+    Raises:
+        InvalidEvent: a field is of a wrong type.
+    """
+    try:
+        return _metadata_text(metadata)
+    except (TypeError, msgspec.ValidationError) as error:
+        raise InvalidEvent(f"metadata is not valid: {error}") from error
+
+
+@lru_cache(maxsize=1024)
+def _metadata_text(metadata: Metadata) -> str:
+    text = to_json(metadata)
+    _metadata_decoder.decode(text)
+    return text
+
+
+@lru_cache(maxsize=1024)
+def decode_metadata(text: str) -> Metadata:
+    """Return the metadata that a JSON text of the log holds."""
+    return _metadata_decoder.decode(text)

@@ -20,10 +20,7 @@ from refold.eventstore.statuses import (
 class StoreEvent(Event, frozen=True):
     """Something happened to the store."""
 
-    @property
-    def stream(self) -> str:
-        """`store`: there is one."""
-        return "store"
+    stream_of = "store"
 
 
 class TablesReset(StoreEvent, frozen=True):
@@ -52,10 +49,7 @@ class ExperimentEvent(Event, frozen=True):
 
     experiment_id: Id
 
-    @property
-    def stream(self) -> str:
-        """`experiment-1`."""
-        return f"experiment-{self.experiment_id}"
+    stream_of = "experiment-{}"
 
 
 class ExperimentCreated(ExperimentEvent, frozen=True):
@@ -107,10 +101,7 @@ class RunEvent(Event, frozen=True):
 
     run_id: Id
 
-    @property
-    def stream(self) -> str:
-        """`run-5`."""
-        return f"run-{self.run_id}"
+    stream_of = "run-{}"
 
 
 class RunCreated(RunEvent, frozen=True):
@@ -188,10 +179,7 @@ class TaskEvent(Event, frozen=True):
 
     task_id: Id
 
-    @property
-    def stream(self) -> str:
-        """`task-17`."""
-        return f"task-{self.task_id}"
+    stream_of = "task-{}"
 
 
 class TaskScheduled(TaskEvent, frozen=True):
@@ -229,10 +217,7 @@ class ControllerTaskSet(Event, frozen=True):
     task: ControllerTask
     status: TaskStatus
 
-    @property
-    def stream(self) -> str:
-        """`controller`: there is one."""
-        return "controller"
+    stream_of = "controller"
 
 
 class WorkerProgressed(Event, frozen=True):
@@ -242,10 +227,7 @@ class WorkerProgressed(Event, frozen=True):
     task: WorkerTask
     status: TaskStatus
 
-    @property
-    def stream(self) -> str:
-        """`worker-0`."""
-        return f"worker-{self.worker_id}"
+    stream_of = "worker-{}"
 
 
 class InteractiveControlEvent(Event, frozen=True):
@@ -253,10 +235,7 @@ class InteractiveControlEvent(Event, frozen=True):
 
     ic_id: Id
 
-    @property
-    def stream(self) -> str:
-        """`ic-3`."""
-        return f"ic-{self.ic_id}"
+    stream_of = "ic-{}"
 
 
 class StopRequested(InteractiveControlEvent, frozen=True):
@@ -312,10 +291,7 @@ class ContextEvent(Event, frozen=True):
 
     context_id: Id
 
-    @property
-    def stream(self) -> str:
-        """`context-2`."""
-        return f"context-{self.context_id}"
+    stream_of = "context-{}"
 
 
 class ContextCreated(ContextEvent, frozen=True):
@@ -369,10 +345,7 @@ class PipelineEvent(Event, frozen=True):
 
     pipeline_id: Id
 
-    @property
-    def stream(self) -> str:
-        """`pipeline-4`."""
-        return f"pipeline-{self.pipeline_id}"
+    stream_of = "pipeline-{}"
 
 
 class PipelineCreated(PipelineEvent, frozen=True):
@@ -450,10 +423,7 @@ class ActorTaskEvent(Event, frozen=True):
 
     task_id: Id
 
-    @property
-    def stream(self) -> str:
-        """`actor_task-9`."""
-        return f"actor_task-{self.task_id}"
+    stream_of = "actor_task-{}"
 
 
 class ActorTaskScheduled(ActorTaskEvent, frozen=True):

@@ -6,6 +6,7 @@ from refold.eventstore.events import (
     ActorTaskCompleted,
     ActorTaskEndTimeRecorded,
     ActorTaskErrorRecorded,
+    ActorTaskEvent,
     ActorTaskFailed,
     ActorTaskScheduled,
     ActorTaskStarted,
@@ -14,6 +15,7 @@ from refold.eventstore.events import (
     ContextCreated,
     ContextEndTimeRecorded,
     ContextErrorRecorded,
+    ContextEvent,
     ContextFailed,
     ContextReady,
     ContextStartTimeRecorded,
@@ -22,6 +24,7 @@ from refold.eventstore.events import (
     PipelineCreated,
     PipelineDeleted,
     PipelineErrorRecorded,
+    PipelineEvent,
     PipelineFailed,
     PipelineProgressed,
     PipelineResumed,
@@ -49,7 +52,9 @@ class Context(Row, frozen=True):
     duration_seconds: float | None = None
 
 
-contexts = View("contexts", Context, version=1, schema=section("contexts"), stream="context-{}")
+contexts = View(
+    "contexts", Context, version=1, schema=section("contexts"), stream=ContextEvent.stream_of
+)
 
 contexts.created_by(
     ContextCreated,
@@ -99,7 +104,7 @@ def _progressed(row: Pipeline, event: PipelineProgressed | ShardCompleted) -> Pi
 
 
 pipelines = View(
-    "pipelines", Pipeline, version=1, schema=section("pipelines"), stream="pipeline-{}"
+    "pipelines", Pipeline, version=1, schema=section("pipelines"), stream=PipelineEvent.stream_of
 )
 
 pipelines.created_by(
@@ -150,7 +155,11 @@ class ActorTask(Row, frozen=True):
 
 
 actor_tasks = View(
-    "actor_tasks", ActorTask, version=1, schema=section("actor_tasks"), stream="actor_task-{}"
+    "actor_tasks",
+    ActorTask,
+    version=1,
+    schema=section("actor_tasks"),
+    stream=ActorTaskEvent.stream_of,
 )
 
 actor_tasks.created_by(

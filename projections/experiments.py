@@ -14,6 +14,7 @@ from refold.eventstore.events import (
     ExperimentCompleted,
     ExperimentCreated,
     ExperimentErrorRecorded,
+    ExperimentEvent,
     ExperimentFailed,
     ExperimentStarted,
     PipelineCreated,
@@ -48,7 +49,11 @@ class Experiment(Row, frozen=True):
 
 
 experiments = View(
-    "experiments", Experiment, version=1, schema=section("experiments"), stream="experiment-{}"
+    "experiments",
+    Experiment,
+    version=1,
+    schema=section("experiments"),
+    stream=ExperimentEvent.stream_of,
 )
 
 experiments.created_by(

@@ -2,19 +2,21 @@
 
 from msgspec.structs import replace
 
-from refold.eventstore.codec import to_json
+from refold.eventstore.event import to_json
 from refold.eventstore.events import (
     CloneModifyRequested,
     ControllerTaskSet,
     DeleteRequested,
     ExperimentStatesReset,
     InteractiveControlCompleted,
+    InteractiveControlEvent,
     InteractiveControlFailed,
     InteractiveControlSkipped,
     ResumeRequested,
     RunCompleted,
     RunCreated,
     RunEnded,
+    RunEvent,
     RunFailed,
     RunKilled,
     RunMetricsRecorded,
@@ -25,6 +27,7 @@ from refold.eventstore.events import (
     StopRequested,
     TablesReset,
     TaskCompleted,
+    TaskEvent,
     TaskFailed,
     TaskScheduled,
     TaskStarted,
@@ -55,7 +58,9 @@ class Run(Row, frozen=True):
     metrics: str = "{}"
 
 
-runs = View("runs", Run, version=1, schema=section("runs"), table="runs_folded", stream="run-{}")
+runs = View(
+    "runs", Run, version=1, schema=section("runs"), table="runs_folded", stream=RunEvent.stream_of
+)
 
 runs.created_by(
     RunCreated,
@@ -101,7 +106,9 @@ class Task(Row, frozen=True):
     error: str | None = None
 
 
-worker_task = View("worker_task", Task, version=1, schema=section("worker_task"), stream="task-{}")
+worker_task = View(
+    "worker_task", Task, version=1, schema=section("worker_task"), stream=TaskEvent.stream_of
+)
 
 worker_task.created_by(
     TaskScheduled,
@@ -136,7 +143,7 @@ controller_progress = View(
     ControllerProgress,
     version=1,
     schema=section("controller_progress"),
-    stream="controller",
+    stream=ControllerTaskSet.stream_of,
 )
 controller_progress.put_by(
     ControllerTaskSet,
@@ -168,7 +175,7 @@ worker_progress = View(
     WorkerProgress,
     version=1,
     schema=section("worker_progress"),
-    stream="worker-{}",
+    stream=WorkerProgressed.stream_of,
 )
 worker_progress.put_by(
     WorkerProgressed,
@@ -205,7 +212,7 @@ interactive_control = View(
     version=1,
     schema=section("interactive_control"),
     table="interactive_control_folded",
-    stream="ic-{}",
+    stream=InteractiveControlEvent.stream_of,
 )
 
 interactive_control.created_by(

@@ -9,12 +9,16 @@ from msgspec.structs import force_setattr
 from refold.eventstore.engines.engine import Lock, NotExclusive, Writer
 from refold.eventstore.event import Event
 from refold.eventstore.log.recorded import Recorded
+from refold.eventstore.log.transaction import Transaction
 from refold.eventstore.paging import chunks
 from refold.eventstore.sql import marks
 from refold.eventstore.statuses import Word
 from refold.projections.view import Handler, Key, R, Row, View
 
 T = TypeVar("T", bound=Row)
+
+ROWS_REMEMBERED = 20_000
+"""Bounds the memory for rows that are kept from one transaction to the next."""
 
 Concern = tuple[View[Any], Callable[[Any], bool] | None, Handler | None]
 
@@ -249,6 +253,35 @@ class UnitOfWork:
         """Let go of the rows in memory, after a flush: they will be loaded again."""
         for rows in self._rows.values():
             rows.clear()
+
+
+class UnitsOfWork:
+    """Gives each transaction its unit of work: the one before, as long as nobody else writes.
+
+    Args:
+        views: those that are folded.
+        settle: brings them up to date with the log, within a transaction.
+    """
+
+    def __init__(self, views: Sequence[View[Any]], settle: Callable[[Transaction], None]) -> None:
+        self._views = views
+        self._settle = settle
+        self._unit: UnitOfWork | None = None
+
+    def begin(self, transaction: Transaction) -> UnitOfWork:
+        """Return the unit of work that folds a transaction's events."""
+        unit = self._unit
+        if transaction.fresh or unit is None or len(unit) > ROWS_REMEMBERED:
+            self._settle(transaction)
+            self._unit = unit = UnitOfWork(self._views, transaction.writer, transaction.lock)
+        unit.before_query = transaction.flush
+        return unit
+
+
+def unit_of(transaction: Transaction) -> UnitOfWork:
+    """Return the unit of work that folds a transaction's events."""
+    assert isinstance(transaction.fold, UnitOfWork)
+    return transaction.fold
 
 
 def _name(view: View[Any], key: Key) -> str:

@@ -23,15 +23,12 @@ from refold.eventstore.paging import position_of
 from refold.eventstore.progress import ProgressBar
 from refold.eventstore.sql import section, statements
 from refold.projections.entities import ALL
-from refold.projections.unit_of_work import UnitOfWork
+from refold.projections.unit_of_work import UnitOfWork, UnitsOfWork
 from refold.projections.verify import Difference, differences
 from refold.projections.view import View, created_by, types_of
 
 ROWS_PER_FLUSH = 200_000
 """Bounds the memory of a rebuild: with so many rows in memory, they are written and forgotten."""
-
-ROWS_REMEMBERED = 20_000
-"""Likewise for the rows that are kept from one transaction to the next."""
 
 
 class ReadableViews(ABC):
@@ -82,29 +79,14 @@ class Views(ReadableViews):
         self._progress = progress
         self.views = (*ALL, *more)
         _check_places(self.views)
-        self._unit: UnitOfWork | None = None
         self._seen: WeakKeyDictionary[Reader, int] = WeakKeyDictionary()
-        store.follow((view.name for view in self.views), self._begin)
+        units = UnitsOfWork(self.views, self._settle)
+        store.follow((view.name for view in self.views), units.begin)
         # An event that cannot be read stands in the way of the present, not of the past.
         with suppress(UnreadableEvent), self.reading():
             pass
 
     # --- live -----------------------------------------------------------------------------
-
-    def unit_of_work(self, transaction: Transaction) -> UnitOfWork:
-        """Return the unit of work that folds a transaction's events."""
-        assert isinstance(transaction.fold, UnitOfWork)
-        return transaction.fold
-
-    def _begin(self, transaction: Transaction) -> UnitOfWork:
-        # As long as nobody else writes, the rows in memory stay true from one transaction to the
-        # next.
-        unit = self._unit
-        if transaction.fresh or unit is None or len(unit) > ROWS_REMEMBERED:
-            self._settle(transaction)
-            self._unit = unit = UnitOfWork(self.views, transaction.writer, transaction.lock)
-        unit.before_query = transaction.flush
-        return unit
 
     def _settle(self, transaction: Transaction) -> None:
         plan = self._unsettled(transaction.projections)

@@ -15,9 +15,9 @@ from refold.commands.store import ResetAllTables, ResetExperimentStates
 from refold.eventstore import Event, EventStore, Metadata, Recorded, Subscription, open_store
 from refold.eventstore.engines.engine import Durability
 from refold.eventstore.errors import InvalidPayload, NotFound
+from refold.eventstore.event import NO_METADATA
 from refold.eventstore.log.past import PastStore
 from refold.eventstore.log.readable import Moment
-from refold.eventstore.log.recorded import NO_METADATA
 from refold.eventstore.payloads import PayloadCodec, is_payload
 from refold.projections import Difference, View, Views
 from refold.projections.entities import view_of

@@ -23,8 +23,8 @@ from refold.commands.evals import (
 )
 from refold.commands.store import CreateExperiment, SetExperimentError, SetExperimentStatus
 from refold.eventstore import times
-from refold.eventstore.codec import plain_scalar, to_json
 from refold.eventstore.errors import InvalidCommand, NotFound
+from refold.eventstore.event import plain_scalar, to_json
 from refold.eventstore.log.transaction import Transaction
 from refold.eventstore.statuses import (
     ActorTaskStatus,

@@ -25,10 +25,9 @@ from msgspec.structs import replace
 
 from refold.commands.command import Command, Decision
 from refold.eventstore import times
-from refold.eventstore.codec import encode
 from refold.eventstore.engines.engine import Durability
 from refold.eventstore.errors import DBException, InvalidMoment
-from refold.eventstore.event import Event
+from refold.eventstore.event import Event, encode
 from refold.face import Face
 from refold.projections import ALL, Rows, UnitOfWork, View
 from refold.projections.view import Key, R

@@ -10,7 +10,7 @@ from refold.eventstore import Event, EventStore
 from refold.eventstore.engines.engine import NotExclusive
 from refold.eventstore.errors import AccessDenied, InvalidView, StoreReadOnly, StoreTooNew
 from refold.eventstore.events import RunCreated, RunProgressed
-from refold.projections import ALL, Row, UnitOfWork, View
+from refold.projections import ALL, Row, UnitOfWork, View, unit_of_work
 from refold.projections import views as module
 from refold.projections.fit import runs
 from refold.projections.past import versions as past
@@ -39,7 +39,7 @@ class Transaction(SimpleNamespace):
 def begun(db: RfDb, **changed: Any) -> UnitOfWork:
     """Return the unit of work of a transaction, as the store has it begun."""
     transaction: Any = Transaction(**changed)
-    return db.views._begin(transaction)
+    return db.store._follow(transaction)
 
 
 # --- the rows that are kept from one transaction to the next -------------------------------------
@@ -48,7 +48,7 @@ def begun(db: RfDb, **changed: Any) -> UnitOfWork:
 def test_rows_are_kept_as_long_as_nobody_else_writes(
     db: RfDb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "ROWS_REMEMBERED", 2)
+    monkeypatch.setattr(unit_of_work, "ROWS_REMEMBERED", 2)
     unit = begun(db)
     assert begun(db) is unit
     for key in (1, 2):
@@ -198,7 +198,7 @@ def test_within_a_transaction_a_query_sees_what_it_wrote(db: RfDb) -> None:
     with db.store.transaction() as transaction:
         transaction.append([RUN])
         assert db.views.query(SQL, ()) == db.views.select(SQL) == [{"run_id": 1}]
-        assert db.views.unit_of_work(transaction) is transaction.fold
+        assert unit_of_work.unit_of(transaction) is transaction.fold
     assert db.views.query(SQL, ()) == [{"run_id": 1}]
 
 
@@ -253,7 +253,7 @@ def test_a_transaction_sees_what_was_folded_anew_within_it(db: RfDb) -> None:
     db.append(RUN)
     with db.store.transaction() as transaction:
         transaction.writer.run("UPDATE runs_folded SET seed = 7")
-        unit = db.views.unit_of_work(transaction)
+        unit = unit_of_work.unit_of(transaction)
         unit.forget()
         wrong = unit.get(runs, 1)
         assert wrong is not None

@@ -35,6 +35,8 @@ NEW_HEAD = """
 
 UPSERT_STREAM = f"INSERT INTO streams ({', '.join(STREAM_COLUMNS)}) VALUES (?, ?, ?) {NEW_HEAD}"
 
+STREAM_HEAD = "SELECT version, position FROM streams WHERE stream = ?"
+
 PROJECTIONS = "SELECT name, version, position FROM projections"
 
 STREAMS_REMEMBERED = 50_000
@@ -142,6 +144,10 @@ class ExclusiveEnd(End):
         if all(stream in self._streams for stream in streams):
             return
         self._make_room()
+        if len(streams) == 1:
+            found = self.writer.execute(STREAM_HEAD, streams)
+            self._streams[streams[0]] = found[0] if found else (0, 0)
+            return
         missing = [stream for stream in streams if stream not in self._streams]
         for part in chunks(missing):
             self._streams.update(dict.fromkeys(part, (0, 0)))

@@ -8,11 +8,17 @@ from typing import Any
 
 import msgspec
 
-from refold.eventstore.codec import damaged, decode, decode_unknown
 from refold.eventstore.engines.engine import Reader
 from refold.eventstore.errors import InvalidCommand, UnknownEventType, UnreadableEvent
-from refold.eventstore.event import Event, stored_names
-from refold.eventstore.log.recorded import ReadRow, Recorded, decode_metadata
+from refold.eventstore.event import (
+    Event,
+    damaged,
+    decode,
+    decode_metadata,
+    decode_unknown,
+    stored_names,
+)
+from refold.eventstore.log.recorded import ReadRow, Recorded
 from refold.eventstore.paging import KEYS, PAGE, Page, chunks, pages
 from refold.eventstore.sql import marks
 

@@ -1,15 +1,12 @@
 """An event as it stands in the log."""
 
 from datetime import datetime
-from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
 
 from refold.eventstore import times
-from refold.eventstore.codec import to_json
-from refold.eventstore.errors import InvalidEvent
-from refold.eventstore.event import Event, Id, Name, UnknownEvent
+from refold.eventstore.event import Event, Metadata, UnknownEvent
 
 
 class ReadRow(NamedTuple):
@@ -23,19 +20,6 @@ class ReadRow(NamedTuple):
     data: str
     metadata: str
     recorded_at: int
-
-
-class Metadata(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """What is known about how an event came to be; all of it is optional."""
-
-    command_id: Name | None = None
-    """The id of the command that led to it, if it was sent with one."""
-    actor: str | None = None
-    """Who acted, such as `controller`, `worker-0` or `dispatcher`."""
-    correlation: str | None = None
-    """What it belongs to, such as the id of a web request."""
-    cause: Id | None = None
-    """The position of the event that led to it."""
 
 
 class Recorded(msgspec.Struct, frozen=True, gc=False):
@@ -62,33 +46,3 @@ class Recorded(msgspec.Struct, frozen=True, gc=False):
     def time(self) -> datetime:
         """When it was appended."""
         return times.to_datetime(self.recorded_at)
-
-
-NO_METADATA = Metadata()
-
-_decoder = msgspec.json.Decoder(Metadata)
-
-
-def encode_metadata(metadata: Metadata) -> str:
-    """Return metadata as the JSON text of the log.
-
-    Raises:
-        InvalidEvent: a field is of a wrong type.
-    """
-    try:
-        return _encoded(metadata)
-    except (TypeError, msgspec.ValidationError) as error:
-        raise InvalidEvent(f"metadata is not valid: {error}") from error
-
-
-@lru_cache(maxsize=1024)
-def _encoded(metadata: Metadata) -> str:
-    text = to_json(metadata)
-    _decoder.decode(text)
-    return text
-
-
-@lru_cache(maxsize=1024)
-def decode_metadata(text: str) -> Metadata:
-    """Return the metadata that a JSON text of the log holds."""
-    return _decoder.decode(text)

@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import msgspec
 
 from refold.eventstore import times
-from refold.eventstore.codec import to_json
 from refold.eventstore.engines.engine import Durability, Engine, NotExclusive, Reader
 from refold.eventstore.engines.sqlite.engine import SqliteEngine
 from refold.eventstore.errors import Conflict, ConnectionLost, InvalidEvent, NotAStore
-from refold.eventstore.event import Event
+from refold.eventstore.event import NO_METADATA, Event, Metadata, to_json
 from refold.eventstore.forks import FORK_PATIENCE, watch_forks
 from refold.eventstore.log.readable import ReadableLog
 from refold.eventstore.log.reading import read_events, read_head
-from refold.eventstore.log.recorded import NO_METADATA, Metadata, Recorded
+from refold.eventstore.log.recorded import Recorded
 from refold.eventstore.log.subscription import Subscription
 from refold.eventstore.log.transaction import Fold, Transaction
 

@@ -6,7 +6,6 @@ from typing import Any, Protocol
 
 import msgspec
 
-from refold.eventstore.codec import encode, to_json
 from refold.eventstore.engines.engine import LogEnd, NotExclusive, Projections, Values
 from refold.eventstore.engines.log_end import EventRow, ExclusiveEnd
 from refold.eventstore.errors import (
@@ -15,13 +14,8 @@ from refold.eventstore.errors import (
     TransactionFailed,
     WrongExpectedVersion,
 )
-from refold.eventstore.event import Event
-from refold.eventstore.log.recorded import (
-    NO_METADATA,
-    Metadata,
-    Recorded,
-    encode_metadata,
-)
+from refold.eventstore.event import NO_METADATA, Event, Metadata, encode, encode_metadata, to_json
+from refold.eventstore.log.recorded import Recorded
 
 _Encoded = tuple[str, type[Event], str, Event]
 """The stream, the type, the JSON text, and the event as the log will give it back."""
@@ -145,7 +139,7 @@ class Transaction:
             self._strays += [
                 (recorded.position,)
                 for recorded in appended
-                if _names_another(recorded.event, stream)
+                if recorded.event.names_another(stream)
             ]
         return appended
 
@@ -269,15 +263,6 @@ class Transaction:
         except BaseException:
             self._broken = True
             raise
-
-
-def _names_another(event: Event, stream: str) -> bool:
-    if type(event).stream is Event.stream:
-        return False
-    try:
-        return event.stream != stream
-    except InvalidEvent:  # it names none
-        return False
 
 
 def is_utf8(text: str) -> bool:

@@ -9,13 +9,20 @@ from typing import Annotated, Any, BinaryIO
 import msgspec
 
 from refold.eventstore import times
-from refold.eventstore.codec import damaged, decode, decode_unknown
 from refold.eventstore.engines.log_end import EventRow
 from refold.eventstore.errors import UnknownEventType, UnreadableEvent
-from refold.eventstore.event import Digest, Int, event_type
+from refold.eventstore.event import (
+    Digest,
+    Int,
+    damaged,
+    decode,
+    decode_metadata,
+    decode_unknown,
+    event_type,
+)
 from refold.eventstore.log.past import PastStore
 from refold.eventstore.log.readable import ReadableLog
-from refold.eventstore.log.recorded import ReadRow, decode_metadata
+from refold.eventstore.log.recorded import ReadRow
 from refold.eventstore.log.rows import command_rows, digests_in, event_rows, payload_rows
 from refold.eventstore.paging import chunks
 from refold.eventstore.progress import ProgressBar
