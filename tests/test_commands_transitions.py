@@ -277,8 +277,8 @@ def test_a_refusal_names_all_that_can_follow(name):
         with pytest.raises(IllegalTransition) as caught:
             moves.move("it", table, before, after)
         ways = ", ".join(word for word in table if word in TABLES[name][before])
-        told = f"only {ways}" if ways else "nothing"
-        assert str(caught.value) == f"it is {before}; it cannot become {after}: {told} can follow"
+        which = f"only {ways}" if ways else "nothing"
+        assert str(caught.value) == f"it is {before}; it cannot become {after}: {which} can follow"
 
 
 def test_from_a_status_without_a_row_nothing_can_follow():

@@ -435,25 +435,25 @@ def beside(row: Any) -> Row:
     return replace(row, **{key: other})
 
 
-def told(value: object) -> str | None:
+def name_of(value: object) -> str | None:
     if isinstance(value, View):
         return value.name
     return type(value).__name__ if isinstance(value, Event) else "-"
 
 
-@pytest.mark.parametrize(("view", "event", "after"), BEGINS, ids=told)
+@pytest.mark.parametrize(("view", "event", "after"), BEGINS, ids=name_of)
 def test_an_event_begins_a_row(view: View[Any], event: Event, after: Row) -> None:
     before = ROWS[view.name]
     assert fold(view, [], event) == [after]
     assert fold(view, [beside(before)], event) == [beside(before), after]
 
 
-@pytest.mark.parametrize(("view", "event", "after"), BEGINS, ids=told)
+@pytest.mark.parametrize(("view", "event", "after"), BEGINS, ids=name_of)
 def test_a_row_that_is_there_begins_anew(view: View[Any], event: Event, after: Row) -> None:
     assert fold(view, [ROWS[view.name]], event) == [after]
 
 
-@pytest.mark.parametrize(("view", "before", "event", "changes"), CHANGES, ids=told)
+@pytest.mark.parametrize(("view", "before", "event", "changes"), CHANGES, ids=name_of)
 def test_an_event_changes_the_row_that_it_names(
     view: View[Any], before: Row, event: Event, changes: dict[str, Any]
 ) -> None:
@@ -468,14 +468,14 @@ def test_an_event_changes_the_row_that_it_names(
         for view, before, event, _ in CHANGES
         if type(event) not in (ControllerTaskSet, WorkerProgressed)
     ],
-    ids=told,
+    ids=name_of,
 )
 def test_no_row_no_change(view: View[Any], before: Row, event: Event) -> None:
     assert fold(view, [], event) == []
     assert fold(view, [beside(before)], event) == [beside(before)]
 
 
-@pytest.mark.parametrize(("view", "event", "after"), PUTS, ids=told)
+@pytest.mark.parametrize(("view", "event", "after"), PUTS, ids=name_of)
 def test_an_event_begins_a_row_where_there_is_none(
     view: View[Any], event: Event, after: Row
 ) -> None:
@@ -483,7 +483,7 @@ def test_an_event_begins_a_row_where_there_is_none(
     assert fold(view, [other], event) == [other, after]
 
 
-@pytest.mark.parametrize(("event", "kind", "given"), GIVES, ids=told)
+@pytest.mark.parametrize(("event", "kind", "given"), GIVES, ids=name_of)
 @pytest.mark.parametrize("less", [0, 1])
 def test_the_last_id_of_a_kind(event: Event, kind: str, given: int, less: int) -> None:
     other = LastId("another", given, **BEFORE)
@@ -492,7 +492,7 @@ def test_the_last_id_of_a_kind(event: Event, kind: str, given: int, less: int) -
     assert fold(ids, [other, before], event) == [other, LastId(kind, given, **CHANGED)]
 
 
-@pytest.mark.parametrize(("event", "kind", "given"), GIVES, ids=told)
+@pytest.mark.parametrize(("event", "kind", "given"), GIVES, ids=name_of)
 def test_the_last_id_never_gets_less(event: Event, kind: str, given: int) -> None:
     before = LastId(kind, given + 1, **BEFORE)
     assert fold(ids, [before], event) == [LastId(kind, given + 1, **CHANGED)]
@@ -509,12 +509,12 @@ def test_a_reset_of_states_changes_every_row_that_it_names() -> None:
     ]
 
 
-@pytest.mark.parametrize(("view", "before", "event"), CLEARS, ids=told)
+@pytest.mark.parametrize(("view", "before", "event"), CLEARS, ids=name_of)
 def test_an_event_empties_a_view(view: View[Any], before: Row, event: Event) -> None:
     assert fold(view, [before, beside(before)], event) == []
 
 
-@pytest.mark.parametrize(("view", "before", "event"), LEAVES, ids=told)
+@pytest.mark.parametrize(("view", "before", "event"), LEAVES, ids=name_of)
 def test_an_event_leaves_a_row_as_it_is(view: View[Any], before: Row, event: Event) -> None:
     assert fold(view, [before, beside(before)], event) == [before, beside(before)]
 
@@ -564,13 +564,13 @@ def test_the_version_the_table_the_key_and_the_stream_of_every_view() -> None:
     assert places == PLACES
 
 
-@pytest.mark.parametrize("view", ALL, ids=told)
+@pytest.mark.parametrize("view", ALL, ids=name_of)
 def test_the_table_of_every_view_is_that_of_the_schema(view: View[Any]) -> None:
     assert view.schema == statements(section(view.name))
     assert f"CREATE TABLE {view.table} (" in "".join(view.schema)
 
 
-@pytest.mark.parametrize("view", [view for view in ALL if view is not ids], ids=told)
+@pytest.mark.parametrize("view", [view for view in ALL if view is not ids], ids=name_of)
 def test_a_rows_events_stand_in_the_stream_that_its_view_names(view: View[Any]) -> None:
     stream = (view.stream or "").format(getattr(ROWS[view.name], view.key))
     happened = [event for of, event, _ in chain(BEGINS, PUTS) if of is view]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from refold import RFDatabase, RfDb
-from refold.eventstore import Event, EventStore
+from refold.eventstore import Event, EventStore, paging
 from refold.eventstore.engines.engine import NotExclusive
 from refold.eventstore.errors import AccessDenied, InvalidView, StoreReadOnly, StoreTooNew
 from refold.eventstore.events import RunCreated, RunProgressed
@@ -32,8 +32,8 @@ class Transaction(SimpleNamespace):
     """What views look at in a transaction."""
 
     def __init__(self, **changed: Any) -> None:
-        told = {"fresh": False, "lock": None, "be_exclusive": stopped, "writer": None}
-        super().__init__(**{**told, "projections": UP_TO_DATE, "flush": stopped, **changed})
+        usual = {"fresh": False, "lock": None, "be_exclusive": stopped, "writer": None}
+        super().__init__(**{**usual, "projections": UP_TO_DATE, "flush": stopped, **changed})
 
 
 def begun(db: RfDb, **changed: Any) -> UnitOfWork:
@@ -153,11 +153,11 @@ class Looks:
         monkeypatch.setattr(module, "projections_of", by_itself)
         monkeypatch.setattr(module, "by_name", together)
 
-    def told(self) -> tuple[int, int]:
+    def since(self) -> tuple[int, int]:
         """Return how often since the last time: by itself, and together with a query."""
-        told = (self.by_itself, self.together)
+        count = (self.by_itself, self.together)
         self.by_itself = self.together = 0
-        return told
+        return count
 
 
 def test_it_is_looked_for_once_after_somebody_else_wrote(
@@ -175,16 +175,16 @@ def test_it_is_looked_for_once_after_somebody_else_wrote(
     for look, by_itself, together in ((read, 1, 0), (select, 0, 1)):
         evals.store.put_payload(look.__name__.encode())
         look()
-        assert looks.told() == (by_itself, together)
+        assert looks.since() == (by_itself, together)
         look()  # SQLite's number of changes may rise once more when they are read
-        looks.told()
+        looks.since()
         look()
         # A server does not tell who has committed.
-        assert looks.told() == ((0, 0) if engine == "sqlite" else (by_itself, together))
+        assert looks.since() == ((0, 0) if engine == "sqlite" else (by_itself, together))
     evals.store.put_payload(b"while a snapshot is held")
     with db.store.snapshot():
         select()
-        assert looks.told() == (1, 0)
+        assert looks.since() == (1, 0)
 
 
 def test_a_query_settles_what_is_behind(db: RfDb, store: EventStore) -> None:
@@ -200,6 +200,15 @@ def test_within_a_transaction_a_query_sees_what_it_wrote(db: RfDb) -> None:
         assert db.views.query(SQL, ()) == db.views.select(SQL) == [{"run_id": 1}]
         assert unit_of_work.unit_of(transaction) is transaction.fold
     assert db.views.query(SQL, ()) == [{"run_id": 1}]
+
+
+def test_within_a_transaction_nothing_is_left_to_be_settled(
+    db: RfDb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with db.store.transaction():
+        monkeypatch.setattr(db.store, "perform", stopped)
+        with db.views.reading() as connection:
+            assert connection.select(SQL) == []
 
 
 # --- folding anew ---------------------------------------------------------------------------------
@@ -237,7 +246,7 @@ def test_a_bar_shows_how_far_folding_is(
 ) -> None:
     bar = Bar()
     monkeypatch.setattr(module, "ProgressBar", bar)
-    monkeypatch.setattr("refold.eventstore.paging.PAGE", 2)
+    monkeypatch.setattr(paging, "PAGE", 2)
     db.append(RUN, *[RunProgressed(1, n, 0) for n in range(3)], OfNoView())
     assert db.views.rebuild(progress=False) == 5
     assert bar.made == [("folding events into views", 5, False)]

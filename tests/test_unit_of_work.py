@@ -191,6 +191,13 @@ def test_the_rows_of_events_are_loaded_together() -> None:
     assert asked == []
 
 
+def test_the_rows_of_events_are_loaded_each_time() -> None:
+    unit, asked = unit_on(ROW)
+    for event in (START, PROGRESS, TaskStarted(8)):
+        unit.expect([event])
+    assert [keys for _, _, keys in asked] == [(7,), (3,), (8,)]
+
+
 def test_beside_others_they_are_locked_before_and_what_is_created_too() -> None:
     unit, asked = unit_on(ROW, shared=True)
     unit.expect([TaskStarted(8), START, TaskScheduled(9, 5, 0, 0), PROGRESS])
@@ -296,10 +303,10 @@ def test_an_event_touches_rows_of_several_views_and_all_that_it_names() -> None:
     second.created_by(RunCreated, lambda e: Both(e.run_id + 1, 1), key=lambda e: e.run_id + 1)
     unit = UnitOfWork([first, second])
     unit.take_in(5, RunCreated(1, 1, "run_1"), 3)
-    told = {"created_at": 3, "updated_at": 3, "position": 5}
-    assert unit.rows(first) == [Both(1, 0, **told)]
-    assert unit.rows(second) == [Both(2, 1, **told)]
-    assert unit.get(second, 2) == Both(2, 1, **told)
+    set_by_fold = {"created_at": 3, "updated_at": 3, "position": 5}
+    assert unit.rows(first) == [Both(1, 0, **set_by_fold)]
+    assert unit.rows(second) == [Both(2, 1, **set_by_fold)]
+    assert unit.get(second, 2) == Both(2, 1, **set_by_fold)
 
 
 def test_what_is_remembered_is_what_will_be_loaded() -> None:

@@ -144,7 +144,7 @@ def after(names: Iterable[str], name: str) -> str | None:
 
 
 def changes(node: ast.AST, near: Names, far: Names) -> Iterator[tuple[ast.AST, str]]:
-    """Yield what can take the place of a node, and a text for it if its own would be too long.
+    """Yield what can take the place of a node, with a label if its code would be too long.
 
     Args:
         node: the original.
@@ -176,8 +176,8 @@ def changes(node: ast.AST, near: Names, far: Names) -> Iterator[tuple[ast.AST, s
                 yield type(node)(without(elts, at)), f"without {ast.unparse(element)}"
         case ast.Dict(keys=keys, values=values):
             for at, key in enumerate(keys):
-                told = f"without {ast.unparse(key)}" if key else f"without **{at}"
-                yield ast.Dict(without(keys, at), without(values, at)), told
+                label = f"without {ast.unparse(key)}" if key else f"without **{at}"
+                yield ast.Dict(without(keys, at), without(values, at)), label
         case ast.If(test=test) | ast.IfExp(test=test) if not isinstance(test, MUTATED_ITSELF):
             other = copy(node)
             other.test = ast.UnaryOp(ast.Not(), test)
@@ -237,8 +237,8 @@ def mutants_of(file: str, text: str) -> Iterator[Mutant]:
                     continue
                 beside = attributes(part) if node is tree else near
                 line = getattr(part, "lineno", getattr(node, "lineno", 0))
-                for other, told in changes(part, beside, far):
-                    name = f"{file}: {scope}{short(part)} -> {told or short(other)}"
+                for other, label in changes(part, beside, far):
+                    name = f"{file}: {scope}{short(part)} -> {label or short(other)}"
                     names[name] += 1
                     again = f" ({names[name]})" if names[name] > 1 else ""
                     changed = [*parts[:at], other, *parts[at + 1 :]]
@@ -279,25 +279,23 @@ def put_in_place(mutant: Mutant) -> None:
 
 def run_tests(mutant: Mutant, folder: str) -> None:
     """Run the tests until one fails, in a child, and end it with their status."""
-    status = 1
+    status = True
     folder = f"{folder}/{os.getpid()}"
     try:
         if mutant.name:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, 1)
-            os.dup2(nowhere, 2)
+            for stream in (1, 2):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
         put_in_place(mutant)
         cast("Loader", SPEC.loader).exec_module(REFOLD)
         first = TESTS[mutant.file]
         others = [name for name in dict.fromkeys(chain(*TESTS.values())) if name not in first]
-        for names in filter(None, (first, others)):
-            files = [f"tests/{name}.py" for name in names]
-            status = pytest.main([*files, f"--basetemp={folder}", *OPTIONS])
-            if status != 0:
-                break
+        options = (f"--basetemp={folder}", *OPTIONS)
+        status = any(
+            pytest.main([*(f"tests/{name}.py" for name in names), *options])
+            for names in (first, others)
+        )
     except BaseException:  # noqa: BLE001
         traceback.print_exc()
-        status = 1
     finally:
         sys.stdout.flush()
         shutil.rmtree(folder, ignore_errors=True)
