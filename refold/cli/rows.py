@@ -37,7 +37,7 @@ def select(
     if limit is not None:
         sql += " LIMIT ?"
         parameters.append(limit)
-    return [decoded(db, row) for row in reversed(db.db.execute(sql, parameters))]
+    return [decoded(db, row) for row in reversed(db.views.select(sql, *parameters))]
 
 
 def _values(value: Any) -> list[Any]:

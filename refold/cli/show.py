@@ -100,10 +100,10 @@ def _belonging(db: RfDb, found: Entity) -> dict[str, dict[str, int] | list[int]]
         where = f"FROM {view.table} WHERE {column} = ?"
         if (found.word, name) in NAMED:
             sql = f"SELECT {view.key} AS id {where} ORDER BY {view.key}"
-            belonging[name] = [row["id"] for row in db.db.execute(sql, (found.key,))]
+            belonging[name] = [row["id"] for row in db.views.select(sql, found.key)]
         else:
             sql = f"SELECT status, count(*) AS n {where} GROUP BY status ORDER BY min(position)"
-            rows = db.db.execute(sql, (found.key,))
+            rows = db.views.select(sql, found.key)
             belonging[name] = {row["status"]: row["n"] for row in rows}
     return belonging
 

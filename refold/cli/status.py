@@ -134,7 +134,7 @@ def _doing(who: str, row: Row, tasks: list[str]) -> Row:
 
 def _counts(db: RfDb, table: str) -> dict[str, int]:
     sql = f"SELECT status, count(*) AS n FROM {table} GROUP BY status ORDER BY min(position)"
-    return {row["status"]: row["n"] for row in db.db.execute(sql)}
+    return {row["status"]: row["n"] for row in db.views.select(sql)}
 
 
 # --- text ---------------------------------------------------------------------------------------
