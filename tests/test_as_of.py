@@ -39,6 +39,7 @@ from refold import (
     PayloadRefused,
     RFDatabase,
     RfDb,
+    WriteRefused,
     encode_payload,
 )
 from refold.eventstore import Id, paging
@@ -523,3 +524,49 @@ def test_positions_without_an_event_show_what_was_before(new_place: Place) -> No
             assert list(past.store.read()) == by_then
         assert db.as_of(events[-1].position - 1).verify() == []
         assert [db.position_at(e.time) for e in events] == [e.position for e in events]
+
+
+# --- the log as of a moment --------------------------------------------------------------------
+
+
+def test_the_log_of_the_past_answers_all_that_can_be_read(db: RfDb) -> None:
+    run_id = db.create_run(db.create_experiment("digits"))
+    head = db.store.head()
+    digest = db.put_payload("kept")
+    with db.as_of(head) as past:
+        db.append(RunProgressed(run_id, 1, 0), stream="elsewhere")
+        db.set_run_progress(run_id, 2, 0)
+        store = past.store
+        assert store.strays() == []
+        assert db.store.strays() == [head + 1]
+        assert db.as_of(head + 1).store.strays() == [head + 1]
+        assert not store.is_held()
+        with store.snapshot():
+            assert store.is_held()
+            assert store.head() == store.committed_head() == store.position_at(head) == head
+        with db.batch():
+            assert store.is_held()
+            assert store.current() is None
+        assert store.version(f"run-{run_id}") == 1
+        assert [recorded.position for recorded in store.read()] == [1, head]
+        assert [recorded.position for recorded in store.read_at([head, head + 1])] == [head]
+        assert store.get_payload(digest) == db.store.get_payload(digest)
+        with pytest.raises(InvalidMoment, match="no position"):
+            store.position_at(head + 1)
+
+
+def test_the_log_of_the_past_refuses_all_that_would_change_it(db: RfDb) -> None:
+    db.create_experiment("digits")
+    past = db.as_of(1)
+    for change in (
+        lambda: past.store.append(None, [RunProgressed(1, 1, 0)]),
+        lambda: past.store.put_payload(b""),
+        lambda: past.store.transaction().__enter__(),
+        lambda: past.store.perform(lambda _: None),
+        lambda: past.store.subscribe(),
+        lambda: past.rebuild(),
+        lambda: past.create_experiment("more"),
+        lambda: past.batch().__enter__(),
+    ):
+        with pytest.raises(WriteRefused, match="as of position 1"):
+            change()
