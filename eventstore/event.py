@@ -69,8 +69,7 @@ class Event(msgspec.Struct, frozen=True, gc=False):
         if self.stream_of is None:
             raise InvalidEvent(
                 f"{type(self).__name__} names no stream: set its `stream_of`, such as "
-                f"'run-{{}}', define its `stream` property, or append it with "
-                f"`store.append(stream, [event])`"
+                f"'run-{{}}', or append it with db.append(event, stream=…)"
             )
         return self.stream_of.format(getattr(self, self.__struct_fields__[0]))
 

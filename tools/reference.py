@@ -27,7 +27,8 @@ Written by `make generate` from the code; a test keeps it true.
 
 ## Events
 
-Each row is a type; `field?` may be None. *Changes* names the views whose rows it changes.
+Each row is a type, with the stream that it names; `field?` may be None. *Changes* names the views
+whose rows it changes.
 
 | event | stream | fields | what happened | changes |
 | --- | --- | --- | --- | --- |
@@ -66,10 +67,16 @@ def _event(cls: type[Event]) -> str:
         for field in msgspec.structs.fields(cls)
     ]
     changes = [v.name for v in ALL if cls.__name__ in v.handlers or cls.__name__ in v.clearing]
-    stream = inspect.getdoc(cls.stream) or ""
     return (
-        f"| `{cls.__name__}` | {stream.split(':')[0].rstrip('.')} | {', '.join(fields)} "
+        f"| `{cls.__name__}` | `{_example(cls)}` | {', '.join(fields)} "
         f"| {' '.join((inspect.getdoc(cls) or '').split())} | {', '.join(changes)} |"
+    )
+
+
+def _example(cls: type[Event]) -> str:
+    """Return the stream of an event of a type, with the name of the id where the id is."""
+    return str(cls.stream_of).format(
+        f"<{cls.__struct_fields__[0]}>" if cls.__struct_fields__ else ""
     )
 
 
