@@ -58,7 +58,7 @@ TESTS = {
     "projections/unit_of_work.py": ["test_unit_of_work"],
     "projections/verify.py": ["test_verify"],
     "projections/view.py": ["test_view"],
-    "projections/views.py": ["test_settling", "test_views"],
+    "projections/views.py": ["test_queries", "test_settling", "test_views"],
 }
 """The modules, and the tests that run first on a mutant of each; then come those of the others."""
 OPTIONS = [
