@@ -221,7 +221,7 @@ class View(Generic[R]):
         """
         for name in self._floats:
             value = getattr(row, name)
-            if isinstance(value, float) or (type(value) is int and abs(value) < 2**63):
+            if isinstance(value, float) or (type(value) is int and -(2**63) <= value < 2**63):
                 force_setattr(row, name, value + 0.0)
 
     @cached_property
