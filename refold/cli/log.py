@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from itertools import islice
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -92,34 +92,64 @@ def log(
     views = (*ALL, *import_views(imports or ()).values())
     if entity_ is not None:
         stream = _stream_of(entity_, views)
-    with open_log(store) as log:
-        after = 0 if since is None else _before(log, since)
-        end = log.head() if until is None else _last(log, until)
-        events: Iterator[Recorded] = _by(
-            actor,
-            log.read(
-                after,
-                stream=stream,
-                types=types,
-                limit=None if actor else last if last is not None else limit,
-                backwards=backwards or last is not None,
-                until=end,
-                unknown=True,
-            ),
-        )
+    with open_log(store) as opened:
+        chosen = _Chosen(opened, stream, types, actor)
+        after = 0 if since is None else _before(opened, since)
+        end = opened.head() if until is None else _last(opened, until)
         if last is not None:
-            events = reversed(deque(islice(events, last)))
+            events = chosen.last(after, end, last)
+        else:
+            events = chosen.read(after, end, limit, backwards)
         try:
-            for recorded in islice(events, limit):
+            for recorded in events:
                 _print(recorded, json, at_once=follow)
             if follow:
-                with log.subscribe(end, stream=stream, types=types, unknown=True) as news:
-                    for recorded in _by(actor, news):
-                        _print(recorded, json, at_once=True)
+                for recorded in chosen.follow(end):
+                    _print(recorded, json, at_once=True)
         except DamagedEvent as error:
             if not backwards:
                 note(f"refold log --since {error.position + 1} shows what stands behind it")
             raise
+
+
+class _Chosen(NamedTuple):
+    """The events of a log that were asked for."""
+
+    log: EventStore
+    stream: str | None
+    types: list[str] | None
+    actors: list[str] | None
+
+    def read(
+        self, after: int, until: int, limit: int | None, backwards: bool
+    ) -> Iterator[Recorded]:
+        """Iterate over those between two positions, at most so many."""
+        found = self.log.read(
+            after,
+            stream=self.stream,
+            types=self.types,
+            limit=None if self.actors else limit,
+            backwards=backwards,
+            until=until,
+            unknown=True,
+        )
+        return islice(self._by_actors(found), limit)
+
+    def last(self, after: int, until: int, count: int) -> Iterator[Recorded]:
+        """Iterate over the last so many of them, in order."""
+        return reversed(deque(self.read(after, until, count, backwards=True)))
+
+    def follow(self, after: int) -> Iterator[Recorded]:
+        """Iterate over those that come, for ever."""
+        with self.log.subscribe(
+            after, stream=self.stream, types=self.types, unknown=True
+        ) as events:
+            yield from self._by_actors(events)
+
+    def _by_actors(self, events: Iterator[Recorded]) -> Iterator[Recorded]:
+        if not self.actors:
+            return events
+        return (recorded for recorded in events if recorded.metadata.actor in self.actors)
 
 
 def _print(recorded: Recorded, json: bool, *, at_once: bool = False) -> None:
@@ -127,12 +157,6 @@ def _print(recorded: Recorded, json: bool, *, at_once: bool = False) -> None:
         print_json_line(event_as_json(recorded))
     else:
         print(event_line(recorded), flush=at_once)
-
-
-def _by(actors: list[str] | None, events: Iterator[Recorded]) -> Iterator[Recorded]:
-    if not actors:
-        return events
-    return (recorded for recorded in events if recorded.metadata.actor in actors)
 
 
 def _stream_of(text: str, views: Iterable[View[Any]]) -> str:
