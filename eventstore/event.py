@@ -50,6 +50,12 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        pattern = cls.__dict__.get("stream_of")
+        if isinstance(pattern, str) and {"{", "}"} & {*pattern.replace("{}", "", 1)}:
+            raise InvalidEvent(
+                f"{cls.__name__}: stream_of is {pattern!r}; use text with one {{}} at most, such "
+                f"as 'run-{{}}'"
+            )
         known = _types.get(cls.__name__)
         # The same class defined again (a notebook cell run twice) takes the place of the first.
         if known is not None and (known.__module__, known.__qualname__) != (
@@ -66,19 +72,16 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     @property
     def stream(self) -> str:
         """The stream to which the event belongs by itself, such as `run-5`."""
-        if self.stream_of is None:
+        # Not the instance's: a field of that name would be something else.
+        pattern: object = type(self).stream_of
+        if not isinstance(pattern, str):
             raise InvalidEvent(
                 f"{type(self).__name__} names no stream: set its `stream_of`, such as "
                 f"'run-{{}}', or append it with db.append(event, stream=…)"
             )
-        return self.stream_of.format(getattr(self, self.__struct_fields__[0]))
-
-    def names_another(self, stream: str) -> bool:
-        """Return whether the event names a stream of its own, and it is not this one."""
-        try:
-            return self.stream != stream
-        except InvalidEvent:  # it names none
-            return False
+        if "{}" not in pattern:
+            return pattern
+        return pattern.replace("{}", str(getattr(self, self.__struct_fields__[0])))
 
 
 class UnknownEvent(Event, frozen=True):

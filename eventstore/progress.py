@@ -2,8 +2,9 @@
 
 import sys
 import time
+from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TextIO, cast
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -13,6 +14,14 @@ DELAY = 0.5
 
 INTERVAL = 0.1
 """Seconds between two drawings."""
+
+
+def _is_terminal(stream: object) -> bool:
+    # There may be no standard error, a closed one, or whatever somebody has put in its place.
+    try:
+        return bool(getattr(stream, "isatty", bool)())
+    except ValueError:
+        return False
 
 
 class ProgressBar:
@@ -34,8 +43,7 @@ class ProgressBar:
         self._what = f"{what} ({unit}s)"
         self._total = total
         if shown is None:
-            stream = cast("TextIO | None", sys.stderr)  # None in a process without a console
-            shown = stream is not None and stream.isatty()
+            shown = _is_terminal(sys.stderr)
         self._next = time.monotonic() + DELAY if shown else float("inf")
         self._drawn: tuple[Progress, TaskID] | None = None
 
@@ -43,7 +51,10 @@ class ProgressBar:
         """Count some more units."""
         self.n += units
         if self._next != float("inf") and time.monotonic() >= self._next:
-            self._draw()
+            try:
+                self._draw()
+            except (OSError, ValueError):  # nobody is there to see it
+                self._next, self._drawn = float("inf"), None
 
     def _draw(self) -> None:
         if self._drawn is None:
@@ -64,12 +75,18 @@ class ProgressBar:
             TimeRemainingColumn,
         )
 
+        class Quiet(Console):
+            """A console that leaves the process alone when nobody reads it any more."""
+
+            def on_broken_pipe(self) -> None:
+                raise BrokenPipeError
+
         progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            console=Console(stderr=True, force_terminal=True),
+            console=Quiet(stderr=True, force_terminal=True),
             auto_refresh=False,
             transient=True,
         )
@@ -82,7 +99,8 @@ class ProgressBar:
         if self._drawn is not None:
             progress, _ = self._drawn
             self._drawn = None
-            progress.stop()
+            with suppress(OSError, ValueError):
+                progress.stop()
         self._next = float("inf")
 
     def __enter__(self) -> Self:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import cached_property, partial
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
@@ -11,7 +12,7 @@ from msgspec.structs import force_setattr, replace
 
 from refold.eventstore import times
 from refold.eventstore.errors import InvalidView
-from refold.eventstore.event import Event
+from refold.eventstore.event import Event, plain_scalar
 from refold.eventstore.sql import marks, statements
 
 Key = int | str
@@ -210,19 +211,27 @@ class View(Generic[R]):
         return [index for index, field in enumerate(fields) if _holds(field.type, bool)]
 
     @cached_property
-    def _floats(self) -> list[str]:
-        fields = msgspec.structs.fields(self.row)
-        return [field.name for field in fields if _holds(field.type, float)]
+    def _numbers(self) -> list[tuple[str, bool]]:
+        # The columns of numbers but not of flags, and whether they may hold a fraction only.
+        fields = [f for f in msgspec.structs.fields(self.row) if not _holds(f.type, bool)]
+        return [
+            (field.name, not _holds(field.type, int))
+            for field in fields
+            if _holds(field.type, float)
+        ]
 
     def settle(self, row: R) -> None:
-        """Make a fresh row what its table gives back: -0.0 is 0.0, and in a float column 1 is 1.0.
+        """Make the numbers of a fresh row what its table gives back.
 
-        What `evolve` sees must be the same, whether the row was remembered or loaded.
+        What `evolve` sees must be the same, whether the row was remembered or loaded. In a column
+        of floats, 1 is 1.0, -0.0 is 0.0 and NaN is None; in one of both kinds, 1.0 is 1.
         """
-        for name in self._floats:
-            value = getattr(row, name)
-            if isinstance(value, float) or (type(value) is int and -(2**63) <= value < 2**63):
-                force_setattr(row, name, value + 0.0)
+        for name, only_float in self._numbers:
+            value = getattr(row, name, None)
+            if value is None or (type(value) is float and value and value == value and only_float):
+                continue
+            with suppress(TypeError, OverflowError):  # the table will refuse it
+                force_setattr(row, name, _settled(value, only_float))
 
     @cached_property
     def schema(self) -> list[str]:
@@ -283,6 +292,17 @@ class View(Generic[R]):
         return self.row_of((*fields, created, updated, position))
 
 
+def _settled(value: Any, only_float: bool) -> int | float | None:
+    number = value if isinstance(value, int | float) else plain_scalar(value)
+    if number != number:  # NaN
+        return None
+    if only_float:
+        return float(number) + 0.0
+    if isinstance(number, int) or (number.is_integer() and abs(number) < 2**63):
+        return int(number)
+    return float(number)
+
+
 def _moved(status: str, row: Any, _: Event) -> Any:
     return replace(row, status=status)
 
@@ -301,7 +321,7 @@ def created_by(schema: Iterable[str]) -> list[str]:
 
 
 _CREATES = re.compile(r"CREATE\s+(?:TABLE|VIEW)\s+(?:IF\s+NOT\s+EXISTS\s+)?(\w+)", re.IGNORECASE)
-_SQL_TYPES = ((bool, "INTEGER"), (float, "REAL"), (int, "INTEGER"), (bytes, "BLOB"))
+_SQL_TYPES = ((bool, "INTEGER"), (int, "INTEGER"), (float, "REAL"), (bytes, "BLOB"))
 
 
 def _table_of(table: str, row: type[Row]) -> str:
@@ -310,6 +330,8 @@ def _table_of(table: str, row: type[Row]) -> str:
         if field.name in Row.__struct_fields__:
             continue
         sql = next((sql for cls, sql in _SQL_TYPES if _holds(field.type, cls)), "TEXT")
+        if _holds(field.type, int) and _holds(field.type, float):
+            sql = "NUMERIC"  # whole numbers stay exact
         lines.append(f"{field.name} {sql}{'' if lines else ' PRIMARY KEY'}")
     lines += ["created_at TEXT NOT NULL", "updated_at TEXT NOT NULL", "position INTEGER NOT NULL"]
     return f"CREATE TABLE {table} ({', '.join(lines)});"

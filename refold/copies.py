@@ -9,6 +9,7 @@ from refold.eventstore.errors import InvalidCommand
 from refold.eventstore.log.past import PastStore
 from refold.eventstore.log.readable import Moment
 from refold.eventstore.log.rows import copy_log
+from refold.eventstore.log.store import is_same_file
 from refold.face import Face
 from refold.projections import ALL, View, Views
 
@@ -55,6 +56,8 @@ def copy_store(
     ...     db.get_experiment(experiment_id)["experiment_name"]
     'digits'
     """
+    if is_same_file(source, target):
+        raise InvalidCommand("source and target are the same store: pass another place")
     with open_store(source, create=False) as origin, open_store(target) as copy:
         if origin.engine.identity() == copy.engine.identity():
             raise InvalidCommand("source and target are the same store: pass another place")
@@ -111,12 +114,13 @@ def fork(
             "a fork in the middle of a batch would hold what may never happen: leave it first"
         )
     end = db.store.head() if at is None else db.position_at(at)
+    itself = InvalidCommand(f"{origin.engine.name} cannot be forked to itself: pass another place")
+    if is_same_file(origin.engine.name, to):
+        raise itself
     store = open_store(to, timeout=origin.engine.timeout)
     try:
         if store.engine.identity() == origin.engine.identity():
-            raise InvalidCommand(
-                f"{origin.engine.name} cannot be forked to itself: pass another place"
-            )
+            raise itself
         with store.transaction():
             copy_log(origin, store, until=end, progress=progress)
             views = Views(store, db.views.views[len(ALL) :])

@@ -30,6 +30,7 @@ from refold.eventstore.events import (
     RunMetricsRecorded,
     RunProgressed,
     RunStarted,
+    StoreEvent,
 )
 from refold.eventstore.statuses import ControllerTask, TaskStatus
 
@@ -319,3 +320,58 @@ def test_an_event_is_known_once_its_class_is_defined(place: str, engine: str) ->
             list(store.read())
         forgotten = other_releases.event_type(name)
         assert [r.event for r in store.read()] == [forgotten()]
+
+
+# --- the stream that an event names --------------------------------------------------------------
+
+
+class Bell(StoreEvent, frozen=True):
+    """An event without a field, of the stream of its base."""
+
+
+class Whisper(Event, frozen=True):
+    stream_of = "whisper-{}"
+    to: str
+
+
+class Loud(Event, frozen=True):
+    """Fields that are named like what every event has are fields."""
+
+    stream_of: str  # type: ignore[misc]
+    names_another: str = ""
+
+
+class Moody(Event, frozen=True):
+    """Its stream may raise."""
+
+    a: int | None
+
+    @property
+    def stream(self) -> str:
+        return f"own-{self.a:03d}"
+
+
+def test_an_event_names_its_stream_by_a_pattern(store: EventStore) -> None:
+    store.append(None, [Bell(), Whisper("{}")])
+    store.append("elsewhere", [Bell(), Whisper("b"), Loud("run-{}")])
+    assert [recorded.stream for recorded in store.read()] == [
+        *("store", "whisper-{}", "elsewhere", "elsewhere", "elsewhere"),
+    ]
+    assert store.strays() == [3, 4]
+    with pytest.raises(InvalidEvent, match="Loud names no stream"):
+        store.append(None, [Loud("run-{}")])
+
+
+@pytest.mark.parametrize("pattern", ["n-{name}", "n-{", "n-{}-{}", "n-}"])
+def test_a_pattern_that_is_none(pattern: str) -> None:
+    with pytest.raises(InvalidEvent, match=r"one \{\} at most"):
+        type("Patterned", (Event,), {"stream_of": pattern, "__annotations__": {"n": int}})
+
+
+def test_an_event_whose_stream_raises_leaves_nothing(store: EventStore) -> None:
+    with store.transaction() as transaction:
+        transaction.append([Bell()])
+        with pytest.raises(TypeError):
+            transaction.append([Moody(None)], stream="x")
+        transaction.append([Bell()])
+    assert [recorded.type for recorded in store.read()] == ["Bell", "Bell"]

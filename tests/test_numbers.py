@@ -128,7 +128,7 @@ losses.put_by(
 def test_rows_of_own_views_are_the_same_remembered_and_loaded(
     place: str, new_place: Place, new_target: Place
 ) -> None:
-    seen = [0.0, 0, 3, 0.5, -0.0, 2**53, -1]
+    seen = [0.0, 0, 3, 0.5, -0.0, 2**53, -1, 2**60 + 1, -(2**63)]
     with RfDb(place, projections=[losses]) as db:
         for loss in seen:
             db.append(NumberSeen(1, loss))
@@ -139,3 +139,35 @@ def test_rows_of_own_views_are_the_same_remembered_and_loaded(
         assert repr(first["told"]) == repr(second["told"])
         assert first["told"].split() == second["told"].split()
         assert_same_everywhere(db, place, new_place, new_target)
+
+
+@pytest.mark.parametrize(
+    ("value", "only_float", "either"),
+    [
+        (True, 1.0, 1),
+        (np.float64(0.5), 0.5, 0.5),
+        (np.float32(0.5), 0.5, 0.5),
+        (np.int64(3), 3.0, 3),
+        (5.0, 5.0, 5),
+        (-0.0, 0.0, 0),
+        (2**60 + 1, float(2**60), 2**60 + 1),
+        (float("nan"), None, None),
+        (float("inf"), float("inf"), float("inf")),
+        (None, None, None),
+    ],
+)
+def test_a_row_is_settled_to_what_its_table_gives_back(
+    value: Any, only_float: Any, either: Any
+) -> None:
+    row = Losses(1, value, value, value)
+    losses.settle(row)
+    assert repr(row.negated) == repr(row.maybe) == repr(only_float)
+    assert repr(row.either) == repr(either)
+
+
+def test_a_row_of_another_class_is_left_to_the_table() -> None:
+    losses.settle(StrangeRow(1))  # type: ignore[arg-type]
+
+
+class StrangeRow(Row, frozen=True):
+    run_id: int

@@ -1,5 +1,6 @@
 """Progress bars: seen on a terminal or when asked for, and without any trace otherwise."""
 
+import io
 import subprocess
 import sys
 import threading
@@ -55,3 +56,43 @@ print("rich" in sys.modules, "multiprocessing" in sys.modules, threading.active_
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.split() == ["False", "False", "1"]
+
+
+class Odd:
+    """What somebody has put in the place of the standard error."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+    def flush(self) -> None: ...
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_standard_error_of_any_kind_is_no_terminal(
+    place: str, monkeypatch: pytest.MonkeyPatch, closed: bool
+) -> None:
+    error = io.StringIO()
+    error.close()
+    monkeypatch.setattr(sys, "stderr", error if closed else Odd())
+    with RfDb(place) as db:
+        db.create_experiment("digits")
+        db.rebuild()
+
+
+def test_a_standard_error_that_nobody_reads_takes_nothing_along(place: str) -> None:
+    code = f"""
+import os
+from refold import RfDb
+from refold.eventstore import progress
+progress.DELAY = progress.INTERVAL = 0
+reader, writer = os.pipe()
+os.dup2(writer, 2); os.close(writer); os.close(reader)
+with RfDb({place!r}) as db:
+    db.create_experiment("digits")
+    print(db.rebuild(progress=True), flush=True)
+print("here", flush=True)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.split() == ["1", "here"]

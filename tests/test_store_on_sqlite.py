@@ -1,14 +1,17 @@
 """The log in a SQLite file: what other connections do to it, and a disk that gets full."""
 
+import os
+import sqlite3
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
+from pathlib import Path
 
 import pytest
-from children import Parent, call
+from children import Child, Parent, call
 from raw_sqlite import raw
 
-from refold import RfDb
-from refold.eventstore import EventStore, StoreFailed, StoreFull, open_store
+from refold import InvalidCommand, RfDb, copy_store, fork
+from refold.eventstore import EventStore, NotAStore, StoreFailed, StoreFull, open_store
 from refold.eventstore.events import RunProgressed, RunStarted
 
 
@@ -88,3 +91,46 @@ def _write_on_a_full_disk(db: RfDb, run_id: int, write_much: Callable[[], object
             db.set_run_progress(run_id, 2, 0)
         return True
     return False
+
+
+# --- one file by two names -----------------------------------------------------------------------
+
+
+def copied(parent: Parent, source: str, target: str) -> None:
+    """Try to copy, and tell what came of it."""
+    try:
+        copy_store(source, target)
+    except InvalidCommand as error:
+        parent.tell(str(error))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_copy_to_another_name_of_the_file_is_refused_and_harms_nothing(
+    tmp_path: Path, turned: bool
+) -> None:
+    """Although the store is in use meanwhile: the other name must not even be opened."""
+    path, link = tmp_path / "store.db", tmp_path / "link.db"
+    with RfDb(path) as db:
+        db.create_experiment("first")
+        os.link(path, link)
+        names = (link, path) if turned else (path, link)
+        with Child(copied, *map(str, names)) as child:
+            assert "the same store" in child.hear()
+        with pytest.raises(InvalidCommand, match="to itself"):
+            fork(db, to=link)
+        db.create_experiment("second")
+    assert not Path(f"{link}-wal").exists()
+    with RfDb(path) as db:
+        assert [e["experiment_name"] for e in db.db.execute("SELECT * FROM experiments")] == [
+            *("first", "second"),
+        ]
+
+
+def test_a_database_that_is_empty_is_not_made_a_store(tmp_path: Path) -> None:
+    path = tmp_path / "empty.db"
+    with closing(sqlite3.connect(path)) as bare:
+        bare.execute("PRAGMA journal_mode = WAL")
+    before = path.read_bytes()
+    with pytest.raises(NotAStore, match="the database is empty"):
+        open_store(path, create=False)
+    assert path.read_bytes() == before

@@ -2,7 +2,16 @@
 
 from pathlib import Path
 
-from refold import NotFound, RunStatus, decode_db_payload
+from refold import (
+    MissingPackage,
+    NotFound,
+    RunStatus,
+    copy_store,
+    decode_db_payload,
+    fork,
+    replay,
+    try_projection,
+)
 from refold.commands import RequestStop
 from refold.eventstore.events import RunStarted
 from refold.projections import Row
@@ -22,3 +31,20 @@ def test_a_payload_of_the_time_when_the_rooms_were_packages_of_their_own() -> No
     assert value["point"].twice() == 8
     assert value["colour"].name == "RED"
     assert value["scale"](2) == 6
+
+
+def test_what_refold_itself_gave_out_then_is_read() -> None:
+    """Changes, history, rows, errors and functions of 0.1.0, from the modules that it had."""
+    value = decode_db_payload((FOLDER / "0.1.0-values.bin").read_bytes())
+    assert [change.view for change in value["changes"]] == ["experiments", "runs", "ids", "ids"]
+    assert [str(one.change.kind) for one in value["history"]] == ["added", "changed"]
+    assert "RunStarted" in str(value["why"])
+    assert [recorded.position for recorded in value["recorded"]] == [1, 2, 3]
+    assert type(value["missing"]) is MissingPackage
+    assert value["functions"] == [fork, copy_store, replay, try_projection]
+    assert [cls.__name__ for cls in value["rows"]] == [
+        *("Run", "Request", "Task", "Pipeline", "Context", "Experiment", "LastId"),
+    ]
+    assert value["unknown"].data == {"a": 1}
+    assert value["difference"].column == "status"
+    assert value["metadata"].actor == "a"

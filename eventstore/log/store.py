@@ -238,7 +238,7 @@ class EventStore(ReadableLog):
 
     def committed_head(self) -> int:
         """Return the head without what a transaction of this thread has not committed yet."""
-        return read_head(self.engine.read)
+        return self.head() if self._local.transaction is None else read_head(self.engine.read)
 
     def version(self, stream: str) -> int:
         """Return how many events a stream has."""
@@ -391,6 +391,22 @@ def open_store(
             create=create,
         )
     )
+
+
+def is_same_file(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
+    """Return whether two places are one file, whatever paths lead to it. Nothing is opened.
+
+    SQLite must not open a file by two names at once: each name has a write-ahead log of its own.
+    """
+    try:
+        return os.path.samefile(_path(one), _path(other))
+    except (OSError, TypeError, ValueError):  # one of them is no file, or not there
+        return False
+
+
+def _path(place: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    path = place.removeprefix("sqlite:///") if isinstance(place, str) else place
+    return os.path.expanduser(path)
 
 
 def _postgres() -> "type[PostgresEngine]":

@@ -68,8 +68,10 @@ class Subscription(Iterator[Recorded], AsyncIterator[Recorded]):
         deadline = time.monotonic() + timeout
         while not self._closed and not self._page and self._error is None:
             left = deadline - time.monotonic()
-            self._news = self._news or self._watch.wait(max(0, left))
+            self._news = self._news or self._watch.wait(min(max(0, left), PATIENCE))
             if not self._news:
+                if left > PATIENCE:
+                    continue
                 break
             # There may be news and nothing to give yet: of others, or behind a gap.
             self._turn_to(*self._read_page())

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from itertools import compress
 from typing import Any, Protocol
 
 import msgspec
@@ -119,6 +120,7 @@ class Transaction:
         encoded = [
             (self._stream_name(event, stream), type(event), *encode(event)) for event in events
         ]
+        strays = [] if stream is None else [_names_another(event, stream) for event in events]
         about = encode_metadata(metadata)
         if expected_version is not None and stream is None:
             raise InvalidEvent("expected_version needs the stream that it is about")
@@ -135,12 +137,7 @@ class Transaction:
         except BaseException:
             self._broken = True
             raise
-        if stream is not None:
-            self._strays += [
-                (recorded.position,)
-                for recorded in appended
-                if recorded.event.names_another(stream)
-            ]
+        self._strays += [(recorded.position,) for recorded in compress(appended, strays)]
         return appended
 
     def _record(self, encoded: list[_Encoded], about: str, metadata: Metadata) -> list[Recorded]:
@@ -263,6 +260,13 @@ class Transaction:
         except BaseException:
             self._broken = True
             raise
+
+
+def _names_another(event: Event, stream: str) -> bool:
+    try:
+        return event.stream != stream
+    except InvalidEvent:  # it names none
+        return False
 
 
 def is_utf8(text: str) -> bool:

@@ -147,24 +147,40 @@ class _Unpickler(dill.Unpickler):
         return _moved(module, name)
 
 
-# Up to 0.1.0 these were packages of their own.
-_OURS = re.compile(r"(?:refold\.)?(?:eventstore|projections|commands)(?:\.|$)")
-
-
-_RENAMED = {
-    "eventstore.payloads.script_classes": "eventstore.payloads.scripts",
-    "eventstore.payloads.script_functions": "eventstore.payloads.scripts",
+# Up to 0.1.0 the rooms were packages of their own. What payloads name is now in these modules.
+_OURS = re.compile(r"(?:refold|eventstore|projections|commands)(?:\.|$)")
+_NOW_IN = {
+    "eventstore.event": (
+        "eventstore.events.event eventstore.events.codec eventstore.events.upcasting"
+    ),
+    "eventstore.log.recorded": "eventstore.recorded",
+    "eventstore.payloads.scripts": (
+        "eventstore.payloads.script_classes eventstore.payloads.script_functions"
+    ),
+    "projections.fit": (
+        "projections.runs projections.worker_task projections.progress "
+        "projections.interactive_control"
+    ),
+    "projections.evals": "projections.contexts projections.pipelines projections.actor_tasks",
+    "projections.experiments": "projections.ids",
+    "projections.past.history": "projections.past.why",
+    "projections.past.changes": "projections.past.change projections.past.diff",
+    "eventstore.errors": "extras export.json_lines.line",
+    "copies": "copy_store fork",
+    "replay": "try_projection",
+    "export.tables": "arrow export.csv export.parquet",
 }
+_MOVED = {old: new for new, olds in _NOW_IN.items() for old in olds.split()}
 
 
 def _moved(module: str, name: str) -> Any:
     """Return what a payload of an older release names in a module of refold that is no more.
 
-    It stands in the module's package, or in a package around that one.
+    If nothing is known of the module, it stands in a package around it.
     """
     inside = module.removeprefix("refold.")
-    place = "refold." + _RENAMED.get(inside, inside)
-    while place != "refold":
+    place = "refold." + _MOVED.get(inside, inside)
+    while place:
         try:
             return attrgetter(name)(import_module(place))
         except (ImportError, AttributeError):

@@ -99,7 +99,7 @@ class SqliteEngine:
         self._check_open()
         try:
             connection = self._connect()
-            prepare(connection, self.name, timeout)
+            prepare(connection, self.name, timeout, create=create)
             connection.execute("PRAGMA query_only = 1")
             self._readers.add(connection)  # so that the first read needs not open the file again
         except BaseException:

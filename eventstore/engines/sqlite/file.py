@@ -72,15 +72,17 @@ def is_immutable(path: Path) -> bool:
     )
 
 
-def prepare(connection: SqliteConnection, name: str, timeout: float) -> None:
+def prepare(connection: SqliteConnection, name: str, timeout: float, *, create: bool) -> None:
     """Make the tables of the log, unless they are there; any number of processes may do so at once.
 
     Raises:
-        NotAStore: the file is a database of something else.
+        NotAStore: the file is a database of something else, or empty and `create` is false.
         StoreTooNew: a newer refold wrote it.
     """
     if _is_store(connection, name):
         return
+    if not create:
+        raise errors.NotAStore(f"{name}: there is no store, the database is empty")
     # Turning WAL on needs the file for itself for a moment, and SQLite does not wait for that.
     deadline = time.monotonic() + timeout
     while True:
@@ -98,6 +100,8 @@ def prepare(connection: SqliteConnection, name: str, timeout: float) -> None:
         for statement in statements(section("log")):
             connection.execute(statement)
     connection.execute("COMMIT")
+    # So that the file by itself, under any name, is seen to be a store.
+    connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
 
 def _is_store(connection: SqliteConnection, name: str) -> bool:
