@@ -38,7 +38,7 @@ def admin(place: str) -> Iterator["psycopg.Connection[tuple[object, ...]]"]:
 @contextmanager
 def a_gap(store: EventStore) -> Iterator[None]:
     """Leave a gap in the positions, which a transaction of somebody else's keeps open."""
-    place = store.engine._place  # pyright: ignore
+    place = store.engine._address  # pyright: ignore
     with psycopg.connect(place.conninfo) as foreign:
         foreign.execute("SELECT pg_current_xact_id()")
 
