@@ -30,7 +30,7 @@ demo: $(VENV)/demo $(if $(findstring ://,$(value URL)$(value STORE)),$(VENV)/pos
 	$(BIN)/python -m examples.demo
 
 test: $(VENV)/test
-	$(BIN)/python -m pytest -m "not soak" --numprocesses auto --cov --cov-report=term --cov-report=xml:.coverage.xml
+	$(BIN)/python -m pytest -m "not soak" --numprocesses auto --durations 20 --cov --cov-report=term --cov-report=xml:.coverage.xml
 	$(BIN)/python -m coverage report --include='projections/*,commands/*' --fail-under=95
 
 # What chance draws in `make soak`: how many times the examples of `make test`, and from which seed.
