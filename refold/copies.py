@@ -128,6 +128,4 @@ def fork(
     except BaseException:
         store.close()
         raise
-    face = db._on(views)  # pyright: ignore[reportPrivateUsage]
-    face.__dict__.pop("_versions", None)
-    return face
+    return db._on(views)  # pyright: ignore[reportPrivateUsage]

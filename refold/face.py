@@ -108,6 +108,8 @@ class Face:
         """Return a face of the same kind, with the same actor and keys, on other views."""
         face = copy(self)
         face.views = views
+        if isinstance(views, Views):  # of another store: it has a past of its own
+            face.__dict__.pop("_versions", None)
         return face
 
     @cached_property
