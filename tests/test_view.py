@@ -221,3 +221,52 @@ def test_what_is_no_number_is_left_as_it_is(value: Any) -> None:
     row = Best(5, value)
     best.settle(row)
     assert row.loss is value
+
+
+class Mixed(Row, frozen=True):
+    mixed_id: int
+    fraction: float | None = None
+    either: int | float | None = None
+    flag: bool | float | None = None
+    whole: int | float = 0
+    count: int = 0
+    text: str = ""
+
+
+mixed = View("mixed", Mixed, version=1)
+
+
+@pytest.mark.parametrize(
+    ("value", "fraction", "either"),
+    [
+        (float("nan"), None, None),
+        (float("inf"), float("inf"), float("inf")),
+        (2.0, 2.0, 2),
+        (0.5, 0.5, 0.5),
+        (-0.0, 0.0, 0),
+        (3, 3.0, 3),
+    ],
+)
+def test_numbers_are_settled_by_what_their_column_can_hold(
+    value: float, fraction: float | None, either: float | None
+) -> None:
+    row = Mixed(1, value, value, value, value, 2.0, "2.0")  # type: ignore[arg-type]
+    mixed.settle(row)
+    assert repr((row.fraction, row.either)) == repr((fraction, either))
+    # Not of numbers, or of flags too: left as they are.
+    assert repr((row.flag, row.count, row.text)) == repr((value, 2.0, "2.0"))
+    assert row.mixed_id == 1
+
+
+def test_whole_numbers_beyond_what_a_table_holds_stay_floats() -> None:
+    for value, kept in ((2.0**63, 2.0**63), (-(2.0**63), -(2.0**63)), (2.0**62, 2**62)):
+        row = Mixed(1, either=value)
+        mixed.settle(row)
+        assert repr(row.either) == repr(kept)
+
+
+def test_the_columns_of_a_table_are_made_for_their_numbers() -> None:
+    [table] = mixed.schema
+    assert (
+        "fraction REAL, either NUMERIC, flag INTEGER, whole NUMERIC, count INTEGER, text" in table
+    )
