@@ -116,7 +116,7 @@ class End(ABC):
 
 
 class ExclusiveEnd(End):
-    """The end of the log for a transaction that no other writes beside: it counts on by itself."""
+    """The end of the log for an exclusive transaction, which counts the positions itself."""
 
     @property
     def lock(self) -> None:

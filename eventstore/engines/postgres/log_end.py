@@ -1,4 +1,4 @@
-"""The log's end on a server, for a transaction that writes alone and for one beside others."""
+"""The log's end on a server: for an exclusive transaction, and for a shared one."""
 
 import time
 from abc import abstractmethod
@@ -101,7 +101,7 @@ class ServerEnd(End):
 
 
 class ServerExclusiveEnd(ServerEnd, ExclusiveEnd):
-    """For a transaction that no other writes beside."""
+    """The end of the log for an exclusive transaction on a server."""
 
     def look(self) -> None:
         """Look at the end of the log, behind the lock on the store."""
