@@ -3,12 +3,13 @@
 import os
 import threading
 import weakref
-from collections import Counter
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from itertools import count
 from typing import Protocol
+
+from refold.eventstore.blocks import Bell, Block, Use
 
 FORK_PATIENCE = 5.0
 """Seconds that a fork waits for what other threads are doing."""
@@ -34,43 +35,68 @@ class Gate:
     """
 
     def __init__(self) -> None:
-        self._turn = threading.Condition()
-        self._within: Counter[int] = Counter()
+        self._bell = Bell()
+        self._within: set[Passage] = set()
         self._shut = False
 
-    @contextmanager
-    def open(self) -> Generator[None, None, None]:
+    def open(self) -> Block[None]:
         """Have the block done while no fork is under way; a thread within may enter again."""
-        thread = threading.get_ident()
-        with self._turn:
-            self._turn.wait_for(lambda: not self._shut or thread in self._within)
-            self._within[thread] += 1
-        try:
-            yield
-        finally:
-            with self._turn:
-                self._within[thread] -= 1
-                if not self._within[thread]:
-                    del self._within[thread]
-                    self._turn.notify_all()
+        return Block(Passage(self))
+
+    def enter(self, passage: "Passage") -> None:
+        """Have a thread come in; if the gate is shut, it waits."""
+        while True:
+            again = passage.thread in {other.thread for other in self._within.copy()}
+            self._within.add(passage)
+            if again or not self._shut:
+                return
+            self.leave(passage)
+            self._bell.wait_for(lambda: not self._shut)
+
+    def leave(self, passage: "Passage") -> None:
+        """Have it go out."""
+        self._within.discard(passage)
+        if self._shut:
+            self._bell.ring()
+
+    def _is_empty(self, but: int) -> bool:
+        return all(
+            passage.thread == but or passage.is_left_over() for passage in self._within.copy()
+        )
 
     def shut(self, timeout: float) -> None:
         """Let nobody in, and wait until the other threads are out."""
         thread = threading.get_ident()
-        with self._turn:
-            self._shut = True
-            self._turn.wait_for(lambda: not self._within.keys() - {thread}, timeout)
+        self._shut = True
+        self._bell.wait_for(lambda: self._is_empty(but=thread), timeout)
 
     def reopen(self) -> None:
         """Let everybody in again."""
-        with self._turn:
-            self._shut = False
-            self._turn.notify_all()
+        self._shut = False
+        self._bell.ring()
+
+
+class Passage(Use[None]):
+    """A thread's being within a gate."""
+
+    def __init__(self, gate: Gate) -> None:
+        super().__init__()
+        self._gate = gate
+        self.thread = 0
+
+    def begin(self) -> None:
+        """Come in."""
+        self.thread = threading.get_ident()
+        self._gate.enter(self)
+
+    def end(self, error: BaseException | None) -> None:
+        """Go out."""
+        self._gate.leave(self)
 
 
 _forkables: weakref.WeakValueDictionary[int, Forkable] = weakref.WeakValueDictionary()
 _numbers = count()
-_turn = threading.Lock()
+_turn = threading.RLock()
 
 
 def watch_forks(forkable: Forkable) -> None:
@@ -81,18 +107,33 @@ def watch_forks(forkable: Forkable) -> None:
 def _before() -> None:
     _turn.acquire()  # two threads that fork would undo each other's preparations
     # What came later stands on what came first.
-    for forkable in reversed(list(_forkables.values())):
-        forkable.before_fork()
+    _each(lambda forkable: forkable.before_fork(), reversed(list(_forkables.values())))
 
 
 def _after(*, child: bool) -> None:
     global _turn
-    for forkable in list(_forkables.values()):
-        forkable.after_fork(child=child)
-    if child:
-        _turn = threading.Lock()
-    else:
-        _turn.release()
+    try:
+        _each(lambda forkable: forkable.after_fork(child=child), list(_forkables.values()))
+    finally:
+        if child:
+            _turn = threading.RLock()
+        else:
+            with suppress(RuntimeError):  # an interrupted fork may have left it more than once
+                while True:
+                    _turn.release()
+
+
+def _each(do: Callable[[Forkable], None], forkables: Iterable[Forkable]) -> None:
+    """Do it for all of them, also if an interrupt comes in between."""
+    interrupt = None
+    for forkable in forkables:
+        try:
+            do(forkable)
+        except BaseException as error:  # noqa: BLE001
+            interrupt = error
+            do(forkable)
+    if interrupt is not None:
+        raise interrupt
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows

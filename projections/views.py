@@ -1,11 +1,12 @@
 """The views of a store: kept equal to the log, rebuilt, verified, and asked in SQL."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from refold.eventstore.blocks import Block, Nested
 from refold.eventstore.engines.engine import Definition, Projections, Reader, Values
 from refold.eventstore.engines.log_end import PROJECTIONS, by_name, projections_of
 from refold.eventstore.errors import (
@@ -110,24 +111,20 @@ class Views(ReadableViews):
                 plan[view] = position
         return plan
 
-    @contextmanager
-    def reading(self) -> Generator[Reader, None, None]:
+    def reading(self) -> Block[Reader]:
         """Lend a connection for reading on which the views are equal to the log."""
-        store = self.store
-        with store.reading() as connection:
-            if self._is_settled(connection):
-                yield connection
-                return
+        return Block(_Reading(self))
+
+    def settle(self) -> None:
+        """Make the views equal to the log."""
         try:
-            store.perform(lambda _: None)  # settles them
+            self.store.perform(lambda _: None)
         except (AccessDenied, StoreReadOnly) as error:
             raise type(error)(
-                f"{store.engine.name}: the views are behind the log, or of an older release, and "
-                f"cannot be brought up to date from here: open the store once with the right to "
-                f"write ({error})"
+                f"{self.store.engine.name}: the views are behind the log, or of an older release, "
+                f"and cannot be brought up to date from here: open the store once with the right "
+                f"to write ({error})"
             ) from error
-        with store.reading() as connection:
-            yield connection
 
     def select(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
         """Run a query on the views, which are equal to the log, and return its rows as dicts."""
@@ -144,7 +141,8 @@ class Views(ReadableViews):
         with self.reading() as connection:
             return connection.select(sql, parameters)
 
-    def _is_settled(self, connection: Reader) -> bool:
+    def is_settled(self, connection: Reader) -> bool:
+        """Return whether the views on a connection are equal to the log."""
         if self.store.current() is not None:
             return True
         changes = connection.changes()
@@ -233,6 +231,23 @@ class Views(ReadableViews):
     def close(self) -> None:
         """Close the store; closing twice does nothing."""
         self.store.close()
+
+
+class _Reading(Nested[Reader, Reader]):
+    """The use of a connection on which the views are equal to the log."""
+
+    def __init__(self, views: Views) -> None:
+        super().__init__(views.store.reading())
+        self._views = views
+
+    def begin(self) -> Reader:
+        """Take one, and make them equal if they are not."""
+        connection = self.enter()
+        if self._views.is_settled(connection):
+            return connection
+        self.end(None)
+        self._views.settle()
+        return self.enter_anew(self._views.store.reading())
 
 
 def _check_places(views: Iterable[View[Any]]) -> None:

@@ -1,8 +1,8 @@
 """What both faces have in common: a store with its views, commands in, rows out."""
 
 import os
-from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from copy import copy
 from functools import cached_property
 from types import TracebackType
@@ -175,8 +175,7 @@ class Face:
         """
         return self.store.append(stream, events, metadata=self._metadata(about))
 
-    @contextmanager
-    def batch(self) -> Generator[None, None, None]:
+    def batch(self) -> AbstractContextManager[object]:
         """Put the commands of the block into one transaction: all of them happen or none.
 
         Reads within the block see what it has done so far. Other writers wait for it. A command
@@ -189,8 +188,7 @@ class Face:
         ...     for name in ("a", "b"):
         ...         experiment_id = db.create_experiment(name)
         """
-        with self.store.transaction():
-            yield
+        return self.store.transaction()
 
     def reset_all_tables(self, experiments_table: bool = False, **about: Unpack[About]) -> None:
         """Empty the views, the experiments only if asked to; the history stays in the log."""

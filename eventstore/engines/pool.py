@@ -1,9 +1,10 @@
 """Connections that are lent, each to one user at a time."""
 
-import threading
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Generic, TypeVar
+
+from refold.eventstore.blocks import Bell, Block, Use
+from refold.eventstore.errors import DBException
 
 C = TypeVar("C")
 
@@ -14,7 +15,9 @@ KEPT = 8
 class Pool(Generic[C]):
     """Lends connections and keeps them for the next; closed, it closes each when it comes back.
 
-    A connection must not be closed under someone who is using it.
+    A connection must not be closed under someone who is using it. There is no lock: each step is
+    one that no other thread can come into, and an interrupt between two of them loses a connection
+    at most, which then closes itself.
 
     Args:
         connect: opens one, in the thread that wants it; what it raises, that thread gets.
@@ -31,77 +34,109 @@ class Pool(Generic[C]):
         self._connect = connect
         self._disconnect = disconnect
         self._usable = usable
-        self._turn = threading.Condition()
         self._idle: list[C] = []
+        self._loans: set[Loan[C]] = set()
         self._shut = False
-        self._lent = 0
+        self._bell = Bell()
         self.closed = False
 
     def take(self) -> C:
         """Take a connection, which must be given back."""
-        with self._turn:
-            while self._shut:
-                self._turn.wait()
-            self._lent += 1
-            if self._idle:
-                return self._idle.pop()
         try:
+            return self._idle.pop()
+        except IndexError:
             return self._connect()
-        except BaseException:
-            self._returned()
-            raise
 
     def give_back(self, connection: C) -> None:
         """Give back a connection that was taken."""
-        with self._turn:
-            if self._usable(connection) and not self.closed and len(self._idle) < KEPT:
-                self._idle.append(connection)
-            else:
-                self._disconnect(connection)
-            self._returned()
+        if self._usable(connection) and len(self._idle) < KEPT:
+            self._idle.append(connection)
+            if self.closed:
+                self.empty()
+        else:
+            self._disconnect(connection)
 
-    def add(self, connection: C) -> None:
-        """Keep a connection that was opened elsewhere, if it may be lent."""
-        with self._turn:
-            if self._usable(connection):
-                self._idle.append(connection)
-            else:
-                self._disconnect(connection)
+    def discard(self, connection: C) -> None:
+        """Close a connection that was taken."""
+        self._disconnect(connection)
 
-    def _returned(self) -> None:
-        with self._turn:
-            self._lent -= 1
-            if self._shut:
-                self._turn.notify_all()
-
-    @contextmanager
-    def lend(self) -> Generator[C, None, None]:
+    def lend(self) -> Block[C]:
         """Lend a connection for the length of the block."""
-        connection = self.take()
-        try:
-            yield connection
-        finally:
-            self.give_back(connection)
+        return Block(Loan(self))
+
+    def begin(self, loan: "Loan[C]") -> None:
+        """Take note of a loan; if the pool is shut, wait until it lends again."""
+        while True:
+            self._loans.add(loan)
+            if not self._shut:
+                return
+            self.end(loan)
+            self._bell.wait_for(lambda: not self._shut)
+
+    def end(self, loan: "Loan[C]") -> None:
+        """Take note of the end of a loan."""
+        self._loans.discard(loan)
+        if self._shut:
+            self._bell.ring()
+
+    @property
+    def _lent(self) -> int:
+        """How many connections are lent; what was left over is taken back first."""
+        for loan in self._loans.copy():
+            if loan.is_left_over():
+                loan.abandon()
+        return len(self._loans)
 
     def shut(self, timeout: float) -> bool:
         """Lend nothing more until `reopen`; return whether all came back within the timeout."""
-        with self._turn:
-            self._shut = True
-            return self._turn.wait_for(lambda: not self._lent, timeout)
+        self._shut = True
+        return self._bell.wait_for(lambda: not self._lent, timeout)
 
     def reopen(self) -> None:
         """Lend again."""
-        with self._turn:
-            self._shut = False
-            self._turn.notify_all()
+        self._shut = False
+        self._bell.ring()
 
     def empty(self) -> None:
         """Close the connections that nobody uses."""
-        with self._turn:
-            while self._idle:
-                self._disconnect(self._idle.pop())
+        while True:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                return
+            self._disconnect(connection)
 
     def close(self) -> None:
         """Close the connections that nobody uses now, and the others when they come back."""
         self.closed = True
         self.empty()
+
+
+class Loan(Use[C]):
+    """The use of a connection of a pool.
+
+    It goes back only from a block that ended well, or with an error of ours. Any other may have
+    come in the middle of a statement, so the connection is closed: a statement that is not
+    finished, held by a traceback that somebody keeps, would show an old moment for ever.
+    """
+
+    def __init__(self, pool: Pool[C]) -> None:
+        super().__init__()
+        self._pool = pool
+        self._connection: C | None = None
+
+    def begin(self) -> C:
+        """Take a connection."""
+        self._pool.begin(self)
+        connection = self._connection = self._pool.take()
+        return connection
+
+    def end(self, error: BaseException | None) -> None:
+        """Give it back."""
+        connection, self._connection = self._connection, None
+        if connection is not None:  # from here on it is lost, if anything comes in between
+            if error is None or isinstance(error, DBException):
+                self._pool.give_back(connection)
+            else:
+                self._pool.discard(connection)
+        self._pool.end(self)

@@ -6,15 +6,16 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import msgspec
 
 from refold.eventstore import times
-from refold.eventstore.engines.engine import Durability, Engine, NotExclusive, Reader
+from refold.eventstore.blocks import Block, Nested, Use
+from refold.eventstore.engines.engine import Durability, Engine, LogEnd, NotExclusive, Reader
 from refold.eventstore.engines.sqlite.engine import SqliteEngine
 from refold.eventstore.errors import Conflict, ConnectionLost, InvalidEvent, NotAStore
 from refold.eventstore.event import NO_METADATA, Event, Metadata, to_json
@@ -38,10 +39,79 @@ def _digest(stream: str | None, events: list[Event]) -> str:
 
 
 class _Local(threading.local):
-    """What a thread is doing with a store."""
+    """What a thread is doing with a store: the blocks that it is in."""
 
-    transaction: Transaction | None = None
-    snapshot: Reader | None = None
+    writing: "_Writing | None" = None
+    looking: "_Moment | None" = None
+
+
+class _Writing(Nested[Transaction, LogEnd]):
+    """A transaction, from its beginning to its commit."""
+
+    def __init__(self, store: "EventStore", *, exclusive: bool) -> None:
+        super().__init__(store.engine.write(exclusive=exclusive))
+        self.transaction: Transaction | None = None
+        self._store = store
+
+    def begin(self) -> Transaction:
+        """Begin it."""
+        transaction = Transaction(self.enter())
+        self.transaction = transaction
+        self._store._has_begun(self, transaction)
+        return transaction
+
+    def end(self, error: BaseException | None) -> None:
+        """Write out what is left, and commit; or roll back."""
+        if error is None and self.transaction is not None:
+            self.transaction.flush()
+        self.transaction = None
+        super().end(error)
+
+
+class _Batch(Use[Transaction]):
+    """A transaction, or a part of one that the thread has open already."""
+
+    def __init__(self, store: "EventStore") -> None:
+        super().__init__()
+        self._store = store
+        self._own: _Writing | None = None
+        self._joined: Transaction | None = None
+        self._before = 0
+
+    def begin(self) -> Transaction:
+        """Join the transaction, or begin one."""
+        joined = self._store.current()
+        if joined is not None:
+            self._joined, self._before = joined, joined.head
+            return joined
+        self._own = _Writing(self._store, exclusive=True)
+        return self._own.begin()
+
+    def end(self, error: BaseException | None) -> None:
+        """Commit it if it is one's own; half of what a part does is not committed with the rest."""
+        if self._own is not None:
+            self._own.end(error)
+        elif self._joined is not None and error is not None:
+            self._joined.doom(self._before)
+
+
+class _Moment(Nested[None, Reader]):
+    """A moment that all reads of a thread see."""
+
+    def __init__(self, store: "EventStore") -> None:
+        super().__init__(store.engine.snapshot())
+        self.reader: Reader | None = None
+        self._local = store._local
+
+    def begin(self) -> None:
+        """Stop the time."""
+        self.reader = self.enter()
+        self._local.looking = self
+
+    def end(self, error: BaseException | None) -> None:
+        """Let it go on."""
+        self.reader = None
+        super().end(error)
 
 
 class EventStore(ReadableLog):
@@ -77,6 +147,7 @@ class EventStore(ReadableLog):
             self.engine.after_fork(usable=self._forkable)
         else:
             self.engine.resume()
+        self._forkable = False
 
     # --- writing --------------------------------------------------------------------------
 
@@ -148,7 +219,7 @@ class EventStore(ReadableLog):
             Conflict, ConnectionLost: it was undone again and again; nothing of it is kept.
             OutcomeUnknown: the connection broke in the commit, and the server does not answer.
         """
-        joined = self._local.transaction
+        joined = self.current()
         if joined is not None:
             before = joined.head
             try:
@@ -160,7 +231,7 @@ class EventStore(ReadableLog):
         deadline = 0.0
         while True:
             try:
-                with self._begin(exclusive=exclusive) as transaction:
+                with Block(_Writing(self, exclusive=exclusive)) as transaction:
                     return work(transaction)
             except NotExclusive:
                 exclusive = True
@@ -171,8 +242,7 @@ class EventStore(ReadableLog):
                     raise
                 time.sleep(random.uniform(0.001, 0.02))
 
-    @contextmanager
-    def transaction(self) -> Generator[Transaction, None, None]:
+    def transaction(self) -> Block[Transaction]:
         """Open a transaction; one that this thread has open already is joined.
 
         Everything appended in it commits at the end of the outermost block; an error that leaves
@@ -182,33 +252,15 @@ class EventStore(ReadableLog):
             Conflict, ConnectionLost: nothing of it is kept: do it again.
             OutcomeUnknown: the connection broke in the commit, and the server does not answer.
         """
-        joined = self._local.transaction
-        if joined is None:
-            with self._begin(exclusive=True) as transaction:
-                yield transaction
-            return
-        before = joined.head
-        try:
-            yield joined
-        except BaseException:
-            joined.doom(before)
-            raise
+        return Block(_Batch(self))
 
-    @contextmanager
-    def _begin(self, *, exclusive: bool) -> Generator[Transaction, None, None]:
-        with self.engine.write(exclusive=exclusive) as end:
-            transaction = Transaction(end)
-            # From here on what this thread reads is what this transaction sees.
-            self._local.transaction = transaction
-            try:
-                if transaction.fresh:
-                    self._leave_behind(transaction)
-                if self._follow is not None:
-                    transaction.fold = self._follow(transaction)
-                yield transaction
-                transaction.flush()
-            finally:
-                self._local.transaction = None
+    def _has_begun(self, writing: _Writing, transaction: Transaction) -> None:
+        # From here on what this thread reads is what this transaction sees.
+        self._local.writing = writing
+        if transaction.fresh:
+            self._leave_behind(transaction)
+        if self._follow is not None:
+            transaction.fold = self._follow(transaction)
 
     def _leave_behind(self, transaction: Transaction) -> None:
         # Views that this process does not fold fall behind with what it appends; whoever reads
@@ -238,7 +290,7 @@ class EventStore(ReadableLog):
 
     def committed_head(self) -> int:
         """Return the head without what a transaction of this thread has not committed yet."""
-        return self.head() if self._local.transaction is None else read_head(self.engine.read)
+        return self.head() if self.current() is None else read_head(self.engine.read)
 
     def version(self, stream: str) -> int:
         """Return how many events a stream has."""
@@ -293,34 +345,38 @@ class EventStore(ReadableLog):
 
     def reading(self) -> AbstractContextManager[Reader]:
         """Lend a connection for reading: within a transaction of this thread, that one's."""
-        transaction = self._local.transaction
+        transaction = self.current()
         if transaction is not None:
             transaction.flush()
             return nullcontext(transaction.writer)
-        if self._local.snapshot is not None:
-            return nullcontext(self._local.snapshot)
-        return self.engine.read()
+        moment = self._moment()
+        return self.engine.read() if moment is None else nullcontext(moment)
 
-    @contextmanager
-    def snapshot(self) -> Generator[None, None, None]:
+    def snapshot(self) -> AbstractContextManager[None]:
         """Have all reads of this thread within the block see one and the same moment."""
-        if self.is_held():
-            yield
-            return
-        with self.engine.snapshot() as connection:
-            self._local.snapshot = connection
-            try:
-                yield
-            finally:
-                self._local.snapshot = None
+        return nullcontext() if self.is_held() else Block(_Moment(self))
 
     def is_held(self) -> bool:
         """Return whether this thread reads within a transaction or a snapshot."""
-        return self._local.transaction is not None or self._local.snapshot is not None
+        return self.current() is not None or self._moment() is not None
 
     def current(self) -> Transaction | None:
         """Return the transaction that this thread has open, or None."""
-        return self._local.transaction
+        writing = self._local.writing
+        if writing is None:
+            return None
+        if writing.is_left_over():
+            writing.abandon()
+        return writing.transaction
+
+    def _moment(self) -> Reader | None:
+        """Return the reader that shows the moment that this thread has stopped at, or None."""
+        looking = self._local.looking
+        if looking is None:
+            return None
+        if looking.is_left_over():
+            looking.abandon()
+        return looking.reader
 
     # --- closing --------------------------------------------------------------------------
 

@@ -122,8 +122,9 @@ class SqliteConnection:
             self._fail()
         try:
             cursor = self.raw.execute(sql, parameters)
+            rows = cursor.fetchall()
             names = [column[0] for column in cursor.description or ()]
-            return [dict(zip(names, row, strict=True)) for row in cursor]
+            return [dict(zip(names, row, strict=True)) for row in rows]
         except FAILURES as error:
             fail(self._name, error, sql)
 

@@ -3,16 +3,16 @@
 import os
 import random
 import sqlite3
-import threading
 import time
 import weakref
-from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import quote
 
 from refold.eventstore import errors, times
+from refold.eventstore.blocks import Block, Having, Turn, Use
 from refold.eventstore.engines.engine import (
     Durability,
     Reader,
@@ -22,8 +22,13 @@ from refold.eventstore.engines.engine import (
     check_options,
 )
 from refold.eventstore.engines.log_end import ExclusiveEnd, projections_of
-from refold.eventstore.engines.pool import Pool
-from refold.eventstore.engines.sqlite.connection import FAILURES, SqliteConnection, fail, only_reads
+from refold.eventstore.engines.pool import Loan, Pool
+from refold.eventstore.engines.sqlite.connection import (
+    FAILURES,
+    SqliteConnection,
+    fail,
+    only_reads,
+)
 from refold.eventstore.engines.sqlite.file import (
     SqliteWatch,
     existing,
@@ -31,6 +36,8 @@ from refold.eventstore.engines.sqlite.file import (
     place_of,
     prepare,
 )
+
+Closing: TypeAlias = "weakref.finalize[[], SqliteConnection]"
 
 
 class SqliteEnd(ExclusiveEnd):
@@ -101,23 +108,23 @@ class SqliteEngine:
             connection = self._connect()
             prepare(connection, self.name, timeout, create=create)
             connection.execute("PRAGMA query_only = 1")
-            self._readers.add(connection)  # so that the first read needs not open the file again
+            self._readers.give_back(connection)  # the first read needs not open the file again
         except BaseException:
-            self._finalizer()
+            self.close()
             raise
 
     def _begin_afresh(self) -> None:
         self._forking = False
-        self._lock = threading.RLock()
-        self._held = False
+        self._turn = Turn()
+        """The writers'."""
+        self._fork = Use[None]()
         self._end = SqliteEnd(self._clock)
         self._writer: SqliteConnection | None = None
         self._readers = Pool(self._reader, self._disconnect, _is_kept)
         self._guests = Pool(self._guest, self._disconnect, _is_kept)
         self._watches: weakref.WeakSet[SqliteWatch] = weakref.WeakSet()
-        self._all: list[sqlite3.Connection] = []
-        # Connections that nobody closed are closed with the engine, not one by one with warnings.
-        self._finalizer = weakref.finalize(self, _close_all, self._all)
+        # What closes each connection: one that nobody knows any more is closed, too.
+        self._all = weakref.WeakKeyDictionary[SqliteConnection, Closing]()
 
     def before_fork(self, timeout: float) -> bool:
         """Close all connections, once they are idle; return False if some stay in use.
@@ -128,29 +135,30 @@ class SqliteEngine:
         # inherits that believes to hold locks that only its parent holds.
         deadline = time.monotonic() + timeout
         # A thread that waits for the one that forks must not hang the fork for ever.
-        self._held = self._lock.acquire(timeout=timeout)
-        if not self._held or (self._writer is not None and self._writer.begun):
+        self._fork = Use[None]()
+        if not self._turn.take(self._fork, timeout) or self._turn.owner is not self._fork:
             return False
         self._forking = True
         for pool in (self._readers, self._guests):
             if not pool.shut(deadline - time.monotonic()):
                 return False
         self._put_down()
-        return not self._all
+        for connection in list(self._all):  # what an interrupt has lost
+            self._disconnect(connection)
+        return True
 
     def resume(self) -> None:
         """In the parent, after a fork: lend connections again."""
         self._forking = False
         self._readers.reopen()
         self._guests.reopen()
-        if self._held:
-            self._lock.release()
+        self._turn.give_back(self._fork)
 
     def after_fork(self, *, usable: bool) -> None:
         """In the child of a fork, begin anew; refuse all use if connections were inherited."""
         if not usable:
-            _inherited[self._path.resolve()] = self._all
-            self._finalizer.detach()
+            inherited = _inherited.setdefault(self._path.resolve(), [])
+            inherited += [closing.detach() for closing in self._all.values()]
         self._begin_afresh()
 
     def _connect(self) -> SqliteConnection:
@@ -170,8 +178,9 @@ class SqliteEngine:
             )
         except sqlite3.Error as error:
             fail(self.name, error)
-        self._all.append(raw)
         connection = SqliteConnection(raw, self.name)
+        # At the end of the process, too, so that the last one leaves no write-ahead log.
+        self._all[connection] = weakref.finalize(connection, raw.close)
         connection.kept = not immutable
         connection.execute(f"PRAGMA synchronous = {self._durability}")
         connection.execute(f"PRAGMA fullfsync = {int(self._durability == 'full')}")
@@ -192,12 +201,12 @@ class SqliteEngine:
         return connection
 
     def _disconnect(self, connection: SqliteConnection) -> None:
-        with suppress(ValueError):  # it was closed within its own transaction
-            self._all.remove(connection.raw)
-        connection.raw.close()
+        close = self._all.pop(connection, None)
+        if close is not None:  # else it is a parent's, or closed
+            close()
 
     def _put_down(self) -> None:
-        # With the writer's lock held: what is in use is left to its user.
+        # In the writer's turn: what is in use is left to its user.
         if self._writer is not None:
             self._disconnect(self._writer)
             self._writer = None
@@ -217,30 +226,24 @@ class SqliteEngine:
 
     # --- using ----------------------------------------------------------------------------
 
-    @contextmanager
-    def write(self, *, exclusive: bool) -> Generator[SqliteEnd, None, None]:
+    def write(self, *, exclusive: bool) -> Block[SqliteEnd]:
         """Open a write transaction: commit at the end, or roll back if an error leaves it.
 
         It is always exclusive: that is SQLite's way.
         """
-        with self._lock:
-            self._check_open()
-            connection = self._writer
-            if connection is None:
-                connection = self._writer = self._connect()
-                connection.execute("PRAGMA busy_timeout = 0")  # see _begin
-            try:
-                self._begin(connection)
-                connection.begun = True
-                self._end.look(connection)
-                yield self._end
-                connection.execute("COMMIT")
-            except BaseException:
-                self._end.forget()
-                self._roll_back(connection)
-                raise
-            finally:
-                connection.begun = False
+        return Block(_Writing(self))
+
+    def _begin_writing(self) -> SqliteEnd:
+        self._check_open()
+        connection = self._writer
+        if connection is None:
+            connection = self._connect()
+            connection.execute("PRAGMA busy_timeout = 0")  # see _begin
+            self._writer = connection
+        self._begin(connection)
+        connection.begun = True
+        self._end.look(connection)
+        return self._end
 
     def _begin(self, connection: SqliteConnection) -> None:
         # SQLite's own busy handler backs off to 100 ms, which starves whoever waited longest.
@@ -256,29 +259,36 @@ class SqliteEngine:
                     raise busy(self.name, self.timeout) from error
             time.sleep(random.uniform(0.0001, 0.001))
 
-    def _roll_back(self, connection: SqliteConnection) -> None:
-        try:
+    def _commit(self) -> None:
+        connection = self._writer
+        if connection is None:
+            raise errors.StoreClosed(f"{self.name} was closed: open it again")
+        connection.execute("COMMIT")
+        connection.begun = False
+
+    def _roll_back(self, *, keep: bool) -> None:
+        self._end.forget()
+        connection = self._writer
+        if connection is None:
+            return
+        with suppress(sqlite3.Error):  # closing it rolls back too
             if connection.raw.in_transaction:
                 connection.raw.execute("ROLLBACK")
-        except sqlite3.Error:
-            # Closing it rolls back too; the error that brought us here is the one to tell.
-            self._writer = None
-            self._disconnect(connection)
+            connection.begun = False
+            if keep:
+                return
+        self._writer = None
+        self._disconnect(connection)
 
-    def read(self) -> AbstractContextManager[SqliteConnection]:
+    def read(self) -> Block[SqliteConnection]:
         """Lend a connection for reading; each statement sees the last commit."""
         self._check_open()
         return self._readers.lend()
 
-    @contextmanager
-    def snapshot(self) -> Generator[SqliteConnection, None, None]:
+    def snapshot(self) -> Block[SqliteConnection]:
         """Lend a connection for reading on which all statements see one and the same moment."""
-        with self.read() as connection:
-            connection.execute("BEGIN")
-            try:
-                yield connection
-            finally:
-                connection.execute("COMMIT")
+        self._check_open()
+        return Block(_Moment(self._readers))
 
     def query(
         self, sql: str, parameters: Values, *, within: Reader | None = None
@@ -316,21 +326,63 @@ class SqliteEngine:
 
     def close(self) -> None:
         """Close all connections; closing twice does nothing."""
-        with self._lock:
+        with Block(Having(self._turn)):
             self._closed = True
             self._readers.close()
             self._guests.close()
             self._put_down()
 
 
+class _Writing(Use[SqliteEnd]):
+    """A write transaction."""
+
+    def __init__(self, engine: SqliteEngine) -> None:
+        super().__init__()
+        self._engine = engine
+        self._turn = engine._turn
+
+    def begin(self) -> SqliteEnd:
+        """Begin it, when it is its turn."""
+        self._turn.take(self)
+        return self._engine._begin_writing()
+
+    def end(self, error: BaseException | None) -> None:
+        """Commit, or roll back."""
+        if error is None:
+            if not self._has_begun():
+                self._engine._check_open()
+            self._engine._commit()
+            self._turn.give_back(self)
+            return
+        with self._turn.lock:  # two threads may come upon one that was left over
+            if self._has_begun():
+                # See `Loan`.
+                self._engine._roll_back(keep=isinstance(error, errors.DBException))
+            self._turn.give_back(self)
+
+    def _has_begun(self) -> bool:
+        return self._turn.owner is self and self._turn is self._engine._turn
+
+
+class _Moment(Loan[SqliteConnection]):
+    """The use of a reader whose statements see one and the same moment."""
+
+    def begin(self) -> SqliteConnection:
+        """Take one, and stop the time."""
+        connection = super().begin()
+        connection.execute("BEGIN")
+        return connection
+
+    def end(self, error: BaseException | None) -> None:
+        """Let the time go on, and give it back."""
+        if error is None and self._connection is not None:
+            self._connection.execute("COMMIT")
+        super().end(error)
+
+
 def _is_kept(connection: SqliteConnection) -> bool:
-    return connection.kept
-
-
-def _close_all(connections: list[sqlite3.Connection]) -> None:
-    while connections:
-        connections.pop().close()
+    return connection.kept and not connection.raw.in_transaction
 
 
 # Connections that a fork caught in use: never closed, and the file never opened again here.
-_inherited: dict[Path, list[sqlite3.Connection]] = {}
+_inherited: dict[Path, list[object]] = {}
