@@ -1,6 +1,7 @@
 """A connection to an SQLite file whose errors are `DBException`s, and what may be done on it."""
 
 import sqlite3
+import threading
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -36,12 +37,23 @@ _READING_ACTIONS = frozenset(
 )
 
 
+class _Denied(threading.local):
+    """Whether `only_reads` has denied a step of this thread's present statement."""
+
+    step = False
+
+
+_denied = _Denied()
+
+
 def only_reads(action: int, name: str | None, value: str | None, *_: str | None) -> int:
     """Allow or deny a step of a statement, as SQLite asks while it compiles it."""
     if action == sqlite3.SQLITE_PRAGMA:
         reads = name in _TELLING_PRAGMAS or (name in _SETTING_PRAGMAS and value is None)
     else:
         reads = action in _READING_ACTIONS
+    if not reads:
+        _denied.step = True
     return sqlite3.SQLITE_OK if reads else sqlite3.SQLITE_DENY
 
 
@@ -74,6 +86,11 @@ def fail(name: str, error: Exception, sql: str = "") -> NoReturn:
     code = getattr(error, "sqlite_errorcode", 0)
     if "closed database" in str(error):
         raise errors.StoreClosed(f"{name} was closed: open it again") from error
+    if code == sqlite3.SQLITE_AUTH:
+        if not _denied.step:
+            # An exception came within `only_reads`; sqlite3 has swallowed it and denied the step.
+            raise KeyboardInterrupt from error
+        _denied.step = False
     if code == sqlite3.SQLITE_AUTH or "because it is a view" in str(error):
         raise errors.WriteRefused(
             f"{sql.strip()!r} would write: the views are rebuilt from events and only events "

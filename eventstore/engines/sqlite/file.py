@@ -189,8 +189,3 @@ class SqliteWatch:
         """Stop watching; a `wait` under way returns."""
         self._closed.set()
         self.rest()
-
-    def __del__(self) -> None:
-        # A subscription that nobody closed must not keep its connection: no child of a fork could
-        # use the store.
-        self.close()

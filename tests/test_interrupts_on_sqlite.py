@@ -1,0 +1,184 @@
+"""An exception out of a signal handler, at any moment: nothing is half done or stays held."""
+
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from itertools import count
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import pytest
+from test_forks import ended_well, forked
+from tries import LONGER
+
+import refold
+from refold import RfDb
+from refold.eventstore.errors import TransactionFailed
+
+HERE = Path(refold.__file__).resolve().parent.parent
+ROOMS = tuple(f"{HERE / room}/" for room in ("refold", "eventstore", "projections", "commands"))
+
+
+class Interrupt(BaseException):
+    """What a signal handler raises, such as a KeyboardInterrupt."""
+
+
+@cache
+def is_ours(code: CodeType) -> bool:
+    return os.path.realpath(code.co_filename).startswith(ROOMS)
+
+
+class Interrupter:
+    """Raises at the nth instruction that is carried out in refold's own code."""
+
+    def __init__(self) -> None:
+        self.left = 0
+
+    def _enter(self, frame: FrameType, _: str, __: object) -> Any:
+        if not is_ours(frame.f_code):
+            return None
+        frame.f_trace_opcodes = True
+        frame.f_trace_lines = False
+        return self._step
+
+    def _step(self, _: FrameType, event: str, __: object) -> Any:
+        if event == "opcode":
+            self.left -= 1
+            if self.left == 0:
+                sys.settrace(None)
+                raise Interrupt
+        return self._step
+
+    def interrupts(self, n: int, work: Callable[[], object]) -> bool:
+        """Do it, interrupt its nth instruction, and return whether there is one."""
+        self.left = n
+        before = sys.gettrace()  # that of a measurement of coverage
+        try:
+            sys.settrace(self._enter)
+            work()
+        finally:
+            sys.settrace(before)
+        return self.left <= 0
+
+
+class Scene:
+    """A face that is interrupted, and another one that works on the same store."""
+
+    def __init__(self, place: str) -> None:
+        self.db = RfDb(place, timeout=5)
+        # It does not wait: whatever the interrupted one has begun must be over.
+        self.other = RfDb(place, timeout=0)
+        self.run_id = self.db.create_run(self.db.create_experiment("interrupted"))
+        self.checked_id = self.db.create_run(1)
+        self.n = 0
+        self.kept: deque[BaseException] = deque(maxlen=5)
+        """As a notebook keeps the last traceback."""
+
+    def progress(self) -> None:
+        self.db.set_run_progress(self.run_id, self.n, 0)
+
+    def create(self) -> None:
+        self.db.create_run(1, config_leaf={"n": self.n})
+
+    def read(self) -> None:
+        self.db.get_all_runs()
+
+    def query(self) -> None:
+        self.db.db.execute("SELECT * FROM runs")
+
+    def snapshot(self) -> None:
+        with self.db.store.snapshot():
+            self.db.get_run(self.run_id)
+
+    def batch(self) -> None:
+        with self.db.batch():
+            self.progress()
+            self.db.update_run_metrics(self.run_id, {"n": self.n})
+
+    def batch_within_a_batch(self) -> None:
+        interrupt = None
+        try:
+            with self.db.batch():
+                self.db.set_run_progress(self.checked_id, self.n, 3)
+                try:
+                    with self.db.batch():
+                        self.progress()
+                        self.db.update_run_metrics(self.run_id, {"n": self.n})
+                except Interrupt as error:
+                    interrupt = error
+        except TransactionFailed:
+            assert interrupt is not None
+        if interrupt is not None:
+            raise interrupt
+
+    def subscription(self) -> None:
+        with self.db.subscribe(after=self.db.store.head() - 1) as events:
+            events.wait(0)
+
+    def check(self) -> None:
+        """Look whether all is well, from both faces."""
+        db, other = self.db, self.other
+        run = other.get_run(self.run_id)
+        if run["metrics"]:
+            assert run["metrics"]["n"] == run["current_chunk"], "a half of a batch"
+        other.set_run_progress(self.checked_id, self.n, 0)
+        assert db.get_run(self.checked_id)["current_chunk"] == self.n, "an old moment"
+        engine: Any = db.store.engine
+        assert not any(reader.raw.in_transaction for reader in engine._readers._idle)
+        db.set_run_progress(self.checked_id, self.n, 1)
+        assert other.get_run(self.checked_id)["current_epoch"] == 1, "not committed"
+        if os.path.exists("/proc/self/fd"):
+            assert len(os.listdir("/proc/self/fd")) < 100
+
+    def check_fork(self) -> None:
+        """Look whether a child can use the store."""
+        assert ended_well(forked(partial(self.db.set_run_progress, self.checked_id, self.n, 2)))
+
+    def close(self) -> None:
+        assert self.db.verify() == []
+        self.check_fork()
+        self.db.close()
+        self.other.close()
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    scene = Scene(str(tmp_path / "store.db"))
+    yield scene
+    scene.close()
+
+
+WORKS = [
+    Scene.progress,
+    Scene.create,
+    Scene.read,
+    Scene.query,
+    Scene.snapshot,
+    Scene.batch,
+    Scene.batch_within_a_batch,
+    Scene.subscription,
+]
+
+STEP = 1 if LONGER > 1 else 13
+"""In `make test` every so manieth moment; in `make soak` each."""
+
+
+@pytest.mark.parametrize("work", WORKS)
+def test_an_interrupt_at_every_moment(scene: Scene, work: Callable[[Scene], None]) -> None:
+    if work in (Scene.batch, Scene.batch_within_a_batch):
+        scene.batch()
+    interrupter = Interrupter()
+    # The loop begins with the coldest caches: every other time somebody else has written.
+    for n in count(1 + scene.checked_id % STEP, STEP):
+        scene.n = n
+        try:
+            if not interrupter.interrupts(n, partial(work, scene)):
+                break
+        except (Interrupt, KeyboardInterrupt) as error:  # SQLite swallows one in its callbacks
+            scene.kept.append(error)
+        scene.check()
+        if n % 100 < STEP:
+            scene.check_fork()
