@@ -1,6 +1,7 @@
 """The log in a SQLite file: what other connections do to it, and a disk that gets full."""
 
 import os
+import resource
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -11,7 +12,7 @@ from children import Child, Parent, call
 from raw_sqlite import raw
 
 from refold import InvalidCommand, RfDb, copy_store, fork
-from refold.eventstore import EventStore, NotAStore, StoreFailed, StoreFull, open_store
+from refold.eventstore import DBException, EventStore, NotAStore, StoreFailed, StoreFull, open_store
 from refold.eventstore.events import RunProgressed, RunStarted
 
 
@@ -134,3 +135,35 @@ def test_a_database_that_is_empty_is_not_made_a_store(tmp_path: Path) -> None:
     with pytest.raises(NotAStore, match="the database is empty"):
         open_store(path, create=False)
     assert path.read_bytes() == before
+
+
+def use_up_descriptors(_: Parent, place: str) -> list[str]:
+    heard: list[str] = []
+    db = RfDb(place)
+    run_id = db.create_run(db.create_experiment("digits"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    for left in range(4):
+        held: list[int] = []
+        with suppress(OSError):
+            while True:
+                held.append(os.open(os.devnull, os.O_RDONLY))
+        for _ in range(left):
+            os.close(held.pop())
+        try:
+            with db.store.snapshot():  # it takes the reader that is open
+                db.get_run(run_id)
+                RfDb(place).create_experiment("another connection")
+            heard.append("there were enough")
+        except DBException as error:
+            heard.append(f"{type(error).__name__}: {error}")
+        for descriptor in held:
+            os.close(descriptor)
+        db.set_run_progress(run_id, left + 1, 0)  # there are some again
+    assert db.get_run(run_id)["current_chunk"] == 4
+    return heard
+
+
+def test_a_process_without_file_descriptors_is_told_so(place: str) -> None:
+    for heard in call(use_up_descriptors, place):
+        assert heard.startswith("StoreFailed")
+        assert "has used up its file descriptors" in heard

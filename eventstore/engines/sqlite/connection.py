@@ -1,5 +1,7 @@
 """A connection to an SQLite file whose errors are `DBException`s, and what may be done on it."""
 
+import errno
+import os
 import sqlite3
 import threading
 from collections.abc import Generator, Sequence
@@ -96,12 +98,34 @@ def fail(name: str, error: Exception, sql: str = "") -> NoReturn:
             f"{sql.strip()!r} would write: the views are rebuilt from events and only events "
             f"change them; use a method such as set_run_status()"
         ) from error
+    if code & 0xFF in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR) and _descriptors_used_up():
+        raise errors.StoreFailed(
+            f"{name}: {error}; this process has used up its file descriptors: close stores, "
+            f"subscriptions and files that are no longer needed, or raise the limit (ulimit -n)"
+        ) from error
     kind, advice = _ERRORS.get(code & 0xFF, (errors.StoreFailed, "see the cause"))
     if code in (0, sqlite3.SQLITE_ERROR):
         # Python's own complaints about the statement or its parameters carry no code.
         raise errors.InvalidQuery(f"{sql.strip()!r}: {error}") from error
     raise kind(f"{name}: {error}; {advice}") from error
 
+
+def _descriptors_used_up() -> bool:
+    """Return whether there are too few file descriptors for one more connection."""
+    found: list[int] = []
+    try:
+        while len(found) < DESCRIPTORS:
+            found.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return error.errno in (errno.EMFILE, errno.ENFILE)
+    finally:
+        for descriptor in found:
+            os.close(descriptor)
+    return False
+
+
+DESCRIPTORS = 4
+"""That one connection may need: the file, its log, the index of that, and a temporary file."""
 
 FAILURES = (sqlite3.Error, OverflowError, UnicodeError, ValueError)
 
