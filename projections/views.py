@@ -236,7 +236,7 @@ class Views(ReadableViews):
 
 
 def _check_places(views: Iterable[View[Any]]) -> None:
-    taken = dict.fromkeys(created_by(statements(section("log"))), "the log")
+    taken = dict.fromkeys(created_by(statements(section("log") + section("store"))), "the log")
     for view in views:
         for name in {name.lower() for name in (view.name, view.table, *view.objects)}:
             if name in taken or name.startswith("sqlite_"):

@@ -7,11 +7,10 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from refold.eventstore.engines.engine import Values
-from refold.eventstore.engines.log_end import EventRow
+from refold.eventstore.engines.log_end import EventRow, fork_of, store_row
 from refold.eventstore.errors import DamagedEvent, InvalidQuery, NotAStore, StoreBusy
 from refold.eventstore.log.past import PastStore
 from refold.eventstore.log.readable import ReadableLog
-from refold.eventstore.log.recorded import ReadRow
 from refold.eventstore.log.store import EventStore
 from refold.eventstore.log.transaction import Transaction
 from refold.eventstore.paging import Page, chunks, pages, pages_by_key, parcels
@@ -30,8 +29,8 @@ _DIGITS = re.compile("[0-9a-f]{64,}")
 
 
 def event_rows(store: ReadableLog, until: int) -> Iterator[Page]:
-    """Iterate over the events up to a position, page by page, each as a `ReadRow` has it."""
-    return pages(store.reading, ReadRow._fields, 0, until)
+    """Iterate over the events up to a position, page by page, each as an `EventRow` has it."""
+    return pages(store.reading, EventRow._fields, 0, until)
 
 
 def command_rows(store: ReadableLog, until: int) -> Iterator[Page]:
@@ -103,6 +102,11 @@ def copy_log(
     # Those of later events would promise what is not there. Of one that appended nothing it is
     # not known when it was sent.
     last = "coalesce(last, 0)" if until is None or until == source.head() else "last"
+    with source.reading() as connection:
+        log = store_row(connection)
+    if until is not None:
+        log = fork_of(log)
+    target.perform(lambda transaction: transaction.set_store(log))
     if until is None:
         _copy_missing(source, target, PAYLOADS, "true", progress)
     copied = _copy_events(source, target, after, end, progress, named=until is not None)

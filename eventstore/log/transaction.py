@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import msgspec
 
 from refold.eventstore.engines.engine import LogEnd, NotExclusive, Projections, Values
-from refold.eventstore.engines.log_end import EventRow, ExclusiveEnd
+from refold.eventstore.engines.log_end import EventRow, ExclusiveEnd, StoreRow
 from refold.eventstore.errors import (
     CommandIdReused,
     InvalidEvent,
@@ -164,15 +164,20 @@ class Transaction:
         They are not decoded, so nothing can fold them: views stay behind.
 
         Args:
-            events: as the table holds them.
+            events: as the table holds them, with their digests.
             strays: the positions of those that stand in another stream than the one they name.
         """
         self.be_exclusive()
         assert self.fold is None
         assert isinstance(self._end, ExclusiveEnd)
         self._end.accept(events)
-        self._events += map(tuple, events)
         self._strays += [(position,) for position in strays]
+
+    def set_store(self, row: StoreRow) -> None:
+        """Have the store hold the log that a row describes: a copy, or a fork."""
+        self.be_exclusive()
+        assert isinstance(self._end, ExclusiveEnd)
+        self._end.set_store(row)
 
     @staticmethod
     def _stream_name(event: Event, stream: str | None) -> str:

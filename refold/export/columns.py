@@ -133,7 +133,7 @@ def _view(face: Source, view: View[Any], table: str) -> Columns:
 def _declared(view: View[Any], table: str) -> dict[str, Kind | None]:
     """Return the columns of a table or SQL view; None: only the rows tell the type."""
     with closing(sqlite3.connect(":memory:")) as scratch:
-        for sql in (*statements(section("log")), *view.schema):
+        for sql in (*statements(section("log") + section("store")), *view.schema):
             scratch.execute(sql)
         found = scratch.execute(f"PRAGMA table_info({table})").fetchall()
     fields = {field.name: field.type for field in msgspec.structs.fields(view.row)}

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from refold.eventstore import errors, times
+from refold.eventstore.digests import Signer, log_key
 from refold.eventstore.engines.engine import (
     Durability,
     Reader,
@@ -21,7 +22,7 @@ from refold.eventstore.engines.engine import (
     busy,
     check_options,
 )
-from refold.eventstore.engines.log_end import ExclusiveEnd, projections_of
+from refold.eventstore.engines.log_end import LOG_FORMAT, ExclusiveEnd, projections_of
 from refold.eventstore.engines.pool import Pool
 from refold.eventstore.engines.sqlite.connection import FAILURES, SqliteConnection, fail, only_reads
 from refold.eventstore.engines.sqlite.file import (
@@ -30,14 +31,15 @@ from refold.eventstore.engines.sqlite.file import (
     is_immutable,
     place_of,
     prepare,
+    show_as_today,
 )
 
 
 class SqliteEnd(ExclusiveEnd):
     """What a store knows of the log's end; true as long as nobody else has committed."""
 
-    def __init__(self, clock: Callable[[], int]) -> None:
-        super().__init__(clock)
+    def __init__(self, clock: Callable[[], int], signer: Signer) -> None:
+        super().__init__(clock, signer)
         self._changes: int | None = None
 
     def look(self, writer: Writer) -> None:
@@ -58,6 +60,7 @@ class SqliteEnd(ExclusiveEnd):
         """Know nothing, so that the next transaction looks."""
         self._changes = None
         self._streams.clear()
+        self._digests.clear()
         self._changed.clear()
 
 
@@ -95,11 +98,19 @@ class SqliteEngine:
         self._clock = clock
         self._durability = durability
         self._closed = False
+        self._outdated = False
+        """Whether the log is of an older format, and can only be read."""
+        self._signer = Signer(self.name, None, None)
         self._begin_afresh()
         self._check_open()
         try:
             connection = self._connect()
-            prepare(connection, self.name, timeout, create=create)
+            store = prepare(connection, self.name, timeout, create=create)
+            self._signer = Signer(self.name, store.key_id, log_key())
+            self._end = SqliteEnd(clock, self._signer)
+            self._outdated = store.format < LOG_FORMAT
+            if self._outdated:
+                show_as_today(connection)
             connection.execute("PRAGMA query_only = 1")
             self._readers.add(connection)  # so that the first read needs not open the file again
         except BaseException:
@@ -110,7 +121,7 @@ class SqliteEngine:
         self._forking = False
         self._lock = threading.RLock()
         self._held = False
-        self._end = SqliteEnd(self._clock)
+        self._end = SqliteEnd(self._clock, self._signer)
         self._writer: SqliteConnection | None = None
         self._readers = Pool(self._reader, self._disconnect, _is_kept)
         self._guests = Pool(self._guest, self._disconnect, _is_kept)
@@ -179,6 +190,8 @@ class SqliteEngine:
         connection.execute("PRAGMA wal_autocheckpoint = 4000")  # pages, likewise
         connection.execute("PRAGMA journal_size_limit = 67108864")
         connection.execute("PRAGMA temp_store = MEMORY")
+        if self._outdated:
+            show_as_today(connection)
         return connection
 
     def _reader(self) -> SqliteConnection:
