@@ -82,11 +82,11 @@ class Reader(Protocol):
         """
         ...
 
-    def foreign(self, known: Collection[str], /) -> list[tuple[str, str]]:
+    def foreign(self, known: Collection[str] | None, /) -> list[tuple[str, str]]:
         """Return what is not as refold made it: tables, columns and triggers, and what of them.
 
         Args:
-            known: the names of the tables and SQL views of views.
+            known: the names of the tables and SQL views of views; None: others do not matter.
         """
         ...
 

@@ -66,7 +66,7 @@ LOG_FORMAT = 2
 """Of the tables of the log, not of its events or of views."""
 
 LEVEL = 2
-"""Of the events that this release knows: `Event.level` says which raise it."""
+"""Of the events that this release knows: `Event.store_level` says which raise it."""
 
 # The level goes with them, under a name that no view has: both are looked at, at the same moments.
 PROJECTIONS = """

@@ -31,7 +31,9 @@ Head = tuple[int, int, bytes | None]
 NO_HEAD: Head = (0, 0, None)
 
 
-def faults(connection: Reader, *, known: Collection[str], until: int | None) -> Iterator[Fault]:
+def faults(
+    connection: Reader, *, known: Collection[str] | None, until: int | None
+) -> Iterator[Fault]:
     """Iterate over what was altered, is missing, was inserted or swapped, or is not refold's.
 
     An event is altered if its digest is not that of its columns and of the event before it in its
@@ -39,7 +41,7 @@ def faults(connection: Reader, *, known: Collection[str], until: int | None) -> 
 
     Args:
         connection: sees one moment.
-        known: the names of the tables and SQL views of views.
+        known: the names of the tables and SQL views of views; None: others are no faults.
         until: the position up to which events are looked at; None: all, and the streams' heads.
     """
     for about, text in connection.foreign(known):

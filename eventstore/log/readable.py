@@ -192,7 +192,7 @@ class ReadableLog(ABC):
                     high = middle - 1
         return low
 
-    def faults(self, *, known: Collection[str] = ()) -> list[Fault]:
+    def faults(self, *, known: Collection[str] | None = None) -> list[Fault]:
         """Check the log: return what was altered, is missing, was inserted or swapped in it.
 
         Every event is compared with its digest. Payloads, results of commands and views are not
@@ -200,7 +200,8 @@ class ReadableLog(ABC):
         its digests is not seen.
 
         Args:
-            known: the names of the tables and SQL views of views: others are faults, too.
+            known: the names of the tables and SQL views of views: other tables are faults, too.
+                None: they are not looked for.
         """
         with self.snapshot(), self.reading() as connection:
             return list(faults(connection, known=known, until=self.until))

@@ -28,9 +28,11 @@ def digests_in(text: str) -> Iterator[str]:
 _DIGITS = re.compile("[0-9a-f]{64,}")
 
 
-def event_rows(store: ReadableLog, until: int) -> Iterator[Page]:
-    """Iterate over the events up to a position, page by page, each as an `EventRow` has it."""
-    return pages(store.reading, EventRow._fields, 0, until)
+def event_rows(
+    store: ReadableLog, until: int, columns: Sequence[str] = EventRow._fields
+) -> Iterator[Page]:
+    """Iterate over the events up to a position, page by page; the first column is `position`."""
+    return pages(store.reading, columns, 0, until)
 
 
 def command_rows(store: ReadableLog, until: int) -> Iterator[Page]:

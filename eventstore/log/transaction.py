@@ -142,6 +142,9 @@ class Transaction:
 
     def _record(self, encoded: list[_Encoded], about: str, metadata: Metadata) -> list[Recorded]:
         """Give encoded events their slots, and have them folded."""
+        level = max(cls.store_level for _, cls, *_ in encoded)
+        if level > Event.store_level:
+            self.writer.run("UPDATE store SET level = ? WHERE level < ?", (level, level))
         slots = self._end.allot([name for name, *_ in encoded])
         now = self._end.now()
         appended: list[Recorded] = []

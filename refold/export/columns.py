@@ -68,7 +68,7 @@ def columns_of(face: Source, what: str) -> Columns:
     if what == EVENTS:
         types = {"position": int, "version": int, "schema_version": int, "recorded_at": datetime}
         columns = tuple(Column(name, types.get(name, str)) for name in ReadRow._fields)
-        pages = event_rows(face.store, face.store.head())
+        pages = event_rows(face.store, face.store.head(), ReadRow._fields)
         return Columns(columns, (_checked(what, columns, page) for page in pages))
     for view in face.views.views:
         if what in (view.name, *view.objects):

@@ -144,7 +144,7 @@ _TABLE = re.compile(r"CREATE TABLE IF NOT EXISTS (\w+) \((.*?)\n\)", re.DOTALL)
 
 
 def _foreign(
-    tables: Tuples, triggers: Tuples, known: Collection[str]
+    tables: Tuples, triggers: Tuples, known: Collection[str] | None
 ) -> Generator[tuple[str, str], None, None]:
     text = section("log") + section("store")
     ours = {
@@ -153,7 +153,7 @@ def _foreign(
     }
     for name, columns in tables:
         if name not in ours:
-            if name not in known:
+            if known is not None and name not in known:
                 yield f"table {name}", "it is not refold's, nor a view's that is known here"
         elif extra := sorted(set(columns) - ours[name]):
             yield f"table {name}", f"refold has no column {', '.join(extra)} there"
@@ -264,7 +264,7 @@ class PostgresConnection:
         """Return events after a position, each as an `EventRow`, texts as their bytes."""
         return self.execute(EXACT_EVENTS, (after, limit))
 
-    def foreign(self, known: Collection[str], /) -> list[tuple[str, str]]:
+    def foreign(self, known: Collection[str] | None, /) -> list[tuple[str, str]]:
         """Return what is not as refold made it: tables, columns and triggers, and what of them."""
         return list(_foreign(self.execute(TABLES), self.execute(TRIGGERS), known))
 

@@ -90,13 +90,20 @@ def fail(name: str, error: Exception, sql: str = "") -> NoReturn:
 FAILURES = (sqlite3.Error, OverflowError, UnicodeError, ValueError)
 
 
-def _exact(column: str) -> str:
+def _text(column: str) -> str:
     return f"CASE typeof({column}) WHEN 'text' THEN CAST({column} AS BLOB) END"
 
 
+def _only(kind: str, column: str) -> str:
+    return f"CASE typeof({column}) WHEN '{kind}' THEN {column} END"
+
+
+# A column may hold a value of any type, if somebody has altered it.
 EXACT_EVENTS = f"""
-    SELECT position, {_exact("stream")}, version, previous, {_exact("type")}, schema_version,
-           {_exact("data")}, {_exact("metadata")}, recorded_at, digest
+    SELECT position, {_text("stream")}, {_only("integer", "version")},
+           CASE typeof(previous) WHEN 'integer' THEN previous WHEN 'null' THEN NULL ELSE -1 END,
+           {_text("type")}, {_only("integer", "schema_version")}, {_text("data")},
+           {_text("metadata")}, {_only("integer", "recorded_at")}, {_only("blob", "digest")}
     FROM events WHERE position > ? ORDER BY position LIMIT ?"""
 
 
@@ -118,12 +125,12 @@ class _Objects:
         }
 
     def differences(
-        self, ours: "_Objects", known: Collection[str]
+        self, ours: "_Objects", known: Collection[str] | None
     ) -> Generator[tuple[str, str], None, None]:
         """Iterate over what differs from refold's own."""
         for name, columns in self.tables.items():
             if name not in ours.tables:
-                if name not in known:
+                if known is not None and name not in known:
                     yield f"table {name}", "it is not refold's, nor a view's that is known here"
             elif extra := [column for column in columns if column not in ours.tables[name]]:
                 yield f"table {name}", f"refold has no column {', '.join(extra)} there"
@@ -240,7 +247,7 @@ class SqliteConnection:
         """Return events after a position, each as an `EventRow`, texts as their bytes."""
         return self.execute(EXACT_EVENTS, (after, limit))
 
-    def foreign(self, known: Collection[str], /) -> list[tuple[str, str]]:
+    def foreign(self, known: Collection[str] | None, /) -> list[tuple[str, str]]:
         """Return what is not as refold made it: tables, columns and triggers, and what of them."""
         return list(_Objects(self.execute).differences(_expected(), known))
 

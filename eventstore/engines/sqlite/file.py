@@ -144,14 +144,17 @@ def _lay_out(connection: SqliteConnection, name: str) -> None:
             connection.execute(statement)
     else:
         for table in ("events", "streams"):
-            connection.execute(f"ALTER TABLE {table} ADD COLUMN digest BLOB")
+            columns = connection.execute(f"PRAGMA table_info({table})")
+            if "digest" not in [name for _, name, *_ in columns]:
+                connection.execute(f"ALTER TABLE {table} ADD COLUMN digest BLOB")
     for statement in statements(section("store")):
         connection.execute(statement)
     ((count, head),) = connection.execute("SELECT count(*), coalesce(max(position), 0) FROM events")
-    connection.execute(
-        f"INSERT INTO store ({', '.join(StoreRow._fields)}) VALUES ({marks(StoreRow._fields)})",
-        new_store(head, gaps=count < head),
-    )
+    if not connection.execute("SELECT 1 FROM store"):
+        connection.execute(
+            f"INSERT INTO store ({', '.join(StoreRow._fields)}) VALUES ({marks(StoreRow._fields)})",
+            new_store(head, gaps=count < head),
+        )
     connection.execute(f"PRAGMA user_version = {LOG_FORMAT}")
 
 

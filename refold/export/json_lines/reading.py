@@ -10,7 +10,7 @@ import msgspec
 
 from refold.eventstore import Transaction, open_store, times
 from refold.eventstore.digests import key_id, log_key
-from refold.eventstore.engines.log_end import EventRow, digest_of_row, new_store, store_row
+from refold.eventstore.engines.log_end import LEVEL, EventRow, digest_of_row, new_store, store_row
 from refold.eventstore.errors import InvalidFile, NotAStore, UnreadableEvent
 from refold.eventstore.paging import PAGE, chunks, parcels
 from refold.eventstore.progress import ProgressBar
@@ -87,6 +87,11 @@ def _first_line(file: BinaryIO) -> Log:
         raise InvalidFile(
             f"line 1: the file has format {log.format}, this refold reads up to {FORMAT}: upgrade "
             f"refold"
+        )
+    if log.store is not None and log.store.level > LEVEL:
+        raise InvalidFile(
+            f"line 1: the log has events of level {log.store.level}, this refold knows them up to "
+            f"level {LEVEL}: upgrade refold"
         )
     if not log.payloads:
         raise InvalidFile(
@@ -205,7 +210,7 @@ class _Reading:
         for number, line in lines:
             version, previous, before = heads.get(line.stream, (0, 0, None))
             try:
-                row = self._chained(_row(line, previous or None), before, number)
+                row = _row(line, previous or None)
             except (UnreadableEvent, UnicodeDecodeError) as error:
                 raise InvalidFile(f"line {number}: {error}") from error
             if line.position <= self.position:
@@ -218,6 +223,7 @@ class _Reading:
                     f"line {number}: version {line.version} of stream {line.stream!r} follows "
                     f"version {version}: they are 1, 2, 3 …"
                 )
+            row = self._chained(row, before, number)
             self.position = line.position
             heads[line.stream] = (line.version, line.position, row.digest)
             rows.append(row)

@@ -44,6 +44,7 @@ class StoreLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
 
     id: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
     created_at: Int
+    level: Int
     origin: str | None = None
     unchecked: Annotated[int, msgspec.Meta(ge=0)] = 0
     gaps: bool = False
@@ -192,6 +193,7 @@ def _store(log: StoreRow, until: int) -> StoreLine:
     return StoreLine(
         id=log.id,
         created_at=log.created_at,
+        level=log.level,
         origin=log.origin,
         unchecked=min(log.unchecked, until),
         gaps=bool(log.gaps),
