@@ -24,6 +24,7 @@ SIZE = 16
 NOTHING = bytes(SIZE)
 """What comes before the first event of a stream."""
 
+_length = struct.Struct(">I").pack
 _numbers = struct.Struct(">qqqII").pack
 
 
@@ -66,11 +67,11 @@ def digest_of(
             before or NOTHING,
             _numbers(position, version, recorded_at, schema_version, len(stream)),
             stream,
-            len(type_name).to_bytes(4, "big"),
+            _length(len(type_name)),
             type_name,
-            len(data).to_bytes(4, "big"),
+            _length(len(data)),
             data,
-            len(metadata).to_bytes(4, "big"),
+            _length(len(metadata)),
             metadata,
         )
     )

@@ -13,7 +13,8 @@ LOG = {
     "events": "SELECT position, stream, version, previous, type, schema_version, data, metadata, "
     "recorded_at, digest FROM events ORDER BY position",
     # A server keeps a line for a stream that somebody only looked at.
-    "streams": "SELECT stream, version, position, digest FROM streams WHERE version > 0 ORDER BY stream",
+    "streams": "SELECT stream, version, position, digest FROM streams WHERE version > 0 "
+    "ORDER BY stream",
     "payloads": "SELECT digest, content FROM payloads ORDER BY digest",
     "commands": "SELECT command_id, command, first, last, result FROM commands ORDER BY command_id",
     "strays": "SELECT position FROM strays ORDER BY position",

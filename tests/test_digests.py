@@ -24,7 +24,7 @@ from tries import tries
 
 from refold import DBException, RfDb, copy_store, fork
 from refold.commands import execute
-from refold.eventstore import AccessDenied, Event, InvalidFile, StoreTooNew, open_store
+from refold.eventstore import AccessDenied, Event, InvalidFile, StoreTooNew, Transaction, open_store
 from refold.eventstore.engines.sqlite import file
 from refold.eventstore.events import RunProgressed
 from refold.export import json_lines
@@ -350,6 +350,15 @@ def test_copies_keep_the_id_and_forks_remember_it(
     assert store_row(other)["origin"] == said["id"] != store_row(other)["id"]
     for found in (copy, read, other):
         assert faults(found) == []
+    fill(copy)
+    with open_store(copy) as store:
+
+        def fails(transaction: Transaction) -> None:
+            transaction.append([RunProgressed(1, 7, 7)])
+            raise ZeroDivisionError  # a position that a server has drawn is lost
+
+        with pytest.raises(ZeroDivisionError):
+            store.perform(fails)
     fill(copy)
     assert faults(copy) == []
 

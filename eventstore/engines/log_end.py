@@ -216,13 +216,13 @@ class End(ABC):
         Raises:
             AccessDenied: digests are signed with a key that this process does not have.
         """
-        key = self._signer.key()
-        self._insert([self._chained(event, key) for event in events])
-
-    def _chained(self, event: Values, key: bytes | None) -> Values:
-        stream = event[1]
-        digest = self._digests[stream] = digest_of_row(event, self._digests[stream], key)
-        return (*event, digest)
+        key, digests = self._signer.key(), self._digests
+        rows: list[Values] = []
+        for event in events:
+            stream = event[1]
+            digests[stream] = digest = digest_of_row(event, digests[stream], key)
+            rows.append((*event, digest))
+        self._insert(rows)
 
     def _insert(self, events: Sequence[Values]) -> None:
         writer = self.writer

@@ -100,15 +100,25 @@ def copy_log(
         DamagedEvent: an event was altered to what the target's engine cannot hold.
     """
     end = _end(source) if until is None else until
-    after = _beginning(source, target, end)
-    # Those of later events would promise what is not there. Of one that appended nothing it is
-    # not known when it was sent.
-    last = "coalesce(last, 0)" if until is None or until == source.head() else "last"
     with source.reading() as connection:
         log = store_row(connection)
     if until is not None:
         log = fork_of(log)
-    target.perform(lambda transaction: transaction.set_store(log))
+
+    def begin(transaction: Transaction) -> int:
+        # Alone: an earlier copy that was killed may still be committing on the server.
+        transaction.be_exclusive()
+        after = _beginning(source, target, end)
+        there = store_row(transaction.writer)
+        described = log._replace(gaps=log.gaps | there.gaps)
+        if there != described:
+            transaction.set_store(described)
+        return after
+
+    after = target.perform(begin)
+    # Those of later events would promise what is not there. Of one that appended nothing it is
+    # not known when it was sent.
+    last = "coalesce(last, 0)" if until is None or until == source.head() else "last"
     if until is None:
         _copy_missing(source, target, PAYLOADS, "true", progress)
     copied = _copy_events(source, target, after, end, progress, named=until is not None)

@@ -18,6 +18,9 @@ from refold.eventstore.errors import (
 from refold.eventstore.event import NO_METADATA, Event, Metadata, encode, encode_metadata, to_json
 from refold.eventstore.log.recorded import Recorded
 
+LEAST_LEVEL = Event.store_level
+"""Of a store; most events have it."""
+
 _Encoded = tuple[str, type[Event], str, Event]
 """The stream, the type, the JSON text, and the event as the log will give it back."""
 
@@ -142,15 +145,14 @@ class Transaction:
 
     def _record(self, encoded: list[_Encoded], about: str, metadata: Metadata) -> list[Recorded]:
         """Give encoded events their slots, and have them folded."""
-        level = max(cls.store_level for _, cls, *_ in encoded)
-        if level > Event.store_level:
-            self.writer.run("UPDATE store SET level = ? WHERE level < ?", (level, level))
         slots = self._end.allot([name for name, *_ in encoded])
         now = self._end.now()
         appended: list[Recorded] = []
         for (name, cls, data, event), slot in zip(encoded, slots, strict=True):
             position, version, previous = slot
             kind = (cls.__name__, cls.schema_version)
+            if cls.store_level > LEAST_LEVEL:
+                self._raise_level(cls.store_level)
             # Plain: an `EventRow`, made and bound, would cost a fifth of a bulk append.
             self._events.append(
                 (position, name, version, previous or None, *kind, data, about, now)
@@ -160,6 +162,9 @@ class Transaction:
             if self.fold is not None:
                 self.fold.fold(recorded)
         return appended
+
+    def _raise_level(self, level: int) -> None:
+        self.writer.run("UPDATE store SET level = ? WHERE level < ?", (level, level))
 
     def append_rows(self, events: Sequence[EventRow], strays: Sequence[int] = ()) -> None:
         """Append events of another log as they are, with their places.

@@ -10,7 +10,7 @@ import msgspec
 
 from refold.eventstore import Transaction, open_store, times
 from refold.eventstore.digests import key_id, log_key
-from refold.eventstore.engines.log_end import LEVEL, EventRow, digest_of_row, new_store, store_row
+from refold.eventstore.engines.log_end import LEVEL, EventRow, digest_of_row, store_row
 from refold.eventstore.errors import InvalidFile, NotAStore, UnreadableEvent
 from refold.eventstore.paging import PAGE, chunks, parcels
 from refold.eventstore.progress import ProgressBar
@@ -125,11 +125,9 @@ class _Reading:
     def __init__(self, transaction: Transaction, log: Log) -> None:
         self._transaction = transaction
         if log.store is not None:
-            transaction.set_store(
-                new_store()._replace(
-                    **{**msgspec.structs.asdict(log.store), "gaps": int(log.store.gaps)}
-                )
-            )
+            there = store_row(transaction.writer)
+            told = msgspec.structs.asdict(log.store)
+            transaction.set_store(there._replace(**{**told, "gaps": log.store.gaps | there.gaps}))
         self._store = store_row(transaction.writer)
         key = log_key()
         self._key = key if key is not None and key_id(key) == self._store.key_id else None
