@@ -14,7 +14,8 @@ help:
 	@echo "make generate"
 	@echo "             write what is made from the code: the async stub, the reference, and a stored log"
 	@echo "             of event types that are new (LOG=name, if this version has a log)"
-	@echo "make soak    the long tests, and new examples for all properties (SEED=n, TIMES=n as many)"
+	@echo "make soak    the long tests, and new examples for all properties (SEED=n, TIMES=n as many,"
+	@echo "             EXAMPLES=n of each at least)"
 	@echo "make mutants faults put into commands/ and projections/ one by one: which do their own"
 	@echo "             tests miss? (SAMPLE=300 for so many of them, SEED=7 for others)"
 	@echo "make bench   refold beside the bare engines and its peers: benchmark.json, benchmark.html"
@@ -33,11 +34,14 @@ test: $(VENV)/test
 	$(BIN)/python -m pytest -m "not soak" --numprocesses auto --durations 20 --cov --cov-report=term --cov-report=xml:.coverage.xml
 	$(BIN)/python -m coverage report --include='projections/*,commands/*' --fail-under=95
 
-# What chance draws in `make soak`: how many times the examples of `make test`, and from which seed.
+# What chance draws in `make soak`: how many times the examples of `make test`, how many at least,
+# and from which seed.
 soak: export REFOLD_SOAK := $(or $(TIMES),20)
+soak: export REFOLD_EXAMPLES := $(or $(EXAMPLES),0)
 soak: export REFOLD_SEED := $(or $(SEED),$(shell date +%s))
 soak: $(VENV)/test
-	@echo "soak with seed $$REFOLD_SEED: to repeat it, make soak SEED=$$REFOLD_SEED TIMES=$$REFOLD_SOAK"
+	@echo "soak with seed $$REFOLD_SEED: to repeat it," \
+		"make soak SEED=$$REFOLD_SEED TIMES=$$REFOLD_SOAK EXAMPLES=$$REFOLD_EXAMPLES"
 	$(BIN)/python -m pytest -m "soak or property" --numprocesses auto --hypothesis-profile soak --hypothesis-seed $$REFOLD_SEED
 
 mutants: $(VENV)/test

@@ -19,7 +19,8 @@ CREATE TABLE IF NOT EXISTS events (
     schema_version  INTEGER NOT NULL,     -- of the type; older ones are upcast when read
     data            TEXT    NOT NULL,     -- the event, JSON
     metadata        TEXT    NOT NULL,     -- command_id, actor, correlation, cause; JSON
-    recorded_at     INTEGER NOT NULL      -- microseconds since 1970-01-01 UTC; never runs back
+    recorded_at     INTEGER NOT NULL,     -- microseconds since 1970-01-01 UTC; never runs back
+    digest          BLOB                  -- chains it to the one before it; NULL up to store.unchecked
 );
 
 CREATE TRIGGER IF NOT EXISTS events_are_never_updated BEFORE UPDATE ON events
@@ -43,7 +44,8 @@ END;
 CREATE TABLE IF NOT EXISTS streams (
     stream    TEXT    PRIMARY KEY,
     version   INTEGER NOT NULL,
-    position  INTEGER NOT NULL
+    position  INTEGER NOT NULL,
+    digest    BLOB                        -- of that event
 ) WITHOUT ROWID;
 
 -- Events that stand in another stream than the one that they name. There are hardly ever any; but
@@ -90,6 +92,28 @@ CREATE TABLE IF NOT EXISTS projections (
     version   INTEGER NOT NULL,
     position  INTEGER
 ) WITHOUT ROWID;
+
+
+-- section: store
+
+-- What log this is: one row. Log format 2 begins with it; stores of format 1 are given it.
+CREATE TABLE IF NOT EXISTS store (
+    id           TEXT    PRIMARY KEY,  -- random, 32 hexadecimal digits; copies of the log share it
+    format       INTEGER NOT NULL,     -- of the tables of the log
+    level        INTEGER NOT NULL,     -- of its events: a release that knows a lower one is refused
+    origin       TEXT,                 -- the id of the log that this one was forked from
+    unchecked    INTEGER NOT NULL,     -- events up to this position have no digest: format 1
+    gaps         INTEGER NOT NULL,     -- 1: a server has drawn positions, which may leave some out
+    key_id       TEXT,                 -- names the key that digests are signed with, NULL: none
+    keyed_after  INTEGER,              -- events after this position are signed
+    created_at   INTEGER NOT NULL      -- microseconds since 1970-01-01 UTC
+) WITHOUT ROWID;
+
+CREATE TRIGGER IF NOT EXISTS events_have_digests BEFORE INSERT ON events
+WHEN new.digest IS NULL AND new.position > (SELECT max(unchecked) FROM store)
+BEGIN
+    SELECT RAISE(ABORT, 'an event needs its digest: append it with refold');
+END;
 
 
 -- ═════════════════════════════════ the line ═════════════════════════════════

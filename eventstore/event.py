@@ -43,6 +43,12 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     """
 
     schema_version: ClassVar[int] = 1
+    store_level: ClassVar[int] = 2
+    """The lowest that a release must know of, so as not to show what is not so.
+
+    Raise it for an event that changes a view which earlier releases have as well: they refuse a log
+    that holds one.
+    """
     stream_of: ClassVar[str | None] = None
     """The stream that the event names, with the place of its first field: `run-{}`."""
     leads_to: ClassVar[Word | None] = None

@@ -251,7 +251,7 @@ class _Reading(Nested[Reader, Reader]):
 
 
 def _check_places(views: Iterable[View[Any]]) -> None:
-    taken = dict.fromkeys(created_by(statements(section("log"))), "the log")
+    taken = dict.fromkeys(created_by(statements(section("log") + section("store"))), "the log")
     for view in views:
         for name in {name.lower() for name in (view.name, view.table, *view.objects)}:
             if name in taken or name.startswith("sqlite_"):

@@ -12,6 +12,7 @@ import pyarrow
 from refold.commands.command import Command
 from refold.eventstore import Event, Recorded, Subscription
 from refold.eventstore.engines.engine import Durability
+from refold.eventstore.log.faults import Fault
 from refold.eventstore.log.readable import Moment
 from refold.eventstore.statuses import (
     ActorTaskStatus,
@@ -134,7 +135,7 @@ class AsyncFace:
     async def rebuild(self, *, progress: bool | None = None) -> int:
         """Fold the whole log into new views; readers see the old ones until these are complete."""
 
-    async def verify(self) -> list[Difference]:
+    async def verify(self, *, log: bool = False) -> list[Difference | Fault]:
         """Fold the log and return every row and column in which a view differs; empty: equal."""
 
 class AsyncRfDb(AsyncFace, face=RfDb):

@@ -16,6 +16,7 @@ from refold.eventstore import Event, EventStore, Metadata, Recorded, Subscriptio
 from refold.eventstore.engines.engine import Durability
 from refold.eventstore.errors import InvalidPayload, NotFound
 from refold.eventstore.event import NO_METADATA
+from refold.eventstore.log.faults import Fault
 from refold.eventstore.log.past import PastStore
 from refold.eventstore.log.readable import Moment
 from refold.eventstore.payloads import PayloadCodec, is_payload
@@ -410,6 +411,13 @@ class Face:
         """
         return self.views.rebuild(progress=progress)
 
-    def verify(self) -> list[Difference]:
-        """Fold the log and return every row and column in which a view differs; empty: equal."""
-        return self.views.verify()
+    def verify(self, *, log: bool = False) -> list[Difference | Fault]:
+        """Fold the log and return every row and column in which a view differs; empty: equal.
+
+        Args:
+            log: check the log, too: return first what was altered in it, is missing, was inserted
+                or swapped, by the digest of each event, and tables, columns and triggers that are
+                not refold's.
+        """
+        names = [name for view in self.views.views for name in view.objects]
+        return [*(self.store.faults(known=names) if log else ()), *self.views.verify()]

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, Phase, is_hypothesis_test, settings
 from hypothesis.internal.conjecture import providers
 from places import ENGINES, OTHER, Place, new_places
 from postgres import PostgresServer
-from tries import LONGER, SEED
+from tries import LEAST, LONGER, SEED
 
 from refold import RFDatabase, RfDb
 from refold.eventstore import EventStore, open_store
@@ -28,7 +28,7 @@ settings.register_profile(
     deadline=None,
     derandomize=True,
     database=None,
-    max_examples=100 * LONGER,
+    max_examples=max(100 * LONGER, LEAST),
     phases=[Phase.explicit, Phase.generate, Phase.target],
     suppress_health_check=[
         HealthCheck.function_scoped_fixture,
@@ -44,7 +44,7 @@ settings.register_profile(
     print_blob=True,
 )
 settings.load_profile("default")
-if LONGER == 1:
+if LONGER == 1 and not LEAST:
     # Hypothesis draws constants of the source code, too: of those modules that are loaded by then.
     # So the examples would depend on the order of the tests.
     providers._get_local_constants = lambda: providers._local_constants

@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from hypothesis import strategies as st
+from logs import append_rows
 from msgspec.structs import replace
 from strategies import any_command, any_event, structs
 from tables import Tables, folded, tables
@@ -261,7 +262,7 @@ def append_row(
             metadata="{}",
             recorded_at=now,
         )
-        transaction.append_rows([row], [position] if stray else [])
+        append_rows(transaction, [row], [position] if stray else [])
     return position
 
 

@@ -567,11 +567,11 @@ def test_a_schema_that_is_empty(place: str, schema: str, admin: Callable[[str], 
 def test_a_log_of_a_newer_refold(
     server: PostgresServer, digits: str, schema: str, admin: Callable[[str], None]
 ) -> None:
-    admin(f"COMMENT ON TABLE {schema}.events IS 'refold, log format 2'")
+    admin(f"COMMENT ON TABLE {schema}.events IS 'refold, log format 3'")
     check_refused(
-        digits, StoreTooNew, schema, "log format 2", "upgrade", secrets=(server.password,)
+        digits, StoreTooNew, schema, "log format 3", "upgrade", secrets=(server.password,)
     )
-    admin(f"COMMENT ON TABLE {schema}.events IS 'refold, log format 1'")
+    admin(f"COMMENT ON TABLE {schema}.events IS 'refold, log format 2'")
     check_intact(digits)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Event as Signal
 from typing import Any
 
+import logs
 import other_releases
 import pytest
 from children import Parent, WarmChild, call
@@ -70,7 +71,7 @@ def views(place: str) -> str:
 def append_rows(place: str, rows: Rows) -> None:
     """Append rows of the table `events` as they are."""
     with open_store(place) as store, store.transaction() as transaction:
-        transaction.append_rows([EventRow(*row) for row in rows])
+        logs.append_rows(transaction, [EventRow(*row) for row in rows])
 
 
 def fill(place: str, runs: int = 3) -> None:
@@ -230,7 +231,7 @@ def test_a_damaged_event_is_copied_as_it_is(place: str, target: str) -> None:
     with pytest.raises(DamagedEvent, match="event 1"):
         copy_store(place, target)
     assert log(target) == log(place)
-    assert log(target)["events"] == rows
+    assert [row[:-1] for row in log(target)["events"]] == rows
 
 
 ALTERED = {

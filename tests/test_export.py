@@ -15,7 +15,7 @@ import pytest
 from children import Child, Parent
 from hypothesis import given
 from hypothesis import strategies as st
-from logs import LOG, Rows, log
+from logs import LOG, Rows, append_rows, log
 from places import Place
 from random_logs import OWN, VIEWS, Step, append_row, log_of, steps
 from strategies import any_command
@@ -92,7 +92,9 @@ def test_an_import_gives_an_equal_log(engine: str, new_place: Place, new_target:
         assert imported(lines, target) == len(log(place)["events"])
         assert log(target) == log(place)
         assert views(target) == views(place)
-        assert exported(target) == lines
+        assert (
+            exported(target).splitlines()[1:] == lines.splitlines()[1:]
+        )  # gaps may be legal there
         with RfDb(target, projections=OWN) as db:
             head = db.store.head()
             for command_id, (command, result) in results.items():
@@ -131,22 +133,27 @@ def test_whatever_the_log_holds_comes_back_to_the_letter(place: str, target: str
         for n, position in enumerate(positions)
     ]
     with open_store(place) as store, store.transaction() as transaction:
-        transaction.append_rows(rows)
+        append_rows(transaction, rows)
     assert imported(exported(place), target) == 5
     assert log(target) == log(place)
-    assert log(target)["events"] == rows
+    assert [row[:-1] for row in log(target)["events"]] == [row[:-1] for row in rows]
 
 
 def test_each_event_is_one_line_that_a_person_can_read(place: str) -> None:
     fill(place, runs=1)
     first, *lines, command, payload, last = exported(place).splitlines()
-    assert json.loads(first) == {"kind": "log", "format": 1, "until": 3, "payloads": True}
+    head = json.loads(first)
+    assert head.pop("store").keys() == {"id", "created_at", "level"} | (
+        {"gaps"} if "://" in place else set()
+    )
+    assert head == {"kind": "log", "format": 2, "until": 3, "payloads": True}
     with RfDb(place) as db:
         events = list(db.store.read())
         digest = db.db.execute("SELECT config_digest FROM runs_folded")[0]["config_digest"]
     for line, event in zip(lines, events, strict=True):
         told = json.loads(line)
         assert told.pop("data")
+        assert len(told.pop("digest")) == 32
         assert told == {
             "kind": "event",
             "position": event.position,
@@ -174,7 +181,7 @@ def test_a_long_log_with_many_payloads_and_commands(place: str, target: str) -> 
     lines = exported(place)
     imported(lines, target)
     assert log(target) == log(place)
-    assert exported(target) == lines
+    assert exported(target).splitlines()[1:] == lines.splitlines()[1:]  # gaps may be legal there
     with open_store(target) as store:
         version = store.version("run-1")
         store.append("run-1", [RunProgressed(1, 0, 1)], expected_version=version)
@@ -329,7 +336,7 @@ def _repeated(number: int) -> Callable[[Lines], None]:
 
 # Of a log with 7 events in lines 2 to 8, 3 commands in 9 to 11, 3 payloads in 12 to 14.
 WRONG: dict[str, tuple[Callable[[Lines], None], str]] = {
-    "another format": (_with(1, format=2), r"line 1: the file has format 2, .* upgrade refold"),
+    "another format": (_with(1, format=3), r"line 1: the file has format 3, .* upgrade refold"),
     "no first line": (_without(1), r"line 1 is not .*its kind is event"),
     "an unknown field": (_with(3, colour="red"), "line 3: .*unknown field `colour`"),
     "an unknown kind": (_with(3, kind="fact"), "line 3: .*'fact'"),
@@ -378,6 +385,11 @@ WRONG: dict[str, tuple[Callable[[Lines], None], str]] = {
 }
 
 
+def compact(line: dict[str, Any]) -> bytes:
+    """Write a line as refold does: the digest of an event is of the very text of its data."""
+    return json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode()
+
+
 @pytest.fixture(scope="module")
 def good_lines(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     place = str(tmp_path_factory.mktemp("good") / "store.db")
@@ -391,7 +403,7 @@ def test_a_wrong_line_is_named_and_nothing_is_kept(
 ) -> None:
     lines = [json.loads(line) for line in good_lines.splitlines()]
     change(lines)
-    wrong = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+    wrong = b"".join(compact(line) + b"\n" for line in lines)
     check_refused(wrong, str(tmp_path / "store.db"), message)
 
 

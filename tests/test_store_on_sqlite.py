@@ -38,7 +38,7 @@ def test_what_a_connection_of_ones_own_appends_is_followed(store: EventStore, pl
     with raw(place) as connection:
         connection.execute(
             "INSERT INTO events VALUES (2, 'run-1', 2, 1, 'RunCompleted', 1, '{\"run_id\":1}', "
-            "'{}', 9)"
+            "'{}', 9, zeroblob(16))"
         )
         connection.execute("UPDATE streams SET version = 2, position = 2")
     [third] = store.append("run-1", [RunStarted(1)], expected_version=2)

@@ -11,6 +11,7 @@ import pytest
 from command_line import record
 from hypothesis import given
 from hypothesis import strategies as st
+from logs import append_rows
 from random_logs import append_row
 from strategies import any_event
 from test_damaged_events import damage
@@ -424,7 +425,7 @@ def test_a_clock_that_runs_back_turns_nothing_round(tmp_path: Path) -> None:
     ]
     with open_store(path) as store:
         with store.transaction() as transaction:
-            transaction.append_rows(rows)
+            append_rows(transaction, rows)
         events = traced(store)
     assert [(e["ts"], e["dur"]) for e in events if e["ph"] == "X"] == [(20, 0), (20, 0)]
 

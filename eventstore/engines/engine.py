@@ -1,6 +1,6 @@
 """What the log asks of a database: connections, write transactions, and news of commits."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple, Protocol, get_args
 
@@ -75,6 +75,21 @@ class Reader(Protocol):
         """
         ...
 
+    def exact_events(self, after: int, limit: int, /) -> list[tuple[Any, ...]]:
+        """Return events after a position, each as an `EventRow`, texts as their bytes in UTF-8.
+
+        What is no text in a column of text is None.
+        """
+        ...
+
+    def foreign(self, known: Collection[str] | None, /) -> list[tuple[str, str]]:
+        """Return what is not as refold made it: tables, columns and triggers, and what of them.
+
+        Args:
+            known: the names of the tables and SQL views of views; None: others do not matter.
+        """
+        ...
+
 
 class Writer(Reader, Protocol):
     """The connection of a write transaction."""
@@ -95,6 +110,10 @@ class Writer(Reader, Protocol):
         Args:
             on_conflict: the clause that says what becomes of rows that are there already.
         """
+        ...
+
+    def need_digests(self, unchecked: int, /) -> None:
+        """Refuse events without a digest from now on, except up to a position."""
         ...
 
     def renewed(self, tables: Sequence[Definition], /) -> AbstractContextManager[None]:

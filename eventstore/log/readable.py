@@ -1,7 +1,7 @@
 """What can be read of a log, now or as it was at a moment."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
@@ -10,6 +10,7 @@ from refold.eventstore import times
 from refold.eventstore.engines.engine import Engine, Reader
 from refold.eventstore.errors import InvalidMoment, NotFound
 from refold.eventstore.event import Event
+from refold.eventstore.log.faults import Fault, faults
 from refold.eventstore.log.reading import read_at, read_events
 from refold.eventstore.log.recorded import Recorded
 from refold.eventstore.paging import chunks, parcels
@@ -190,6 +191,20 @@ class ReadableLog(ABC):
                 else:
                     high = middle - 1
         return low
+
+    def faults(self, *, known: Collection[str] | None = None) -> list[Fault]:
+        """Check the log: return what was altered, is missing, was inserted or swapped in it.
+
+        Every event is compared with its digest. Payloads, results of commands and views are not
+        looked at. Without a key (`REFOLD_LOG_KEY`) somebody who rewrites a stream together with
+        its digests is not seen.
+
+        Args:
+            known: the names of the tables and SQL views of views: other tables are faults, too.
+                None: they are not looked for.
+        """
+        with self.snapshot(), self.reading() as connection:
+            return list(faults(connection, known=known, until=self.until))
 
     # --- payloads -------------------------------------------------------------------------
 

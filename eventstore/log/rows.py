@@ -7,11 +7,10 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from refold.eventstore.engines.engine import Values
-from refold.eventstore.engines.log_end import EventRow
+from refold.eventstore.engines.log_end import EventRow, fork_of, store_row
 from refold.eventstore.errors import DamagedEvent, InvalidQuery, NotAStore, StoreBusy
 from refold.eventstore.log.past import PastStore
 from refold.eventstore.log.readable import ReadableLog
-from refold.eventstore.log.recorded import ReadRow
 from refold.eventstore.log.store import EventStore
 from refold.eventstore.log.transaction import Transaction
 from refold.eventstore.paging import Page, chunks, pages, pages_by_key, parcels
@@ -29,9 +28,11 @@ def digests_in(text: str) -> Iterator[str]:
 _DIGITS = re.compile("[0-9a-f]{64,}")
 
 
-def event_rows(store: ReadableLog, until: int) -> Iterator[Page]:
-    """Iterate over the events up to a position, page by page, each as a `ReadRow` has it."""
-    return pages(store.reading, ReadRow._fields, 0, until)
+def event_rows(
+    store: ReadableLog, until: int, columns: Sequence[str] = EventRow._fields
+) -> Iterator[Page]:
+    """Iterate over the events up to a position, page by page; the first column is `position`."""
+    return pages(store.reading, columns, 0, until)
 
 
 def command_rows(store: ReadableLog, until: int) -> Iterator[Page]:
@@ -99,7 +100,22 @@ def copy_log(
         DamagedEvent: an event was altered to what the target's engine cannot hold.
     """
     end = _end(source) if until is None else until
-    after = _beginning(source, target, end)
+    with source.reading() as connection:
+        log = store_row(connection)
+    if until is not None:
+        log = fork_of(log)
+
+    def begin(transaction: Transaction) -> int:
+        # Alone: an earlier copy that was killed may still be committing on the server.
+        transaction.be_exclusive()
+        after = _beginning(source, target, end)
+        there = store_row(transaction.writer)
+        described = log._replace(gaps=log.gaps | there.gaps)
+        if there != described:
+            transaction.set_store(described)
+        return after
+
+    after = target.perform(begin)
     # Those of later events would promise what is not there. Of one that appended nothing it is
     # not known when it was sent.
     last = "coalesce(last, 0)" if until is None or until == source.head() else "last"

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import msgspec
 
 from refold.eventstore.engines.engine import LogEnd, NotExclusive, Projections, Values
-from refold.eventstore.engines.log_end import EventRow, ExclusiveEnd
+from refold.eventstore.engines.log_end import EventRow, ExclusiveEnd, StoreRow
 from refold.eventstore.errors import (
     CommandIdReused,
     InvalidEvent,
@@ -17,6 +17,9 @@ from refold.eventstore.errors import (
 )
 from refold.eventstore.event import NO_METADATA, Event, Metadata, encode, encode_metadata, to_json
 from refold.eventstore.log.recorded import Recorded
+
+LEAST_LEVEL = Event.store_level
+"""Of a store; most events have it."""
 
 _Encoded = tuple[str, type[Event], str, Event]
 """The stream, the type, the JSON text, and the event as the log will give it back."""
@@ -148,6 +151,8 @@ class Transaction:
         for (name, cls, data, event), slot in zip(encoded, slots, strict=True):
             position, version, previous = slot
             kind = (cls.__name__, cls.schema_version)
+            if cls.store_level > LEAST_LEVEL:
+                self._raise_level(cls.store_level)
             # Plain: an `EventRow`, made and bound, would cost a fifth of a bulk append.
             self._events.append(
                 (position, name, version, previous or None, *kind, data, about, now)
@@ -158,21 +163,29 @@ class Transaction:
                 self.fold.fold(recorded)
         return appended
 
+    def _raise_level(self, level: int) -> None:
+        self.writer.run("UPDATE store SET level = ? WHERE level < ?", (level, level))
+
     def append_rows(self, events: Sequence[EventRow], strays: Sequence[int] = ()) -> None:
         """Append events of another log as they are, with their places.
 
         They are not decoded, so nothing can fold them: views stay behind.
 
         Args:
-            events: as the table holds them.
+            events: as the table holds them, with their digests.
             strays: the positions of those that stand in another stream than the one they name.
         """
         self.be_exclusive()
         assert self.fold is None
         assert isinstance(self._end, ExclusiveEnd)
         self._end.accept(events)
-        self._events += map(tuple, events)
         self._strays += [(position,) for position in strays]
+
+    def set_store(self, row: StoreRow) -> None:
+        """Have the store hold the log that a row describes: a copy, or a fork."""
+        self.be_exclusive()
+        assert isinstance(self._end, ExclusiveEnd)
+        self._end.set_store(row)
 
     @staticmethod
     def _stream_name(event: Event, stream: str | None) -> str:

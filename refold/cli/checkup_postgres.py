@@ -1,7 +1,5 @@
 """The server of a store: which one it is, how it is set, what one may do there."""
 
-from collections.abc import Iterable
-
 from refold.cli.checkup import Finding, Findings
 from refold.cli.output import size
 from refold.eventstore import times
@@ -64,12 +62,3 @@ def check_settings(connection: Reader) -> Findings:
                 f"{name} is off: a power cut can lose what was committed, or damage it",
                 f"have an administrator turn {name} on",
             )
-
-
-def triggers(connection: Reader) -> Iterable[str]:
-    """Return the names of the triggers that are there and not disabled."""
-    found = connection.execute(
-        "SELECT tgname FROM pg_trigger WHERE tgenabled <> 'D' "
-        "AND tgrelid IN (to_regclass('events'), to_regclass('payloads'))"
-    )
-    return (name for (name,) in found)

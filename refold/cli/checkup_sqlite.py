@@ -3,7 +3,6 @@
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterable
 from pathlib import Path
 
 from refold.cli.checkup import FEW, Finding, Findings
@@ -89,11 +88,3 @@ def check_integrity(connection: Reader, *, thorough: bool) -> Findings:
             text,
             "keep a copy of the file and of its -wal; then: sqlite3 FILE .recover",
         )
-
-
-def triggers(connection: Reader) -> Iterable[str]:
-    """Return the names of the triggers that are there."""
-    return (
-        name
-        for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")
-    )

@@ -1,7 +1,6 @@
 """`refold doctor`: the store's place, its settings, whether it is sound, and what to do next."""
 
 import platform
-import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -19,11 +18,9 @@ from refold.cli.options import DEFAULT_STORE, NO, Imports, Json, Store
 from refold.cli.output import paint, print_json, printable
 from refold.eventstore import EventStore
 from refold.eventstore.errors import DBException, NotAStore
-from refold.eventstore.sql import section
 from refold.projections import View
 
 _COLOURS = {"ok": "green", "note": "yellow", "problem": "red"}
-_TRIGGER = re.compile(r"CREATE TRIGGER IF NOT EXISTS (\w+) BEFORE (\w+)")
 
 
 def doctor(
@@ -76,15 +73,11 @@ def _versions() -> str:
 def _examine(place: str, more: Sequence[View[Any]], verify: bool) -> Findings:
     with open_log(place) as store:
         is_file = "://" not in store.engine.name
-        triggers = [
-            name
-            for name, verb in _TRIGGER.findall(section("log"))
-            if is_file or verb != "INSERT"  # which replaces nothing on a server
-        ]
         if is_file:
-            yield from _examine_file(store, triggers, verify)
+            yield from _examine_file(store, verify)
         else:
-            yield from _examine_server(store, triggers)
+            yield from _examine_server(store)
+        yield from findings_of("log", partial(checkup.check_log, store, more))
         yield from findings_of("events", partial(checkup.check_events, store))
         yield from findings_of("payloads", partial(checkup.check_payloads, store, thorough=verify))
         yield from findings_of("views", partial(checkup.check_views, store, more))
@@ -93,7 +86,7 @@ def _examine(place: str, more: Sequence[View[Any]], verify: bool) -> Findings:
         yield from findings_of("leftovers", partial(checkup.check_leftovers, store))
 
 
-def _examine_file(store: EventStore, triggers: list[str], verify: bool) -> Findings:
+def _examine_file(store: EventStore, verify: bool) -> Findings:
     from refold.cli import checkup_sqlite as sqlite
 
     with store.reading() as connection:
@@ -102,15 +95,11 @@ def _examine_file(store: EventStore, triggers: list[str], verify: bool) -> Findi
             ("settings", partial(sqlite.check_settings, connection)),
             ("integrity", partial(sqlite.check_integrity, connection, thorough=verify)),
             ("order", partial(checkup.check_order, connection, gapless=True)),
-            (
-                "protection",
-                lambda: checkup.check_protection(triggers, sqlite.triggers(connection)),
-            ),
         ):
             yield from findings_of(about, check)
 
 
-def _examine_server(store: EventStore, triggers: list[str]) -> Findings:
+def _examine_server(store: EventStore) -> Findings:
     from refold.cli import checkup_postgres as postgres
 
     with store.reading() as connection:
@@ -118,10 +107,6 @@ def _examine_server(store: EventStore, triggers: list[str]) -> Findings:
             ("server", partial(postgres.check_server, connection)),
             ("settings", partial(postgres.check_settings, connection)),
             ("order", partial(checkup.check_order, connection, gapless=False)),
-            (
-                "protection",
-                lambda: checkup.check_protection(triggers, postgres.triggers(connection)),
-            ),
         ):
             yield from findings_of(about, check)
 

@@ -13,7 +13,7 @@ from refold.commands.store import ResetExperimentStates
 from refold.eventstore.engines.engine import Writer
 from refold.eventstore.engines.log_end import projections_of
 from refold.eventstore.errors import Conflict
-from refold.projections import UnitOfWork
+from refold.projections import Difference, UnitOfWork
 from refold.rf_db import RfDb
 
 To = Annotated[
@@ -25,16 +25,24 @@ To = Annotated[
 # --- views ------------------------------------------------------------------------------------
 
 
-def verify(json: Json = False, store: Store = DEFAULT_STORE, imports: Imports = None) -> None:
+def verify(
+    log: Annotated[
+        bool, typer.Option("--log", help="Compare every event with its digest, too.")
+    ] = False,
+    json: Json = False,
+    store: Store = DEFAULT_STORE,
+    imports: Imports = None,
+) -> None:
     """Fold the whole log, and tell where a view differs from it; then the exit code is 1.
 
     Examples:
         refold verify
+        refold verify --log
         refold verify --import my_package.views --json
     """
     with open_face(store, imports=imports) as db:
         _note_unknown(db, "verified")
-        found = db.verify()
+        found = db.verify(log=log)
         head = db.store.head()
     if json:
         print_json({"position": head, "differences": found})
@@ -42,8 +50,9 @@ def verify(json: Json = False, store: Store = DEFAULT_STORE, imports: Imports = 
         print(f"{paint('equal', 'green')}: the views are what the log makes of them up to {head}")
     for difference in [] if json else found:
         print(printable(str(difference)))
-    if found:
+    if any(isinstance(one, Difference) for one in found):
         note("refold rebuild folds the views anew")
+    if found:
         raise typer.Exit(NO)
 
 

@@ -68,7 +68,7 @@ def columns_of(face: Source, what: str) -> Columns:
     if what == EVENTS:
         types = {"position": int, "version": int, "schema_version": int, "recorded_at": datetime}
         columns = tuple(Column(name, types.get(name, str)) for name in ReadRow._fields)
-        pages = event_rows(face.store, face.store.head())
+        pages = event_rows(face.store, face.store.head(), ReadRow._fields)
         return Columns(columns, (_checked(what, columns, page) for page in pages))
     for view in face.views.views:
         if what in (view.name, *view.objects):
@@ -133,7 +133,7 @@ def _view(face: Source, view: View[Any], table: str) -> Columns:
 def _declared(view: View[Any], table: str) -> dict[str, Kind | None]:
     """Return the columns of a table or SQL view; None: only the rows tell the type."""
     with closing(sqlite3.connect(":memory:")) as scratch:
-        for sql in (*statements(section("log")), *view.schema):
+        for sql in (*statements(section("log") + section("store")), *view.schema):
             scratch.execute(sql)
         found = scratch.execute(f"PRAGMA table_info({table})").fetchall()
     fields = {field.name: field.type for field in msgspec.structs.fields(view.row)}

@@ -2,7 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Generator, Iterable, Sequence
+import re
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 from zlib import crc32
@@ -17,7 +18,7 @@ from refold.eventstore.engines.postgres.dialect import refuse_writing, would_wri
 from refold.eventstore.engines.postgres.failures import FAILURES, fail
 from refold.eventstore.engines.postgres.server import Address, Raw
 from refold.eventstore.engines.postgres.settled import Settled
-from refold.eventstore.sql import marks
+from refold.eventstore.sql import marks, section
 
 
 class Renewal:
@@ -115,6 +116,57 @@ COPIED = 100
 """From so many rows on, COPY is faster than INSERTs, although it needs the line for itself."""
 
 
+EXACT_EVENTS = """
+    SELECT position, convert_to(stream, 'UTF8'), version, previous, convert_to(type, 'UTF8'),
+           schema_version, convert_to(data, 'UTF8'), convert_to(metadata, 'UTF8'), recorded_at,
+           digest
+    FROM events WHERE position > ? ORDER BY position LIMIT ?"""
+
+TABLES = """
+    SELECT c.relname::text, array_agg(a.attname::text)
+    FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+    WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+      AND a.attnum > 0 AND NOT a.attisdropped AND NOT c.relispartition
+    GROUP BY c.relname ORDER BY c.relname"""
+
+# Those that fire, rules that rewrite, and the constraint that takes the place of a trigger.
+TRIGGERS = """
+    SELECT t.tgname::text FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
+    WHERE c.relnamespace = current_schema()::regnamespace AND t.tgenabled <> 'D'
+      AND NOT t.tgisinternal AND NOT c.relispartition
+    UNION SELECT r.rulename::text FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class
+    WHERE c.relnamespace = current_schema()::regnamespace AND r.rulename <> '_RETURN'
+    UNION SELECT conname::text FROM pg_constraint
+    WHERE conrelid = to_regclass('events') AND conname = 'events_have_digests'"""
+
+_TRIGGER = re.compile(r"CREATE TRIGGER IF NOT EXISTS (\w+) BEFORE (\w+)")
+_TABLE = re.compile(r"CREATE TABLE IF NOT EXISTS (\w+) \((.*?)\n\)", re.DOTALL)
+
+
+def _foreign(
+    tables: Tuples, triggers: Tuples, known: Collection[str] | None
+) -> Generator[tuple[str, str], None, None]:
+    text = section("log") + section("store")
+    ours = {
+        name: {line.split()[0] for line in body.splitlines() if line.strip()}
+        for name, body in _TABLE.findall(text)
+    }
+    for name, columns in tables:
+        if name not in ours:
+            if known is not None and name not in known:
+                yield f"table {name}", "it is not refold's, nor a view's that is known here"
+        elif extra := sorted(set(columns) - ours[name]):
+            yield f"table {name}", f"refold has no column {', '.join(extra)} there"
+    # What would refuse an INSERT that replaces is a thing of SQLite; the constraint is ours.
+    wanted = {name for name, verb in _TRIGGER.findall(text) if verb != "INSERT"}
+    wanted.add("events_have_digests")
+    there = {name for (name,) in triggers}
+    for name in sorted(there - wanted):
+        yield f"trigger {name}", "it is not refold's, and may alter what is written"
+    for name in sorted(wanted - there):
+        yield f"trigger {name}", "it is missing, so the log can be altered"
+
+
 class PostgresConnection:
     """A connection on which every statement stands alone; one that gets lost is replaced."""
 
@@ -207,6 +259,14 @@ class PostgresConnection:
     def head(self) -> int:
         """Return the position up to which the log is complete: nothing comes in at or below it."""
         return (self._settled or Settled()).head(self)
+
+    def exact_events(self, after: int, limit: int, /) -> list[tuple[Any, ...]]:
+        """Return events after a position, each as an `EventRow`, texts as their bytes."""
+        return self.execute(EXACT_EVENTS, (after, limit))
+
+    def foreign(self, known: Collection[str] | None, /) -> list[tuple[str, str]]:
+        """Return what is not as refold made it: tables, columns and triggers, and what of them."""
+        return list(_foreign(self.execute(TABLES), self.execute(TRIGGERS), known))
 
     def changes(self) -> None:
         """Return None: the server does not tell who has committed."""
@@ -323,6 +383,11 @@ class WriteConnection(PostgresConnection):
             "SELECT pg_advisory_xact_lock(?::int, slot) FROM unnest(?::int[]) AS slot",
             (self._lock >> 32, slots),
         )
+
+    def need_digests(self, unchecked: int, /) -> None:
+        """Refuse events without a digest from now on, except up to a position."""
+        self.run("ALTER TABLE events DROP CONSTRAINT events_have_digests")
+        self.run(dialect.digests_needed(unchecked))
 
     @contextmanager
     def renewed(self, tables: Sequence[Definition], /) -> Generator[None, None, None]:

@@ -80,8 +80,19 @@ def query(sql: str) -> bytes:
     return _MARKS.sub(translated, sql).encode()
 
 
+def digests_needed(unchecked: int) -> str:
+    """Return the statement that refuses events without a digest behind a position."""
+    # Events that are there already are not looked at.
+    return (
+        f"ALTER TABLE events ADD CONSTRAINT events_have_digests "
+        f"CHECK (position <= {unchecked} OR (digest IS NOT NULL AND length(digest) = 16)) NOT VALID"
+    )
+
+
 def definition(sql: str) -> list[str]:
     """Return the statements that define here what a statement of `tables.sql` defines."""
+    if "TRIGGER IF NOT EXISTS events_have_digests" in sql:
+        return []  # see `digests_needed`
     if _REPLACEMENT.match(sql):
         return []
     refusal = _REFUSAL.match(sql)

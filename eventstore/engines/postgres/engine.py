@@ -14,6 +14,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from refold.eventstore import errors
+from refold.eventstore.digests import Signer, log_key
 from refold.eventstore.engines.engine import (
     Durability,
     Projections,
@@ -86,7 +87,8 @@ class PostgresEngine:
         self._settled = Settled(self._address.lock)
         self._begin_afresh()
         with self._pool.lend() as raw:
-            prepare(raw, self._address, create=create)
+            store = prepare(raw, self._address, create=create)
+        self._signer = Signer(self.name, store.key_id, log_key())
 
     def _begin_afresh(self) -> None:
         self._pid = os.getpid()
@@ -170,9 +172,9 @@ class PostgresEngine:
                 connection = WriteConnection(raw, self._address)
                 end: ServerEnd
                 if exclusive:
-                    end = ServerExclusiveEnd(connection, self._clock)
+                    end = ServerExclusiveEnd(connection, self._clock, self._signer)
                 else:
-                    end = SharedEnd(connection, self._clock, self._projections)
+                    end = SharedEnd(connection, self._clock, self._signer, self._projections)
                 try:
                     self._open(connection, end)
                     break

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from refold.eventstore import times
+from refold.eventstore.digests import Signer
 from refold.eventstore.engines.engine import Lock, NotExclusive, Projections, Slot, Values, Writer
 from refold.eventstore.engines.log_end import (
     PROJECTIONS,
@@ -36,14 +37,16 @@ LOCK_STREAMS = """
     INSERT INTO streams AS s (stream, version, position)
     SELECT name, 0, 0 FROM unnest(?::text[]) AS name ORDER BY name COLLATE "C"
     ON CONFLICT (stream) DO UPDATE SET version = s.version
-    RETURNING stream, version, position"""
+    RETURNING stream, version, position, digest"""
 
 # The same, and then, once all of them are locked and the transaction has an id (see settled.py),
 # positions; all in one statement, which the server prepares.
 DRAW = f"""
     WITH locked AS ({LOCK_STREAMS}
     ), heads AS MATERIALIZED (
-        SELECT coalesce(json_object_agg(stream, ARRAY[version, position]), '{{}}')::text AS heads,
+        SELECT coalesce(json_object_agg(stream,
+                   json_build_array(version, position, encode(digest, 'hex'))), '{{}}')::text
+                   AS heads,
                count(*) AS locked
         FROM locked
     )
@@ -55,8 +58,10 @@ DRAW = f"""
 DRAW_ONE = f"""
     INSERT INTO streams AS s (stream, version, position) VALUES (?, 0, 0)
     ON CONFLICT (stream) DO UPDATE SET version = s.version
-    RETURNING version, position, nextval('event_positions'), {ID_AND_TIME},
+    RETURNING version, position, digest, nextval('event_positions'), {ID_AND_TIME},
               (SELECT position {LAST}), (SELECT recorded_at {LAST})"""
+
+_decode_heads = msgspec.json.Decoder(dict[str, tuple[int, int, str | None]]).decode
 
 SET_POSITION = "SELECT setval('event_positions', ?)"
 
@@ -64,8 +69,10 @@ SET_POSITION = "SELECT setval('event_positions', ?)"
 class ServerEnd(End):
     """What is the same for both kinds of transaction on a server."""
 
-    def __init__(self, writer: WriteConnection, clock: Callable[[], int] | None) -> None:
-        super().__init__(self._server_time if clock is None else clock)
+    def __init__(
+        self, writer: WriteConnection, clock: Callable[[], int] | None, signer: Signer
+    ) -> None:
+        super().__init__(self._server_time if clock is None else clock, signer)
         self.writer: Writer = writer
         self._server = writer
         self._ahead = 0
@@ -91,9 +98,8 @@ class ServerEnd(End):
         self._recorded_at = max(self._recorded_at, recorded_at or 0)
         return last or 0
 
-    def write(self, events: Sequence[Values]) -> None:
-        """Insert events, and the new heads of their streams."""
-        super().write(events)
+    def _insert(self, events: Sequence[Values]) -> None:
+        super()._insert(events)
         self.last = EventRow._make(events[-1])
 
     def seal(self) -> None:
@@ -122,9 +128,10 @@ class SharedEnd(ServerEnd):
         self,
         writer: WriteConnection,
         clock: Callable[[], int] | None,
+        signer: Signer,
         projections: Projections | None,
     ) -> None:
-        super().__init__(writer, clock)
+        super().__init__(writer, clock, signer)
         self._expected = projections
 
     @property
@@ -150,11 +157,13 @@ class SharedEnd(ServerEnd):
         missing = sorted({stream for stream in streams if stream not in self._streams})
         self.drawn = True
         if missing and len(streams) == 1:
-            ((version, last, position, *now),) = self._server.execute(DRAW_ONE, missing)
-            self._streams[missing[0]], drawn = (version, last), [position]
+            ((version, last, digest, position, *now),) = self._server.execute(DRAW_ONE, missing)
+            self._know(missing[0], version, last, digest)
+            drawn = [position]
         else:
             ((heads, drawn, *now),) = self._server.execute(DRAW, (missing, len(streams)))
-            self._streams.update(msgspec.json.decode(heads, type=dict[str, tuple[int, int]]))
+            for stream, (version, last, digest) in _decode_heads(heads).items():
+                self._know(stream, version, last, None if digest is None else bytes.fromhex(digest))
         self._note(*now)
         return [
             self._slot(stream, position) for stream, position in zip(streams, drawn, strict=True)
@@ -163,11 +172,10 @@ class SharedEnd(ServerEnd):
     def _learn(self, streams: Sequence[str]) -> None:
         missing = [stream for stream in streams if stream not in self._streams]
         if missing:
-            for stream, version, last in self._server.execute(LOCK_STREAMS, (missing,)):
-                self._streams[stream] = (version, last)
+            for head in self._server.execute(LOCK_STREAMS, (missing,)):
+                self._know(*head)
 
-    def write(self, events: Sequence[Values]) -> None:
-        """Insert events, and the new heads of their streams."""
+    def _insert(self, events: Sequence[Values]) -> None:
         # A subtransaction has an id of its own, later than the positions: see HEAD.
         self._server.run("SAVEPOINT drawn")
-        super().write(events)
+        super()._insert(events)

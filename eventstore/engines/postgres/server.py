@@ -2,6 +2,8 @@
 
 import hashlib
 import re
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
@@ -14,6 +16,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types.numeric import Int8Dumper
 
 from refold.eventstore import errors
+from refold.eventstore.digests import key_id, log_key
+from refold.eventstore.engines.log_end import LOG_FORMAT, STORE, StoreRow, new_store
 from refold.eventstore.engines.postgres import dialect
 from refold.eventstore.engines.postgres.failures import FAILURES, fail, fail_to_connect
 from refold.eventstore.errors import NotAStore
@@ -170,7 +174,6 @@ def _configure(raw: Raw, address: Address, timeout: float) -> None:
     raw.execute(SETTINGS, {"schema": address.schema, "lock_timeout": str(milliseconds)})
 
 
-LOG_FORMAT = 1  # of the tables of the log, not of events or views
 MARK = "refold, log format "  # the comment on the table of events: tells a store from other schemas
 
 WHAT_IS_THERE = """
@@ -181,10 +184,13 @@ WHAT_IS_THERE = """
            to_regnamespace(quote_ident(%(schema)s)) IS NOT NULL"""
 
 
-def prepare(raw: Raw, address: Address, *, create: bool) -> None:
-    """Make the schema and the tables of the log, unless they are there.
+def prepare(raw: Raw, address: Address, *, create: bool) -> StoreRow:
+    """Make the schema and the tables of the log, or bring older ones to today's format.
 
     Any number of processes may do so at once.
+
+    Returns:
+        which log it is.
 
     Raises:
         NotAStore: the schema holds something else, or nothing and `create` is false.
@@ -198,21 +204,87 @@ def prepare(raw: Raw, address: Address, *, create: bool) -> None:
             f"pass one that was created with ENCODING 'UTF8'"
         )
     try:
-        if not _is_store(raw, address):
-            if not create:
-                raise errors.NotAStore(
-                    f"{address.name}: there is no store in schema {address.schema!r}"
-                )
-            with raw.transaction():
-                raw.execute("SET TRANSACTION READ WRITE")
-                raw.execute("SELECT pg_advisory_xact_lock(%s)", (address.lock,))
-                if not _is_store(raw, address):  # another process may have been first
+        log_format = _log_format(raw, address)
+        if log_format == 0 and not create:
+            raise errors.NotAStore(
+                f"{address.name}: there is no store in schema {address.schema!r}"
+            )
+        if log_format < LOG_FORMAT:
+            with _alone(raw, address):
+                log_format = _log_format(raw, address)  # another process may have been first
+                if log_format == 0:
                     _create(raw, address)
+                elif log_format < LOG_FORMAT:
+                    _upgrade(raw, address)
+        store = _store_row(raw)
+        key = log_key()
+        if key is not None and store.key_id is None:
+            with suppress(
+                psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction
+            ):
+                with _alone(raw, address):
+                    raw.execute(KEYED, (key_id(key),))
+                store = _store_row(raw)
+        return store
     except FAILURES as error:
         try:
             fail(address.name, error)
         except errors.InvalidQuery as invalid:
             raise errors.StoreFailed(f"{address.name}: {error}: see the cause") from invalid
+
+
+KEYED = """
+    UPDATE store SET key_id = %s, keyed_after = (SELECT coalesce(max(position), 0) FROM events)
+    WHERE key_id IS NULL"""
+
+
+@contextmanager
+def _alone(raw: Raw, address: Address) -> Generator[None, None, None]:
+    """Have the block write while nobody else does."""
+    with raw.transaction():
+        raw.execute("SET TRANSACTION READ WRITE")
+        raw.execute("SELECT pg_advisory_xact_lock(%s)", (address.lock,))
+        yield
+
+
+def _store_row(raw: Raw) -> StoreRow:
+    found = raw.execute(STORE.encode()).fetchone()
+    assert found is not None
+    return StoreRow._make(found)
+
+
+def _begin_store(raw: Raw, unchecked: int) -> None:
+    for statement in statements(section("store")):
+        for definition in dialect.definition(statement):
+            raw.execute(definition.encode())
+    raw.execute("GRANT SELECT ON store TO PUBLIC")  # the schema says who may look into it
+    names = ", ".join(StoreRow._fields)
+    values = ", ".join(["%s"] * len(StoreRow._fields))
+    raw.execute(
+        f"INSERT INTO store ({names}) VALUES ({values})".encode(), new_store(unchecked, gaps=True)
+    )
+    raw.execute(dialect.digests_needed(unchecked).encode())
+    raw.execute(sql.SQL("COMMENT ON TABLE events IS {}").format(sql.Literal(f"{MARK}{LOG_FORMAT}")))
+
+
+def _upgrade(raw: Raw, address: Address) -> None:
+    try:
+        for table in (b"events", b"streams"):
+            raw.execute(b"ALTER TABLE %s ADD COLUMN digest BYTEA" % table)
+        found = raw.execute("SELECT coalesce(max(position), 0) FROM events").fetchone()
+        assert found is not None
+        _begin_store(raw, found[0])
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise errors.AccessDenied(
+            f"{address.name}: the log is of an older format, and only its owner may bring it to "
+            f"format {LOG_FORMAT}: have the owner open the store once "
+            f"({error.diag.message_primary})"
+        ) from error
+    except psycopg.errors.ReadOnlySqlTransaction as error:
+        raise errors.StoreReadOnly(
+            f"{address.name}: the log is of an older format, and this server can only be read: "
+            f"open the store on its primary once, with this refold"
+        ) from error
 
 
 def _create(raw: Raw, address: Address) -> None:
@@ -224,8 +296,7 @@ def _create(raw: Raw, address: Address) -> None:
         for statement in statements(section("log")):
             for definition in dialect.definition(statement):
                 raw.execute(definition.encode())
-        mark = sql.Literal(f"{MARK}{LOG_FORMAT}")
-        raw.execute(sql.SQL("COMMENT ON TABLE events IS {}").format(mark))
+        _begin_store(raw, 0)
     except psycopg.errors.InsufficientPrivilege as error:
         raise errors.AccessDenied(
             f"{address.name}: {error.diag.message_primary}: there is no store in schema "
@@ -241,7 +312,8 @@ def _there(raw: Raw, address: Address) -> tuple[str | None, str | None, bool]:
     return found
 
 
-def _is_store(raw: Raw, address: Address) -> bool:
+def _log_format(raw: Raw, address: Address) -> int:
+    """Return the format of the log that is there; 0: there is none, and one can be made."""
     mark, tables, _ = _there(raw, address)
     number = "" if mark is None else mark.removeprefix(MARK)
     if number != mark and number.isdecimal():
@@ -251,10 +323,10 @@ def _is_store(raw: Raw, address: Address) -> bool:
                 f"{address.name} has log format {log_format}, this refold reads up to {LOG_FORMAT}"
                 f": upgrade refold"
             )
-        return True
+        return log_format
     if tables:
         raise errors.NotAStore(
             f"{address.name}: schema {address.schema!r} holds something else ({tables}): pass "
             f"another one as ?schema=name; refold keeps its own"
         )
-    return False
+    return 0

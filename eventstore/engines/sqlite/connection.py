@@ -4,13 +4,14 @@ import errno
 import os
 import sqlite3
 import threading
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
+from contextlib import closing, contextmanager
+from functools import cache
 from typing import Any, NoReturn
 
 from refold.eventstore import errors
 from refold.eventstore.engines.engine import Definition, Values
-from refold.eventstore.sql import marks
+from refold.eventstore.sql import marks, section, statements
 
 _TELLING_PRAGMAS = {  # of what their argument names
     "foreign_key_list",
@@ -130,6 +131,67 @@ DESCRIPTORS = 4
 FAILURES = (sqlite3.Error, OverflowError, UnicodeError, ValueError)
 
 
+def _text(column: str) -> str:
+    return f"CASE typeof({column}) WHEN 'text' THEN CAST({column} AS BLOB) END"
+
+
+def _only(kind: str, column: str) -> str:
+    return f"CASE typeof({column}) WHEN '{kind}' THEN {column} END"
+
+
+# A column may hold a value of any type, if somebody has altered it.
+EXACT_EVENTS = f"""
+    SELECT position, {_text("stream")}, {_only("integer", "version")},
+           CASE typeof(previous) WHEN 'integer' THEN previous WHEN 'null' THEN NULL ELSE -1 END,
+           {_text("type")}, {_only("integer", "schema_version")}, {_text("data")},
+           {_text("metadata")}, {_only("integer", "recorded_at")}, {_only("blob", "digest")}
+    FROM events WHERE position > ? ORDER BY position LIMIT ?"""
+
+
+class _Objects:
+    """The tables, with their columns, and the triggers of a file."""
+
+    def __init__(self, execute: Callable[[str], Iterable[tuple[Any, ...]]]) -> None:
+        found = list(
+            execute(
+                "SELECT type, name, sql FROM sqlite_master "
+                "WHERE name NOT LIKE 'sqlite!_%' ESCAPE '!'"
+            )
+        )
+        self.triggers = {name: sql for kind, name, sql in found if kind == "trigger"}
+        self.tables: dict[str, list[str]] = {
+            name: [column for _, column, *_ in execute(f'PRAGMA table_info("{name}")')]
+            for kind, name, _ in found
+            if kind in ("table", "view")
+        }
+
+    def differences(
+        self, ours: "_Objects", known: Collection[str] | None
+    ) -> Generator[tuple[str, str], None, None]:
+        """Iterate over what differs from refold's own."""
+        for name, columns in self.tables.items():
+            if name not in ours.tables:
+                if known is not None and name not in known:
+                    yield f"table {name}", "it is not refold's, nor a view's that is known here"
+            elif extra := [column for column in columns if column not in ours.tables[name]]:
+                yield f"table {name}", f"refold has no column {', '.join(extra)} there"
+        for name, sql in self.triggers.items():
+            if name not in ours.triggers:
+                yield f"trigger {name}", "it is not refold's, and may alter what is written"
+            elif sql != ours.triggers[name]:
+                yield f"trigger {name}", "it was altered: drop it, and create it as tables.sql does"
+        for name in sorted(ours.triggers.keys() - self.triggers.keys()):
+            yield f"trigger {name}", "it is missing, so the log can be altered"
+
+
+@cache
+def _expected() -> _Objects:
+    with closing(sqlite3.connect(":memory:")) as scratch:
+        for statement in statements(section("log") + section("store")):
+            scratch.execute(statement)
+        return _Objects(scratch.execute)
+
+
 class SqliteConnection:
     """A connection whose errors are `DBException`s."""
 
@@ -202,6 +264,9 @@ class SqliteConnection:
             rows,
         )
 
+    def need_digests(self, unchecked: int, /) -> None:
+        """Do nothing: the trigger looks into the table `store`."""
+
     @contextmanager
     def renewed(self, tables: Sequence[Definition], /) -> Generator[None, None, None]:
         """Lay out tables and SQL views anew, empty, and have the block fill them."""
@@ -219,6 +284,14 @@ class SqliteConnection:
         """Return the position of the last event: here they are committed in order."""
         ((head,),) = self.execute("SELECT max(position) FROM events")
         return head or 0
+
+    def exact_events(self, after: int, limit: int, /) -> list[tuple[Any, ...]]:
+        """Return events after a position, each as an `EventRow`, texts as their bytes."""
+        return self.execute(EXACT_EVENTS, (after, limit))
+
+    def foreign(self, known: Collection[str] | None, /) -> list[tuple[str, str]]:
+        """Return what is not as refold made it: tables, columns and triggers, and what of them."""
+        return list(_Objects(self.execute).differences(_expected(), known))
 
     def changes(self) -> int:
         """Return a number that is another one after any other connection has committed."""

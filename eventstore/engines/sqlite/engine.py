@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from refold.eventstore import errors, times
 from refold.eventstore.blocks import Block, Having, Turn, Use
+from refold.eventstore.digests import Signer, log_key
 from refold.eventstore.engines.engine import (
     Durability,
     Reader,
@@ -21,20 +22,16 @@ from refold.eventstore.engines.engine import (
     busy,
     check_options,
 )
-from refold.eventstore.engines.log_end import ExclusiveEnd, projections_of
+from refold.eventstore.engines.log_end import LOG_FORMAT, ExclusiveEnd, projections_of
 from refold.eventstore.engines.pool import Loan, Pool
-from refold.eventstore.engines.sqlite.connection import (
-    FAILURES,
-    SqliteConnection,
-    fail,
-    only_reads,
-)
+from refold.eventstore.engines.sqlite.connection import FAILURES, SqliteConnection, fail, only_reads
 from refold.eventstore.engines.sqlite.file import (
     SqliteWatch,
     existing,
     is_immutable,
     place_of,
     prepare,
+    show_as_today,
 )
 
 Closing: TypeAlias = "weakref.finalize[[], SqliteConnection]"
@@ -43,8 +40,8 @@ Closing: TypeAlias = "weakref.finalize[[], SqliteConnection]"
 class SqliteEnd(ExclusiveEnd):
     """What a store knows of the log's end; true as long as nobody else has committed."""
 
-    def __init__(self, clock: Callable[[], int]) -> None:
-        super().__init__(clock)
+    def __init__(self, clock: Callable[[], int], signer: Signer) -> None:
+        super().__init__(clock, signer)
         self._changes: int | None = None
 
     def look(self, writer: Writer) -> None:
@@ -65,6 +62,7 @@ class SqliteEnd(ExclusiveEnd):
         """Know nothing, so that the next transaction looks."""
         self._changes = None
         self._streams.clear()
+        self._digests.clear()
         self._changed.clear()
 
 
@@ -102,11 +100,19 @@ class SqliteEngine:
         self._clock = clock
         self._durability = durability
         self._closed = False
+        self._outdated = False
+        """Whether the log is of an older format, and can only be read."""
+        self._signer = Signer(self.name, None, None)
         self._begin_afresh()
         self._check_open()
         try:
             connection = self._connect()
-            prepare(connection, self.name, timeout, create=create)
+            store = prepare(connection, self.name, timeout, create=create)
+            self._signer = Signer(self.name, store.key_id, log_key())
+            self._end = SqliteEnd(clock, self._signer)
+            self._outdated = store.format < LOG_FORMAT
+            if self._outdated:
+                show_as_today(connection)
             connection.execute("PRAGMA query_only = 1")
             self._readers.give_back(connection)  # the first read needs not open the file again
         except BaseException:
@@ -118,7 +124,7 @@ class SqliteEngine:
         self._turn = Turn()
         """The writers'."""
         self._fork = Use[None]()
-        self._end = SqliteEnd(self._clock)
+        self._end = SqliteEnd(self._clock, self._signer)
         self._writer: SqliteConnection | None = None
         self._readers = Pool(self._reader, self._disconnect, _is_kept)
         self._guests = Pool(self._guest, self._disconnect, _is_kept)
@@ -188,6 +194,8 @@ class SqliteEngine:
         connection.execute("PRAGMA wal_autocheckpoint = 4000")  # pages, likewise
         connection.execute("PRAGMA journal_size_limit = 67108864")
         connection.execute("PRAGMA temp_store = MEMORY")
+        if self._outdated:
+            show_as_today(connection)
         return connection
 
     def _reader(self) -> SqliteConnection:

@@ -5,14 +5,17 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from refold.eventstore import errors
+from refold.eventstore.digests import key_id, log_key
+from refold.eventstore.engines.log_end import LEVEL, LOG_FORMAT, StoreRow, new_store, store_row
 from refold.eventstore.engines.sqlite.connection import SqliteConnection
-from refold.eventstore.sql import section, statements
+from refold.eventstore.sql import marks, section, statements
 
+# PRAGMA user_version holds the format of the log.
 APPLICATION_ID = 0x72666C64  # "rfld", in the header of the file: tells a store from other databases
-LOG_FORMAT = 1  # PRAGMA user_version: of the tables of the log, not of events or views
 
 WHAT_IS_THERE = """
     SELECT (SELECT application_id FROM pragma_application_id),
@@ -72,18 +75,54 @@ def is_immutable(path: Path) -> bool:
     )
 
 
-def prepare(connection: SqliteConnection, name: str, timeout: float, *, create: bool) -> None:
-    """Make the tables of the log, unless they are there; any number of processes may do so at once.
+def prepare(connection: SqliteConnection, name: str, timeout: float, *, create: bool) -> StoreRow:
+    """Make the tables of the log, or bring older ones to today's format; return which log it is.
+
+    Any number of processes may do so at once. A log of an older format that can only be read stays
+    as it is.
 
     Raises:
         NotAStore: the file is a database of something else, or empty and `create` is false.
         StoreTooNew: a newer refold wrote it.
     """
-    if _is_store(connection, name):
-        return
-    if not create:
+    log_format = _log_format(connection, name)
+    if log_format == 0 and not create:
         raise errors.NotAStore(f"{name}: there is no store, the database is empty")
-    # Turning WAL on needs the file for itself for a moment, and SQLite does not wait for that.
+    if log_format == 0:
+        _turn_wal_on(connection, timeout)
+    if log_format < LOG_FORMAT:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                _lay_out(connection, name)
+                connection.execute("COMMIT")
+            except BaseException:
+                with suppress(errors.DBException):
+                    connection.execute("ROLLBACK")
+                raise
+        except errors.StoreReadOnly:
+            if log_format == 0:
+                raise
+            return StoreRow("", log_format, LEVEL, None, connection.head(), 1, None, None, 0)
+    if log_format == 0:
+        # So that the file by itself, under any name, is seen to be a store.
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+    store = store_row(connection)
+    key = log_key()
+    if key is not None and store.key_id is None:
+        with suppress(errors.StoreReadOnly):
+            connection.execute(
+                "UPDATE store SET key_id = ?, "
+                "keyed_after = (SELECT coalesce(max(position), 0) FROM events) "
+                "WHERE key_id IS NULL",
+                (key_id(key),),
+            )
+            store = store_row(connection)
+    return store
+
+
+def _turn_wal_on(connection: SqliteConnection, timeout: float) -> None:
+    # It needs the file for itself for a moment, and SQLite does not wait for that.
     deadline = time.monotonic() + timeout
     while True:
         try:
@@ -93,18 +132,34 @@ def prepare(connection: SqliteConnection, name: str, timeout: float, *, create: 
             if time.monotonic() > deadline:
                 raise
             time.sleep(random.uniform(0.001, 0.01))
-    connection.execute("BEGIN IMMEDIATE")
-    if not _is_store(connection, name):  # another process may have been first
+
+
+def _lay_out(connection: SqliteConnection, name: str) -> None:
+    log_format = _log_format(connection, name)  # another process may have been first
+    if log_format == LOG_FORMAT:
+        return
+    if log_format == 0:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {LOG_FORMAT}")
         for statement in statements(section("log")):
             connection.execute(statement)
-    connection.execute("COMMIT")
-    # So that the file by itself, under any name, is seen to be a store.
-    connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+    else:
+        for table in ("events", "streams"):
+            columns = connection.execute(f"PRAGMA table_info({table})")
+            if "digest" not in [name for _, name, *_ in columns]:
+                connection.execute(f"ALTER TABLE {table} ADD COLUMN digest BLOB")
+    for statement in statements(section("store")):
+        connection.execute(statement)
+    ((count, head),) = connection.execute("SELECT count(*), coalesce(max(position), 0) FROM events")
+    if not connection.execute("SELECT 1 FROM store"):
+        connection.execute(
+            f"INSERT INTO store ({', '.join(StoreRow._fields)}) VALUES ({marks(StoreRow._fields)})",
+            new_store(head, gaps=count < head),
+        )
+    connection.execute(f"PRAGMA user_version = {LOG_FORMAT}")
 
 
-def _is_store(connection: SqliteConnection, name: str) -> bool:
+def _log_format(connection: SqliteConnection, name: str) -> int:
+    """Return the format of the log that is there; 0: there is none, and one can be made."""
     # One statement, so that it sees one moment: another process may be making the store.
     ((application_id, log_format, tables),) = connection.execute(WHAT_IS_THERE)
     if application_id == APPLICATION_ID:
@@ -113,13 +168,26 @@ def _is_store(connection: SqliteConnection, name: str) -> bool:
                 f"{name} has log format {log_format}, this refold reads up to {LOG_FORMAT}: "
                 f"upgrade refold"
             )
-        return True
+        return log_format
     if application_id or tables:
         raise errors.NotAStore(
             f"{name} is a database of something else (it holds {tables or 'no tables'}): pass "
             f"another path; refold keeps its own file"
         )
-    return False
+    return 0
+
+
+def show_as_today(connection: SqliteConnection) -> None:
+    """Have a log of format 1, which can only be read, look as one of today's format."""
+    for table in ("events", "streams"):
+        connection.execute(
+            f"CREATE TEMP VIEW {table} AS SELECT *, NULL AS digest FROM main.{table}"
+        )
+    connection.execute(
+        f"CREATE TEMP VIEW store AS SELECT '' AS id, 1 AS format, {LEVEL} AS level, "
+        f"NULL AS origin, (SELECT coalesce(max(position), 0) FROM main.events) AS unchecked, "
+        f"1 AS gaps, NULL AS key_id, NULL AS keyed_after, 0 AS created_at"
+    )
 
 
 # Reading news costs one look at shared memory, about a microsecond; 100 looks a second are

@@ -9,7 +9,8 @@ from typing import Any, BinaryIO
 import msgspec
 
 from refold.eventstore import Transaction, open_store, times
-from refold.eventstore.engines.log_end import EventRow
+from refold.eventstore.digests import key_id, log_key
+from refold.eventstore.engines.log_end import LEVEL, EventRow, digest_of_row, store_row
 from refold.eventstore.errors import InvalidFile, NotAStore, UnreadableEvent
 from refold.eventstore.paging import PAGE, chunks, parcels
 from refold.eventstore.progress import ProgressBar
@@ -61,7 +62,7 @@ def read(
     log = _first_line(file)
     with open_store(place) as store, store.transaction() as transaction:
         _refuse_unless_empty(transaction, store.engine.name)
-        reading = _Reading(transaction)
+        reading = _Reading(transaction, log)
         with ProgressBar("importing events", log.until, progress) as bar:
             for lines in _parcels(reading.lines(file)):
                 reading.take_in(lines)
@@ -86,6 +87,11 @@ def _first_line(file: BinaryIO) -> Log:
         raise InvalidFile(
             f"line 1: the file has format {log.format}, this refold reads up to {FORMAT}: upgrade "
             f"refold"
+        )
+    if log.store is not None and log.store.level > LEVEL:
+        raise InvalidFile(
+            f"line 1: the log has events of level {log.store.level}, this refold knows them up to "
+            f"level {LEVEL}: upgrade refold"
         )
     if not log.payloads:
         raise InvalidFile(
@@ -116,13 +122,21 @@ def _weight(line: EventLine | CommandLine | PayloadLine) -> int:
 class _Reading:
     """Puts lines into a store, one kind at a time, and checks them against all before them."""
 
-    def __init__(self, transaction: Transaction) -> None:
+    def __init__(self, transaction: Transaction, log: Log) -> None:
         self._transaction = transaction
+        if log.store is not None:
+            there = store_row(transaction.writer)
+            told = msgspec.structs.asdict(log.store)
+            transaction.set_store(there._replace(**{**told, "gaps": log.store.gaps | there.gaps}))
+        self._store = store_row(transaction.writer)
+        key = log_key()
+        self._key = key if key is not None and key_id(key) == self._store.key_id else None
         self.position = 0
         self.events = self._commands = self._payloads = 0
         self._farthest = (0, 0)
         """The last event that a command names, and the command's line."""
         self._end: End | None = None
+        self._has_digests = log.store is not None
 
     def lines(self, file: BinaryIO) -> Iterator[Numbered]:
         """Iterate over the lines between the first and the last.
@@ -192,7 +206,7 @@ class _Reading:
         heads = self._heads({line.stream for _, line in lines})
         rows: list[EventRow] = []
         for number, line in lines:
-            version, previous = heads.get(line.stream, (0, 0))
+            version, previous, before = heads.get(line.stream, (0, 0, None))
             try:
                 row = _row(line, previous or None)
             except (UnreadableEvent, UnicodeDecodeError) as error:
@@ -207,18 +221,39 @@ class _Reading:
                     f"line {number}: version {line.version} of stream {line.stream!r} follows "
                     f"version {version}: they are 1, 2, 3 …"
                 )
+            row = self._chained(row, before, number)
             self.position = line.position
-            heads[line.stream] = (line.version, line.position)
+            heads[line.stream] = (line.version, line.position, row.digest)
             rows.append(row)
         strays = [line.position for _, line in lines if line.stray]
         self._transaction.append_rows(rows, strays)
         self._transaction.flush()
         self.events += len(rows)
 
-    def _heads(self, streams: Iterable[str]) -> dict[str, tuple[int, int]]:
-        """Return the version and the last position of streams, as far as there are any."""
-        found = self._found("stream, version, position", "streams", streams)
-        return {stream: (version, position) for stream, version, position in found}
+    def _chained(self, row: EventRow, before: bytes | None, number: int) -> EventRow:
+        """Return an event with its digest, as far as it has one and it can be checked.
+
+        Raises:
+            InvalidFile: it has another than it should have, or none.
+        """
+        store = self._store
+        if row.position <= store.unchecked:
+            return row
+        signed = store.keyed_after is not None and row.position > store.keyed_after
+        if signed and self._key is None and row.digest is not None:
+            return row
+        digest = digest_of_row(row, before, self._key if signed else None)
+        if row.digest not in ((digest,) if self._has_digests else (digest, None)):
+            raise InvalidFile(
+                f"line {number}: the digest of event {row.position} is not that of what it holds, "
+                f"and of the event before it in stream {row.stream!r}: the file was altered"
+            )
+        return row._replace(digest=digest)
+
+    def _heads(self, streams: Iterable[str]) -> dict[str, tuple[int, int, bytes | None]]:
+        """Return the version, last position and digest of streams, as far as there are any."""
+        found = self._found("stream, version, position, digest", "streams", streams)
+        return {stream: (version, last, digest) for stream, version, last, digest in found}
 
     def _found(self, columns: str, table: str, keys: Iterable[str]) -> list[tuple[Any, ...]]:
         key, wanted = columns.partition(",")[0], sorted(keys)
@@ -282,6 +317,7 @@ def _row(line: EventLine, previous: int | None) -> EventRow:
         data=bytes(line.data).decode(),
         metadata=bytes(line.metadata).decode(),
         recorded_at=times.from_calendar(line.recorded_at),
+        digest=None if line.digest is None else bytes.fromhex(line.digest),
     )
     refuse_unreadable(row)
     return row

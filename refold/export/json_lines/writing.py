@@ -9,7 +9,7 @@ from typing import Annotated, Any, BinaryIO
 import msgspec
 
 from refold.eventstore import times
-from refold.eventstore.engines.log_end import EventRow
+from refold.eventstore.engines.log_end import EventRow, StoreRow, store_row
 from refold.eventstore.errors import UnknownEventType, UnreadableEvent
 from refold.eventstore.event import (
     Digest,
@@ -22,13 +22,12 @@ from refold.eventstore.event import (
 )
 from refold.eventstore.log.past import PastStore
 from refold.eventstore.log.readable import ReadableLog
-from refold.eventstore.log.recorded import ReadRow
 from refold.eventstore.log.rows import command_rows, digests_in, event_rows, payload_rows
 from refold.eventstore.paging import chunks
 from refold.eventstore.progress import ProgressBar
 from refold.export.columns import Source
 
-FORMAT = 1
+FORMAT = 2
 """Raise it when a file of today could be misread by yesterday's `read`."""
 
 Position = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
@@ -40,6 +39,19 @@ class Line(msgspec.Struct, frozen=True, tag_field="kind", forbid_unknown_fields=
     """A line; its `kind` says which."""
 
 
+class StoreLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What the table `store` says of a log, as far as it is the log's and not the store's."""
+
+    id: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
+    created_at: Int
+    level: Int
+    origin: str | None = None
+    unchecked: Annotated[int, msgspec.Meta(ge=0)] = 0
+    gaps: bool = False
+    key_id: str | None = None
+    keyed_after: Annotated[int, msgspec.Meta(ge=0)] | None = None
+
+
 class Log(Line, frozen=True, tag="log"):
     """The first: what follows."""
 
@@ -48,6 +60,8 @@ class Log(Line, frozen=True, tag="log"):
     """The position up to which the log is here."""
     payloads: bool
     """Whether they are here as well, or the events hold digests of what stayed behind."""
+    store: StoreLine | None = None
+    """Which log it is; None: one of format 1."""
 
 
 class EventLine(Line, frozen=True, tag="event", omit_defaults=True):
@@ -62,6 +76,8 @@ class EventLine(Line, frozen=True, tag="event", omit_defaults=True):
     """A time in UTC or, where it lies beyond the calendar, microseconds since 1970."""
     metadata: msgspec.Raw
     data: msgspec.Raw
+    digest: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")] | None = None
+    """In hexadecimal; None: a release wrote the event that had none."""
     stray: bool = False
     """Whether it stands in another stream than the one that it names."""
 
@@ -94,7 +110,7 @@ class End(Line, frozen=True, tag="end"):
         return f"{self.events} events, {self.commands} commands, {self.payloads} payloads"
 
 
-def refuse_unreadable(row: EventRow | ReadRow) -> None:
+def refuse_unreadable(row: EventRow) -> None:
     """Refuse an event that cannot be decoded; of types that are unknown here, any object can.
 
     Raises:
@@ -152,12 +168,13 @@ def write(
         return count
 
     strays = set(store.strays())
-    put([Log(FORMAT, until, payloads)])
+    with store.reading() as connection:
+        put([Log(FORMAT, until, payloads, _store(store_row(connection), until))])
     counts = [0, 0, 0]
     bar = ProgressBar("exporting events", until, progress)
     with closing(_Named()) as named, bar:
         for page in event_rows(store, until):
-            rows = [ReadRow._make(row) for row in page]
+            rows = [EventRow._make(row) for row in page]
             counts[0] += put(_event(row, row.position in strays) for row in rows)
             if payloads and isinstance(store, PastStore):
                 named.take_in(row.data for row in rows)
@@ -171,7 +188,21 @@ def write(
     return counts[0]
 
 
-def _event(row: ReadRow, stray: bool) -> EventLine:
+def _store(log: StoreRow, until: int) -> StoreLine:
+    keyed_after = log.keyed_after
+    return StoreLine(
+        id=log.id,
+        created_at=log.created_at,
+        level=log.level,
+        origin=log.origin,
+        unchecked=min(log.unchecked, until),
+        gaps=bool(log.gaps),
+        key_id=log.key_id,
+        keyed_after=None if keyed_after is None else min(keyed_after, until),
+    )
+
+
+def _event(row: EventRow, stray: bool) -> EventLine:
     try:
         refuse_unreadable(row)
         if not (_is_bare(row.data) and _is_bare(row.metadata)):
@@ -190,6 +221,7 @@ def _event(row: ReadRow, stray: bool) -> EventLine:
         times.to_calendar(row.recorded_at),
         msgspec.Raw(row.metadata),
         msgspec.Raw(row.data),
+        None if row.digest is None else row.digest.hex(),
         stray,
     )
 
