@@ -4,6 +4,7 @@ import os
 import random
 import sqlite3
 import time
+import warnings
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
@@ -33,6 +34,7 @@ from refold.eventstore.engines.sqlite.file import (
     prepare,
     show_as_today,
 )
+from refold.eventstore.engines.sqlite.identity import Identity
 
 Closing: TypeAlias = "weakref.finalize[[], SqliteConnection]"
 
@@ -94,8 +96,11 @@ class SqliteEngine:
         create: bool = True,
     ) -> None:
         check_options(durability, timeout)
-        self._path = place_of(path) if create else existing(path)
-        self.name = str(self._path)
+        place = place_of(path) if create else existing(path)
+        self.name = str(place)
+        # Once and for all: the process may go to another folder, and links may change.
+        self._path = Path(os.path.realpath(place))
+        self._identity = Identity(self._path)
         self.timeout = timeout
         self._clock = clock
         self._durability = durability
@@ -113,6 +118,8 @@ class SqliteEngine:
             self._outdated = store.format < LOG_FORMAT
             if self._outdated:
                 show_as_today(connection)
+            self._identity.note()
+            self._point_out_names()
             connection.execute("PRAGMA query_only = 1")
             self._readers.give_back(connection)  # the first read needs not open the file again
         except BaseException:
@@ -163,12 +170,35 @@ class SqliteEngine:
     def after_fork(self, *, usable: bool) -> None:
         """In the child of a fork, begin anew; refuse all use if connections were inherited."""
         if not usable:
-            inherited = _inherited.setdefault(self._path.resolve(), [])
+            inherited = _inherited.setdefault(self._path, [])
             inherited += [closing.detach() for closing in self._all.values()]
         self._begin_afresh()
 
+    def _point_out_names(self) -> None:
+        names = os.stat(self._path).st_nlink
+        if names > 1:
+            warnings.warn(
+                f"{self._path} is one of {names} names of the same file (hard links): open the "
+                f"store by one of them only, since each has a write-ahead log of its own",
+                stacklevel=4,
+            )
+
     def _connect(self) -> SqliteConnection:
-        uri = f"file:{quote(os.fsencode(self._path.absolute()))}"
+        if not self._all:
+            self._identity.forget_log()
+        self._identity.check()
+        connection = self._connection()
+        try:
+            if self._identity.file is not None:  # else it is the first, and may be empty
+                connection.execute("SELECT 1 FROM sqlite_master LIMIT 1")  # opens the log
+                self._identity.note()
+        except BaseException:
+            self._disconnect(connection)
+            raise
+        return connection
+
+    def _connection(self) -> SqliteConnection:
+        uri = f"file:{quote(os.fsencode(self._path))}"
         # Somebody with more rights may begin to write at any moment, so it is looked at each time.
         immutable = is_immutable(self._path)
         if immutable:
@@ -226,7 +256,7 @@ class SqliteEngine:
     def _check_open(self) -> None:
         if self._closed:
             raise errors.StoreClosed(f"{self.name} was closed: open it again")
-        if _inherited and self._path.resolve() in _inherited:
+        if _inherited and self._path in _inherited:
             raise errors.StoreFailed(
                 f"{self.name}: this process was forked in the middle of a transaction or a read: "
                 f"fork outside of them, or start processes with spawn"
@@ -248,17 +278,21 @@ class SqliteEngine:
             connection = self._connect()
             connection.execute("PRAGMA busy_timeout = 0")  # see _begin
             self._writer = connection
+        self._identity.check()
         self._begin(connection)
         connection.begun = True
         self._end.look(connection)
         return self._end
 
     def _begin(self, connection: SqliteConnection) -> None:
+        self._when_free(connection, "BEGIN IMMEDIATE")
+
+    def _when_free(self, connection: SqliteConnection, statement: str) -> None:
         # SQLite's own busy handler backs off to 100 ms, which starves whoever waited longest.
         deadline = 0.0
         while True:
             try:
-                connection.execute("BEGIN IMMEDIATE")
+                connection.execute(statement)
                 return
             except errors.StoreBusy as error:
                 now = time.monotonic()
@@ -271,8 +305,9 @@ class SqliteEngine:
         connection = self._writer
         if connection is None:
             raise errors.StoreClosed(f"{self.name} was closed: open it again")
-        connection.execute("COMMIT")
+        self._when_free(connection, "COMMIT")
         connection.begun = False
+        self._identity.check()
 
     def _roll_back(self, *, keep: bool) -> None:
         self._end.forget()
@@ -318,8 +353,9 @@ class SqliteEngine:
 
     def identity(self) -> tuple[int, int]:
         """Return the device and the number of the file, whatever path leads to it."""
-        found = os.stat(self._path)
-        return found.st_dev, found.st_ino
+        self._identity.note()
+        assert self._identity.file is not None
+        return self._identity.file
 
     def watch(self) -> SqliteWatch:
         """Begin to watch for commits."""

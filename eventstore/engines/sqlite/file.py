@@ -10,7 +10,14 @@ from pathlib import Path
 
 from refold.eventstore import errors
 from refold.eventstore.digests import key_id, log_key
-from refold.eventstore.engines.log_end import LEVEL, LOG_FORMAT, StoreRow, new_store, store_row
+from refold.eventstore.engines.log_end import (
+    LEVEL,
+    LOG_FORMAT,
+    EventRow,
+    StoreRow,
+    new_store,
+    store_row,
+)
 from refold.eventstore.engines.sqlite.connection import SqliteConnection
 from refold.eventstore.sql import marks, section, statements
 
@@ -85,12 +92,14 @@ def prepare(connection: SqliteConnection, name: str, timeout: float, *, create: 
         NotAStore: the file is a database of something else, or empty and `create` is false.
         StoreTooNew: a newer refold wrote it.
     """
-    log_format = _log_format(connection, name)
+    log_format, marked = _log_format(connection, name)
     if log_format == 0 and not create:
         raise errors.NotAStore(f"{name}: there is no store, the database is empty")
-    if log_format == 0:
-        _turn_wal_on(connection, timeout)
-    if log_format < LOG_FORMAT:
+    # A copy that VACUUM INTO or .dump has made is in another mode.
+    if connection.execute("PRAGMA journal_mode")[0][0] != "wal":
+        with suppress(*[errors.StoreReadOnly] if log_format else []):
+            _turn_wal_on(connection, timeout)
+    if log_format < LOG_FORMAT or not marked:
         try:
             connection.execute("BEGIN IMMEDIATE")
             try:
@@ -135,11 +144,11 @@ def _turn_wal_on(connection: SqliteConnection, timeout: float) -> None:
 
 
 def _lay_out(connection: SqliteConnection, name: str) -> None:
-    log_format = _log_format(connection, name)  # another process may have been first
-    if log_format == LOG_FORMAT:
+    log_format, marked = _log_format(connection, name)  # another process may have been first
+    if log_format == LOG_FORMAT and marked:
         return
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     if log_format == 0:
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         for statement in statements(section("log")):
             connection.execute(statement)
     else:
@@ -158,8 +167,11 @@ def _lay_out(connection: SqliteConnection, name: str) -> None:
     connection.execute(f"PRAGMA user_version = {LOG_FORMAT}")
 
 
-def _log_format(connection: SqliteConnection, name: str) -> int:
-    """Return the format of the log that is there; 0: there is none, and one can be made."""
+def _log_format(connection: SqliteConnection, name: str) -> tuple[int, bool]:
+    """Return the format of the log that is there, and whether the file's header says so.
+
+    Format 0: there is none, and one can be made.
+    """
     # One statement, so that it sees one moment: another process may be making the store.
     ((application_id, log_format, tables),) = connection.execute(WHAT_IS_THERE)
     if application_id == APPLICATION_ID:
@@ -168,13 +180,25 @@ def _log_format(connection: SqliteConnection, name: str) -> int:
                 f"{name} has log format {log_format}, this refold reads up to {LOG_FORMAT}: "
                 f"upgrade refold"
             )
-        return log_format
+        return log_format, True
+    if not application_id and _holds_a_log(connection):
+        # A log that came here by `.dump`: what the header says does not come along.
+        columns = connection.execute("PRAGMA table_info(store)")
+        return (store_row(connection).format if columns else 1), False
     if application_id or tables:
         raise errors.NotAStore(
             f"{name} is a database of something else (it holds {tables or 'no tables'}): pass "
             f"another path; refold keeps its own file"
         )
-    return 0
+    return 0, True
+
+
+def _holds_a_log(connection: SqliteConnection) -> bool:
+    columns = {name for _, name, *_ in connection.execute("PRAGMA table_info(events)")}
+    triggers = connection.execute(
+        "SELECT 1 FROM sqlite_master WHERE type = 'trigger' AND name = 'events_are_never_updated'"
+    )
+    return columns >= {*EventRow._fields} - {"digest"} and bool(triggers)
 
 
 def show_as_today(connection: SqliteConnection) -> None:
