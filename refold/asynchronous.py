@@ -6,6 +6,7 @@ checkers what comes out.
 
 import asyncio
 import inspect
+import os
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, suppress
@@ -16,6 +17,7 @@ from typing import Any, Self, TypeVar
 
 from refold.eventstore.errors import StoreClosed
 from refold.eventstore.log.readable import Moment
+from refold.eventstore.log.store import absolute
 from refold.face import Face
 from refold.rf_database import RFDatabase
 from refold.rf_db import RfDb
@@ -34,8 +36,11 @@ class AsyncFace:
 
     face_type: type[Face]
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._begin(partial(self.face_type, *args, **kwargs))
+    def __init__(
+        self, path_or_url: str | os.PathLike[str] = "rapidfire.db", **options: Any
+    ) -> None:
+        # The process may be in another folder when it is opened.
+        self._begin(partial(self.face_type, absolute(path_or_url), **options))
 
     def _begin(self, open_face: Callable[[], Face]) -> None:
         self._open = open_face

@@ -449,6 +449,16 @@ def open_store(
     )
 
 
+def absolute(place: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    """Return a place that stays the same when the process goes to another folder."""
+    if isinstance(place, str) and "://" in place and not place.startswith("sqlite:///"):
+        return place
+    try:
+        return os.path.abspath(_path(place))
+    except (TypeError, ValueError):  # it is none: opening it says so
+        return place
+
+
 def is_same_file(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
     """Return whether two places are one file, whatever paths lead to it. Nothing is opened.
 

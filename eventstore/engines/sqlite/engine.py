@@ -34,7 +34,7 @@ from refold.eventstore.engines.sqlite.file import (
     prepare,
     show_as_today,
 )
-from refold.eventstore.engines.sqlite.identity import Identity
+from refold.eventstore.engines.sqlite.identity import Identity, refuse_foreign_log
 
 Closing: TypeAlias = "weakref.finalize[[], SqliteConnection]"
 
@@ -110,6 +110,7 @@ class SqliteEngine:
         self._signer = Signer(self.name, None, None)
         self._begin_afresh()
         self._check_open()
+        refuse_foreign_log(self._path)
         try:
             connection = self._connect()
             store = prepare(connection, self.name, timeout, create=create)
@@ -131,6 +132,7 @@ class SqliteEngine:
         self._turn = Turn()
         """The writers'."""
         self._fork = Use[None]()
+        self._generation = ""
         self._end = SqliteEnd(self._clock, self._signer)
         self._writer: SqliteConnection | None = None
         self._readers = Pool(self._reader, self._disconnect, _is_kept)
@@ -158,6 +160,7 @@ class SqliteEngine:
         self._put_down()
         for connection in list(self._all):  # what an interrupt has lost
             self._disconnect(connection)
+        self._identity.forget_log()
         return True
 
     def resume(self) -> None:
@@ -308,6 +311,18 @@ class SqliteEngine:
         self._when_free(connection, "COMMIT")
         connection.begun = False
         self._identity.check()
+        self._note_log(connection)
+
+    def _note_log(self, connection: SqliteConnection) -> None:
+        # See `refuse_foreign_log`. If it fails, a later commit does it.
+        generation = self._identity.generation()
+        if generation != self._generation:
+            with suppress(errors.DBException):
+                connection.execute(
+                    "UPDATE store SET wal_before = wal, wal = ? WHERE wal IS NOT ?",
+                    (generation, generation),
+                )
+                self._generation = generation
 
     def _roll_back(self, *, keep: bool) -> None:
         self._end.forget()

@@ -1,9 +1,15 @@
 """Which file a store is: it stays with the one that it was opened with, whatever its path does."""
 
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
+from urllib.parse import quote
 
 from refold.eventstore.errors import StoreFailed
+
+SALTS = 8, 16
+"""How many bytes of the log, from where: https://www.sqlite.org/fileformat2.html#walformat"""
 
 Inode = tuple[int, int]
 """The device and the number of a file."""
@@ -32,6 +38,7 @@ class Identity:
         self._file, self._wal = str(path), f"{path}-wal"
         self.file: Inode | None = None
         self._log: Inode | None = None
+        self._descriptor: int | None = None
 
     def note(self) -> None:
         """Note which files they are, or check that they are still the same.
@@ -48,6 +55,19 @@ class Identity:
     def forget_log(self) -> None:
         """Note that no connection is open: then SQLite may remove its log and begin another."""
         self._log = None
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def generation(self) -> str:
+        """Return what tells the write-ahead log from those before it, which SQLite draws.
+
+        A log begins anew, in the same file, after all of it has come into the store's file.
+        """
+        if self._descriptor is None:
+            # Locks are on other files, so none is lost when this is closed.
+            self._descriptor = os.open(self._wal, os.O_RDONLY | os.O_CLOEXEC)
+        return os.pread(self._descriptor, *SALTS).hex()
 
     def check(self) -> None:
         """Check that the names still lead to the files that are open.
@@ -66,3 +86,43 @@ class Identity:
             f"elsewhere, and this call may not have been kept. Put the file back with its -wal, or "
             f"close this store and open the path anew"
         )
+
+
+def refuse_foreign_log(path: Path) -> None:
+    """Refuse a file beside a write-ahead log that does not belong to it.
+
+    A process that was killed leaves its log behind. Beside a backup that was put in the place of the
+    file, SQLite would play that log over the backup. So the file names the log that it goes with, and
+    the log, in its first transaction, the file's: see `store.wal` in tables.sql.
+
+    Raises:
+        StoreFailed: they do not belong together.
+    """
+    for _ in range(TRIES):  # another process may begin a new log in between
+        try:
+            if os.stat(f"{path}-wal").st_size <= WAL_HEADER:
+                return
+            alone = _generations(path, "immutable=1")
+            together = _generations(path, "mode=ro")
+        except (OSError, sqlite3.Error):
+            return  # an older format, no store, or not to be read: opening it will tell
+        if together[0] is None or alone[0] in (None, *together):
+            return
+    raise StoreFailed(
+        f"{path}-wal does not belong to {path}: it is the write-ahead log of a file that was there "
+        f"before, and would be played over this one, such as a backup that was put back. To use "
+        f"{path} as it is, remove {path}-wal and {path}-shm; to use what was there before, put that "
+        f"file back"
+    )
+
+
+TRIES = 5
+WAL_HEADER = 32  # bytes
+
+
+def _generations(path: Path, how: str) -> tuple[str | None, str | None]:
+    # Read-only, so that closing it does not write the log into the file.
+    uri = f"file:{quote(os.fsencode(path))}?{how}"
+    with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
+        [found] = connection.execute("SELECT wal, wal_before FROM store")
+    return found
