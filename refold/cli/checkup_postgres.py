@@ -2,13 +2,10 @@
 
 from collections.abc import Iterable
 
-from refold.cli.checkup import Finding, Findings
+from refold.cli.checkup import ALLOWED_SKEW, Finding, Findings, check_times
 from refold.cli.output import size
 from refold.eventstore import times
 from refold.eventstore.engines.engine import Reader
-
-ALLOWED_SKEW = 2 * times.SECOND
-"""Microseconds by which this machine's clock may differ from the server's."""
 
 FACTS = f"""
     SELECT current_setting('server_version'), current_database(), current_schema(), current_user,
@@ -47,6 +44,7 @@ def check_server(connection: Reader) -> Findings:
             f"such as --at 5m are off by as much",
             "set the clocks by NTP",
         )
+    yield from check_times(connection, int(now))
 
 
 def check_settings(connection: Reader) -> Findings:
