@@ -170,9 +170,11 @@ class Bell:
             if condition():  # since it was made true before somebody could know that we wait
                 return True
             left = LOOK if deadline is None else min(LOOK, deadline - time.monotonic())
+            if left <= 0 or not waiting.acquire(timeout=left):
+                with suppress(ValueError):  # it has just been rung
+                    self._waiting.remove(waiting)
             if left <= 0:
                 return False
-            waiting.acquire(timeout=left)
 
     def ring(self) -> None:
         """Have all who wait look again."""
@@ -185,11 +187,14 @@ class Turn:
     """What one use has at a time. It takes it from one that was left over."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
-        """Held for a moment only: what it guards is who has the turn."""
         self._bell = Bell()
-        self.owner: Use[Any] | None = None
-        self._thread = 0
+        self._held: dict[str, tuple[Use[Any], int]] = {}
+        """Who has it, and in which thread, under a name; one step puts it in if there is none."""
+
+    @property
+    def owner(self) -> Use[Any] | None:
+        """Who has it."""
+        return self._held.get("", (None, 0))[0]
 
     def take(self, use: Use[Any], timeout: float | None = None) -> bool:
         """Wait for the turn; return whether it is this use's, or another's of this thread.
@@ -198,26 +203,24 @@ class Turn:
             use: who wants it.
             timeout: seconds; None: for ever.
         """
-        return self._bell.wait_for(partial(self._taken, use), timeout)
+        return self._bell.wait_for(partial(self._taken, (use, threading.get_ident())), timeout)
 
-    def _taken(self, use: Use[Any]) -> bool:
-        with self.lock:
-            owner, thread = self.owner, threading.get_ident()
-            within = self._thread == thread
-            # Of one without a block its own thread would know.
-            if owner is not None and (owner.is_left_over() or (within and owner.block is None)):
-                owner.abandon()
-                owner = self.owner = None
-            if owner is None:
-                self._thread = thread
-                self.owner = use
-                return True
-            return within
+    def _taken(self, wanted: tuple[Use[Any], int]) -> bool:
+        owner, thread = held = self._held.setdefault("", wanted)
+        if held is wanted:
+            return True
+        within = thread == wanted[1]
+        # Of one without a block its own thread would know.
+        if owner.is_left_over() or (within and owner.block is None):
+            owner.abandon()
+            self.give_back(owner)
+            return self._taken(wanted)
+        return within
 
     def give_back(self, use: Use[Any]) -> None:
         """Let the next have it, if it is this use's."""
         if self.owner is use:
-            self.owner = None
+            self._held.pop("", None)
             self._bell.ring()
 
 

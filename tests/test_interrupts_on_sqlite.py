@@ -1,8 +1,11 @@
 """An exception out of a signal handler, at any moment: nothing is half done or stays held."""
 
 import os
+import random
+import signal
 import sys
-from collections import deque
+import traceback
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from itertools import count
@@ -11,6 +14,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 import pytest
+from children import Parent, call
 from test_forks import ended_well, forked
 from tries import LONGER
 
@@ -182,3 +186,51 @@ def test_an_interrupt_at_every_moment(scene: Scene, work: Callable[[Scene], None
         scene.check()
         if n % 100 < STEP:
             scene.check_fork()
+
+
+def interrupt_at_random(_: Parent, place: str, seed: int, most: int) -> dict[str, int]:
+    """Interrupt a face by a timer so often; return how often something was wrong afterwards."""
+    scene, moments, armed = Scene(place), random.Random(seed), False
+
+    def handler(*_: object) -> None:
+        nonlocal armed
+        if armed:
+            armed = False
+            raise Interrupt
+
+    signal.signal(signal.SIGALRM, handler)
+    works = [work for work in WORKS if work is not Scene.progress]  # alone it is half of a batch
+    counts = Counter(interrupts=0, wrong=0, forks=0)
+    scene.batch()
+    while counts["interrupts"] < most:
+        scene.n += 1
+        work = moments.choice(works)
+        try:
+            armed = True
+            signal.setitimer(signal.ITIMER_REAL, moments.uniform(1e-6, 4e-4))
+            work(scene)
+            armed = False
+        except (Interrupt, KeyboardInterrupt) as error:
+            scene.kept.append(error)
+            counts["interrupts"] += 1
+        armed = False
+        try:
+            scene.check()
+            if counts["interrupts"] % 1_000 == 0:
+                scene.check_fork()
+                counts["forks"] += 1
+        except AssertionError:
+            traceback.print_exc()
+            counts["wrong"] += 1
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    scene.close()
+    return dict(counts)
+
+
+@pytest.mark.soak
+def test_a_hundred_thousand_interrupts(
+    place: str, seed: int, record_property: Callable[[str, Any], None]
+) -> None:
+    counts = call(interrupt_at_random, place, seed, 100_000)
+    record_property("counts", f"{counts}")
+    assert counts["wrong"] == 0

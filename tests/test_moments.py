@@ -116,6 +116,52 @@ def test_the_time_of_an_event_is_no_future(place: str) -> None:
             db.as_of(recorded.time + MICROSECOND)
 
 
+def test_now_is_what_is_there_now(place: str) -> None:
+    """A clock was a year ahead for one event."""
+    begun, year = now() - 3_600 * SECOND, 365 * 86_400 * SECOND
+    with RfDb(place, clock=lambda: begun) as db:
+        run_id = db.create_run(db.create_experiment("digits"))
+    with RfDb(place, clock=lambda: now() + year) as db:
+        db.set_run_status(run_id, "ONGOING")
+    with RfDb(place, clock=now) as db:
+        db.set_run_status(run_id, "STOPPED")
+        head = db.store.head()
+        for ago in (0, 1, 60, 3_599):
+            for zone in (UTC, ABROAD):
+                then = (datetime.now(UTC) - timedelta(seconds=ago)).astimezone(zone)
+                assert db.position_at(then) == head
+                assert db.as_of(then).get_run(run_id)["status"] == "STOPPED"
+        # The time of an event is its own; and in the present everything has happened.
+        created, ongoing, stopped = db.store.read_at([head - 2, head - 1, head])
+        assert db.position_at(created.time) == head - 2
+        assert ongoing.time == stopped.time
+        assert db.position_at(stopped.time) == head
+        with pytest.raises(InvalidMoment, match="lies in the future"):
+            db.position_at(stopped.time + MICROSECOND)
+        # What may have happened since is not left out.
+        assert db.store.position_before(datetime.now(UTC)) == head - 2
+        assert db.as_of(head - 2).position_at(datetime.now(UTC)) == head - 2
+
+
+def test_now_is_the_last_event_in_the_same_microsecond(place: str) -> None:
+    at = now()
+    with RfDb(place, clock=lambda: at) as db:
+        db.create_run(db.create_experiment("digits"))
+        assert db.position_at(to_datetime(at)) == db.store.head()
+
+
+def test_a_clock_that_was_behind(place: str) -> None:
+    with RfDb(place) as db:
+        db.create_experiment("digits")
+    with RfDb(place, clock=lambda: 0) as db:
+        db.create_run(1)
+    with RfDb(place) as db:
+        db.create_run(1)
+        assert db.position_at(datetime.now(UTC)) == db.store.head()
+        first, second, _ = db.store.read()
+        assert first.time == second.time
+
+
 def test_times_of_a_log_whose_events_cannot_be_decoded(place: str) -> None:
     append_row(place, "patient-1", "DoseForgotten", {})
     with RfDb(place) as db:

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from refold.eventstore import times
 from refold.eventstore.engines.engine import Engine, Reader
@@ -139,6 +139,10 @@ class ReadableLog(ABC):
     def position_at(self, moment: Moment) -> int:
         """Return the position that was the last at a moment.
 
+        An event whose time lies ahead of this machine's clock comes from a clock that was wrong, as
+        do those behind it, since times in a log never run back. They have happened by now, and when
+        is not known: they count from the last event before them on.
+
         Raises:
             InvalidMoment: it lies in the future or before the first event, or has no zone.
         """
@@ -164,33 +168,34 @@ class ReadableLog(ABC):
                 f"datetime(2026, 1, 31, 12, tzinfo=timezone.utc) or time.astimezone()"
             )
         microseconds = times.from_datetime(time)
+        now = times.now()
         with self.reading() as connection:
-            bounds = [
-                connection.execute(
-                    f"SELECT position, recorded_at FROM events WHERE position <= ? "
-                    f"ORDER BY position {order} LIMIT 1",
-                    (head,),
-                )
-                for order in ("ASC", "DESC")
-            ]
-            if not bounds[0]:
+            first = _event(connection, ">=", 0)
+            if first is None or first.position > head:
                 raise InvalidMoment(f"{name}: no event had happened by {time}: none has yet")
-            (((low, first),), ((high, last),)) = bounds
-            if microseconds < first:
+            if microseconds < first.recorded_at:
                 raise InvalidMoment(
                     f"{name}: no event had happened by {time}: the first is of "
-                    f"{times.to_datetime(first)}"
+                    f"{times.to_datetime(first.recorded_at)}"
                 )
-            # The log's clock may be ahead of this machine's.
-            if microseconds > max(last, times.now()):
-                raise InvalidMoment(f"{name}: the time {time} lies in the future")
-            while low < high:  # times follow positions
-                middle = (low + high + 1) // 2
-                if _recorded_at(connection, middle) <= microseconds:
-                    low = middle
-                else:
-                    high = middle - 1
-        return low
+            last = _last_by(connection, microseconds, head)
+            later = _event(connection, ">", last.position)
+            if later is None or later.position > head:
+                if microseconds > max(last.recorded_at, now):
+                    raise InvalidMoment(f"{name}: the time {time} lies in the future")
+            elif later.recorded_at > now and microseconds != last.recorded_at:
+                return head
+        return last.position
+
+    def position_before(self, time: datetime) -> int:
+        """Return the position before the first event whose time is the given one, or later.
+
+        Those whose time lies ahead of this machine's clock have happened since.
+        """
+        head = self.committed_head()
+        with self.reading() as connection:
+            last = _last_by(connection, times.from_datetime(time) - 1, head)
+        return last.position
 
     def faults(self, *, known: Collection[str] | None = None) -> list[Fault]:
         """Check the log: return what was altered, is missing, was inserted or swapped in it.
@@ -237,10 +242,30 @@ class ReadableLog(ABC):
             return cast("list[tuple[str, Any]]", connection.execute(sql, digests))
 
 
-def _recorded_at(connection: Reader, position: int) -> int:
-    """Return the time of the last event up to a position: not every position holds one."""
-    ((recorded_at,),) = connection.execute(
-        "SELECT recorded_at FROM events WHERE position <= ? ORDER BY position DESC LIMIT 1",
+class _Timed(NamedTuple):
+    position: int
+    recorded_at: int
+
+
+def _event(connection: Reader, where: str, position: int) -> _Timed | None:
+    """Return the event nearest to a position, in the direction that a comparison says."""
+    order = "DESC" if "<" in where else "ASC"
+    found = connection.execute(
+        f"SELECT position, recorded_at FROM events WHERE position {where} ? "
+        f"ORDER BY position {order} LIMIT 1",
         (position,),
     )
-    return recorded_at
+    return _Timed(*found[0]) if found else None
+
+
+def _last_by(connection: Reader, microseconds: int, head: int) -> _Timed:
+    """Return the last event up to a time; of position 0 if there is none."""
+    low, high = 0, head
+    while low < high:  # times follow positions
+        middle = (low + high + 1) // 2
+        found = _event(connection, "<=", middle)  # not every position holds one
+        if found is None or found.recorded_at <= microseconds:
+            low = middle
+        else:
+            high = middle - 1
+    return _event(connection, "<=", low) or _Timed(0, 0)

@@ -71,6 +71,39 @@ def _problem(text: str) -> Finding:
     return Finding("problem", "order", text, "somebody has altered the log: restore a backup")
 
 
+ALLOWED_SKEW = 2 * times.SECOND
+"""Microseconds by which two clocks may differ."""
+
+FROM_THE_FUTURE = (
+    "SELECT count(*), min(position), max(recorded_at) FROM events WHERE recorded_at > ?"
+)
+
+BEFORE = "SELECT recorded_at FROM events WHERE position < ? ORDER BY position DESC LIMIT 1"
+
+
+def check_times(connection: Reader, now: int) -> Findings:
+    """Look for events from the future.
+
+    Args:
+        connection: to the store.
+        now: the time of the clock by which events are recorded.
+    """
+    [(count, first, latest)] = connection.execute(FROM_THE_FUTURE, (now + ALLOWED_SKEW,))
+    if not count:
+        return
+    before = connection.execute(BEFORE, (first,))
+    since = f"after {times.to_iso(before[0][0])}" if before else "from the first on"
+    yield Finding(
+        "note",
+        "clock",
+        f"events from the future: {count}, from position {first} on ({since}), with times up to "
+        f"{times.to_iso(latest)}; the clock is at {times.to_iso(now)}",
+        f"set the clocks by NTP. Where one was ahead, all that follows bears its time until the "
+        f"clock has caught up: what has happened from position {first} on cannot be told apart by "
+        f"the time, so look back by positions (--at {first})",
+    )
+
+
 def check_log(store: EventStore, more: Sequence[View[Any]]) -> Findings:
     """Compare every event with its digest, and look for what is not refold's."""
     known = [name for view in (*ALL, *more) for name in view.objects]

@@ -1,12 +1,9 @@
 """The server of a store: which one it is, how it is set, what one may do there."""
 
-from refold.cli.checkup import Finding, Findings
+from refold.cli.checkup import ALLOWED_SKEW, Finding, Findings, check_times
 from refold.cli.output import size
 from refold.eventstore import times
 from refold.eventstore.engines.engine import Reader
-
-ALLOWED_SKEW = 2 * times.SECOND
-"""Microseconds by which this machine's clock may differ from the server's."""
 
 FACTS = f"""
     SELECT current_setting('server_version'), current_database(), current_schema(), current_user,
@@ -45,6 +42,7 @@ def check_server(connection: Reader) -> Findings:
             f"such as --at 5m are off by as much",
             "set the clocks by NTP",
         )
+    yield from check_times(connection, int(now))
 
 
 def check_settings(connection: Reader) -> Findings:

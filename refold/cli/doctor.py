@@ -16,7 +16,7 @@ from refold.cli.checkup import Finding, Findings, findings_of
 from refold.cli.open_face import import_views, open_log
 from refold.cli.options import DEFAULT_STORE, NO, Imports, Json, Store
 from refold.cli.output import paint, print_json, printable
-from refold.eventstore import EventStore
+from refold.eventstore import EventStore, times
 from refold.eventstore.errors import DBException, NotAStore
 from refold.projections import View
 
@@ -95,6 +95,7 @@ def _examine_file(store: EventStore, verify: bool) -> Findings:
             ("settings", partial(sqlite.check_settings, connection)),
             ("integrity", partial(sqlite.check_integrity, connection, thorough=verify)),
             ("order", partial(checkup.check_order, connection, gapless=True)),
+            ("clock", partial(checkup.check_times, connection, times.now())),
         ):
             yield from findings_of(about, check)
 

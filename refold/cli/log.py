@@ -172,13 +172,9 @@ def _stream_of(text: str, views: Iterable[View[Any]]) -> str:
 def _before(log: EventStore, text: str) -> int:
     """Return the position before the first event at or after a moment."""
     when = moment(text)
-    if not isinstance(when, datetime):
-        return log.head() if when is None else max(0, when - 1)
-    with log.reading() as connection:
-        first = connection.execute("SELECT recorded_at FROM events ORDER BY position LIMIT 1")
-    if not first or when <= times.to_datetime(first[0][0]):
-        return 0
-    return log.position_at(when - times.MICROSECOND)
+    if isinstance(when, datetime):
+        return log.position_before(when)
+    return log.head() if when is None else max(0, when - 1)
 
 
 def _last(log: EventStore, text: str) -> int:

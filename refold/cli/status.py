@@ -163,7 +163,8 @@ def _print(state: dict[str, Any], last: Recorded | None, now: int) -> None:
 def _print_last(last: Recorded, now: int) -> None:
     by = f" by {last.metadata.actor}" if last.metadata.actor else ""
     silence = now - last.recorded_at
-    ago = f", {span(silence)} ago" if silence else ""  # as of a moment, there is none
+    # As of a moment there is none; and a clock may have been ahead, see refold doctor.
+    ago = f", {span(silence)} ago" if silence > 0 else ""
     happened = f"{last.type} in {last.stream}{by}{ago} ({times.to_iso(last.recorded_at)})"
     _print_line("last event", printable(happened))
 

@@ -274,19 +274,6 @@ class SqliteEngine:
         """
         return Block(_Writing(self))
 
-    def _begin_writing(self) -> SqliteEnd:
-        self._check_open()
-        connection = self._writer
-        if connection is None:
-            connection = self._connect()
-            connection.execute("PRAGMA busy_timeout = 0")  # see _begin
-            self._writer = connection
-        self._identity.check()
-        self._begin(connection)
-        connection.begun = True
-        self._end.look(connection)
-        return self._end
-
     def _begin(self, connection: SqliteConnection) -> None:
         self._when_free(connection, "BEGIN IMMEDIATE")
 
@@ -304,10 +291,7 @@ class SqliteEngine:
                     raise busy(self.name, self.timeout) from error
             time.sleep(random.uniform(0.0001, 0.001))
 
-    def _commit(self) -> None:
-        connection = self._writer
-        if connection is None:
-            raise errors.StoreClosed(f"{self.name} was closed: open it again")
+    def _commit(self, connection: SqliteConnection) -> None:
         self._when_free(connection, "COMMIT")
         connection.begun = False
         self._identity.check()
@@ -323,20 +307,6 @@ class SqliteEngine:
                     (generation, generation),
                 )
                 self._generation = generation
-
-    def _roll_back(self, *, keep: bool) -> None:
-        self._end.forget()
-        connection = self._writer
-        if connection is None:
-            return
-        with suppress(sqlite3.Error):  # closing it rolls back too
-            if connection.raw.in_transaction:
-                connection.raw.execute("ROLLBACK")
-            connection.begun = False
-            if keep:
-                return
-        self._writer = None
-        self._disconnect(connection)
 
     def read(self) -> Block[SqliteConnection]:
         """Lend a connection for reading; each statement sees the last commit."""
@@ -390,37 +360,65 @@ class SqliteEngine:
             self._readers.close()
             self._guests.close()
             self._put_down()
+            if isinstance(self._turn.owner, _Writing):  # of this thread
+                self._turn.owner.abandon()
 
 
 class _Writing(Use[SqliteEnd]):
-    """A write transaction."""
+    """A write transaction, on the writer's connection, which it has for itself meanwhile."""
 
     def __init__(self, engine: SqliteEngine) -> None:
         super().__init__()
         self._engine = engine
         self._turn = engine._turn
+        self._connection: SqliteConnection | None = None
 
     def begin(self) -> SqliteEnd:
         """Begin it, when it is its turn."""
+        engine = self._engine
         self._turn.take(self)
-        return self._engine._begin_writing()
+        engine._check_open()
+        connection, engine._writer = engine._writer, None
+        if connection is None:
+            connection = engine._connect()
+            connection.execute("PRAGMA busy_timeout = 0")  # see _begin
+        self._connection = connection
+        engine._identity.check()
+        engine._begin(connection)
+        connection.begun = True
+        engine._end.look(connection)
+        return engine._end
 
     def end(self, error: BaseException | None) -> None:
         """Commit, or roll back."""
+        engine, connection = self._engine, self._connection
         if error is None:
-            if not self._has_begun():
-                self._engine._check_open()
-            self._engine._commit()
-            self._turn.give_back(self)
-            return
-        with self._turn.lock:  # two threads may come upon one that was left over
-            if self._has_begun():
-                # See `Loan`.
-                self._engine._roll_back(keep=isinstance(error, errors.DBException))
-            self._turn.give_back(self)
+            engine._check_open()
+            assert connection is not None
+            engine._commit(connection)
+        if connection is not None:
+            if error is None or self._is_rolled_back(connection, error):
+                connection.begun = False
+                self._connection = None
+                engine._writer = connection
+            else:
+                engine._disconnect(connection)
+                self._connection = None
+        self._turn.give_back(self)
 
-    def _has_begun(self) -> bool:
-        return self._turn.owner is self and self._turn is self._engine._turn
+    def _is_rolled_back(self, connection: SqliteConnection, error: BaseException) -> bool:
+        """Roll back, and return whether the connection may be used again."""
+        if self._turn is not self._engine._turn:  # in the child of a fork it is the parent's
+            return False
+        try:
+            if connection.raw.in_transaction:
+                connection.raw.execute("ROLLBACK")
+        except sqlite3.Error:
+            return False  # closing it rolls back too; the error that brought us here is to be told
+        if not isinstance(error, errors.DBException):  # see `Loan`
+            return False
+        self._engine._end.forget()
+        return True
 
 
 class _Moment(Loan[SqliteConnection]):

@@ -2,13 +2,13 @@
 
 import os
 import random
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from refold.eventstore import errors
+from refold.eventstore.blocks import Bell, Block, Having, Turn
 from refold.eventstore.digests import key_id, log_key
 from refold.eventstore.engines.log_end import (
     LEVEL,
@@ -231,12 +231,13 @@ class SqliteWatch:
         self._disconnect = disconnect
         self._connection: SqliteConnection | None = None
         self._seen: int | None = None
-        self._closed = threading.Event()
-        self._looking = threading.Lock()
+        self._closed = False
+        self._bell = Bell()
+        self._looking = Turn()
 
     def _news(self) -> bool:
-        with self._looking:
-            if self._closed.is_set():
+        with Block(Having(self._looking)):
+            if self._closed:
                 return False
             if self._connection is None:
                 self._connection = self._connect()
@@ -248,7 +249,7 @@ class SqliteWatch:
 
     def rest(self) -> None:
         """Disconnect until the next look, which then counts as news."""
-        with self._looking:
+        with Block(Having(self._looking)):
             if self._connection is not None:
                 self._disconnect(self._connection)
             self._connection = self._seen = None
@@ -256,12 +257,12 @@ class SqliteWatch:
     def wait(self, timeout: float) -> bool:
         """Return True as soon as anything was committed since the last call that did."""
         deadline = time.monotonic() + timeout
-        while not self._closed.is_set():
+        while not self._closed:
             if self._news():
                 return True
             if time.monotonic() >= deadline:
                 return False
-            self._closed.wait(INTERVAL)
+            self._bell.wait_for(lambda: self._closed, INTERVAL)
         return False
 
     async def wait_async(self, timeout: float) -> bool:
@@ -269,7 +270,7 @@ class SqliteWatch:
         import asyncio  # half of what `import refold` would take, for those who do without
 
         deadline = time.monotonic() + timeout
-        while not self._closed.is_set():
+        while not self._closed:
             if self._news():
                 return True
             if time.monotonic() >= deadline:
@@ -279,5 +280,6 @@ class SqliteWatch:
 
     def close(self) -> None:
         """Stop watching; a `wait` under way returns."""
-        self._closed.set()
+        self._closed = True
+        self._bell.ring()
         self.rest()

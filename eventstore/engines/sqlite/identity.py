@@ -91,9 +91,9 @@ class Identity:
 def refuse_foreign_log(path: Path) -> None:
     """Refuse a file beside a write-ahead log that does not belong to it.
 
-    A process that was killed leaves its log behind. Beside a backup that was put in the place of the
-    file, SQLite would play that log over the backup. So the file names the log that it goes with, and
-    the log, in its first transaction, the file's: see `store.wal` in tables.sql.
+    A process that was killed leaves its log behind. Beside a backup that was put in the place of
+    the file, SQLite would play that log over the backup. So the file names the log that it goes
+    with, and the log, in its first transaction, the file's: see `store.wal` in tables.sql.
 
     Raises:
         StoreFailed: they do not belong together.
@@ -111,8 +111,8 @@ def refuse_foreign_log(path: Path) -> None:
     raise StoreFailed(
         f"{path}-wal does not belong to {path}: it is the write-ahead log of a file that was there "
         f"before, and would be played over this one, such as a backup that was put back. To use "
-        f"{path} as it is, remove {path}-wal and {path}-shm; to use what was there before, put that "
-        f"file back"
+        f"{path} as it is, remove {path}-wal and {path}-shm; to use what was there before, put "
+        f"that file back"
     )
 
 
