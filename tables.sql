@@ -107,8 +107,7 @@ CREATE TABLE IF NOT EXISTS store (
     key_id       TEXT,                 -- names the key that digests are signed with, NULL: none
     keyed_after  INTEGER,              -- events after this position are signed
     created_at   INTEGER NOT NULL,     -- microseconds since 1970-01-01 UTC
-    wal          TEXT,                 -- SQLite: names the write-ahead log that the file goes with
-    wal_before   TEXT                  -- and the one before it
+    tags         TEXT                  -- SQLite: which files its write-ahead log may be played over
 ) WITHOUT ROWID;
 
 CREATE TRIGGER IF NOT EXISTS events_have_digests BEFORE INSERT ON events

@@ -34,7 +34,12 @@ from refold.eventstore.engines.sqlite.file import (
     prepare,
     show_as_today,
 )
-from refold.eventstore.engines.sqlite.identity import Identity, refuse_foreign_log
+from refold.eventstore.engines.sqlite.identity import (
+    Identity,
+    begin_log,
+    bring_tag_into_file,
+    set_foreign_log_aside,
+)
 
 Closing: TypeAlias = "weakref.finalize[[], SqliteConnection]"
 
@@ -110,7 +115,7 @@ class SqliteEngine:
         self._signer = Signer(self.name, None, None)
         self._begin_afresh()
         self._check_open()
-        refuse_foreign_log(self._path)
+        set_foreign_log_aside(self._path)
         try:
             connection = self._connect()
             store = prepare(connection, self.name, timeout, create=create)
@@ -132,7 +137,6 @@ class SqliteEngine:
         self._turn = Turn()
         """The writers'."""
         self._fork = Use[None]()
-        self._generation = ""
         self._end = SqliteEnd(self._clock, self._signer)
         self._writer: SqliteConnection | None = None
         self._readers = Pool(self._reader, self._disconnect, _is_kept)
@@ -291,22 +295,13 @@ class SqliteEngine:
                     raise busy(self.name, self.timeout) from error
             time.sleep(random.uniform(0.0001, 0.001))
 
-    def _commit(self, connection: SqliteConnection) -> None:
+    def _commit(self, connection: SqliteConnection, tags: str | None) -> None:
         self._when_free(connection, "COMMIT")
         connection.begun = False
         self._identity.check()
-        self._note_log(connection)
-
-    def _note_log(self, connection: SqliteConnection) -> None:
-        # See `refuse_foreign_log`. If it fails, a later commit does it.
-        generation = self._identity.generation()
-        if generation != self._generation:
-            with suppress(errors.DBException):
-                connection.execute(
-                    "UPDATE store SET wal_before = wal, wal = ? WHERE wal IS NOT ?",
-                    (generation, generation),
-                )
-                self._generation = generation
+        if tags is not None:
+            with suppress(errors.DBException):  # what is committed is committed
+                bring_tag_into_file(connection, tags)
 
     def read(self) -> Block[SqliteConnection]:
         """Lend a connection for reading; each statement sees the last commit."""
@@ -372,6 +367,7 @@ class _Writing(Use[SqliteEnd]):
         self._engine = engine
         self._turn = engine._turn
         self._connection: SqliteConnection | None = None
+        self._tags: str | None = None
 
     def begin(self) -> SqliteEnd:
         """Begin it, when it is its turn."""
@@ -386,6 +382,8 @@ class _Writing(Use[SqliteEnd]):
         engine._identity.check()
         engine._begin(connection)
         connection.begun = True
+        if engine._identity.log_is_empty and not engine._outdated:
+            self._tags = begin_log(connection)
         engine._end.look(connection)
         return engine._end
 
@@ -395,7 +393,7 @@ class _Writing(Use[SqliteEnd]):
         if error is None:
             engine._check_open()
             assert connection is not None
-            engine._commit(connection)
+            engine._commit(connection, self._tags)
         if connection is not None:
             if error is None or self._is_rolled_back(connection, error):
                 connection.begun = False

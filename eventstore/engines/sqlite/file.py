@@ -19,6 +19,7 @@ from refold.eventstore.engines.log_end import (
     store_row,
 )
 from refold.eventstore.engines.sqlite.connection import SqliteConnection
+from refold.eventstore.engines.sqlite.identity import begin_log, bring_tag_into_file
 from refold.eventstore.sql import marks, section, statements
 
 # PRAGMA user_version holds the format of the log.
@@ -103,7 +104,7 @@ def prepare(connection: SqliteConnection, name: str, timeout: float, *, create: 
         try:
             connection.execute("BEGIN IMMEDIATE")
             try:
-                _lay_out(connection, name)
+                tags = _lay_out(connection, name)
                 connection.execute("COMMIT")
             except BaseException:
                 with suppress(errors.DBException):
@@ -113,9 +114,8 @@ def prepare(connection: SqliteConnection, name: str, timeout: float, *, create: 
             if log_format == 0:
                 raise
             return StoreRow("", log_format, LEVEL, None, connection.head(), 1, None, None, 0)
-    if log_format == 0:
-        # So that the file by itself, under any name, is seen to be a store.
-        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        if tags is not None:
+            bring_tag_into_file(connection, tags)  # alone, under any name, it is seen to be a store
     store = store_row(connection)
     key = log_key()
     if key is not None and store.key_id is None:
@@ -143,10 +143,10 @@ def _turn_wal_on(connection: SqliteConnection, timeout: float) -> None:
             time.sleep(random.uniform(0.001, 0.01))
 
 
-def _lay_out(connection: SqliteConnection, name: str) -> None:
+def _lay_out(connection: SqliteConnection, name: str) -> str | None:
     log_format, marked = _log_format(connection, name)  # another process may have been first
     if log_format == LOG_FORMAT and marked:
-        return
+        return None
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     if log_format == 0:
         for statement in statements(section("log")):
@@ -165,6 +165,7 @@ def _lay_out(connection: SqliteConnection, name: str) -> None:
             new_store(head, gaps=count < head),
         )
     connection.execute(f"PRAGMA user_version = {LOG_FORMAT}")
+    return begin_log(connection)
 
 
 def _log_format(connection: SqliteConnection, name: str) -> tuple[int, bool]:
