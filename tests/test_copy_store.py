@@ -522,6 +522,7 @@ def test_a_store_is_not_copied_to_itself(
 ) -> None:
     fill(place)
     names = [place]
+    linked: Path | None = None
     if "://" in place:
         account, host = place.removeprefix("postgresql://").split("@", 1)
         names += [
@@ -530,12 +531,14 @@ def test_a_store_is_not_copied_to_itself(
         ]
     else:
         monkeypatch.chdir(tmp_path)
-        os.link(place, tmp_path / "linked.db")
+        os.link(place, linked := tmp_path / "linked.db")
         (tmp_path / "symbolic.db").symlink_to(place)
         names += [os.path.relpath(place), "linked.db", "symbolic.db", f"sqlite:///{place}"]
     for name in names:
         with pytest.raises(InvalidCommand, match="source and target are the same store"):
             copy_store(place, name)
+    if linked is not None:
+        linked.unlink()
     assert views(place)
 
 

@@ -199,8 +199,8 @@ class End(ABC):
 
     def set_store(self, row: StoreRow) -> None:
         """Have the store hold the log that a row describes."""
-        self.writer.run("DELETE FROM store")
-        self.writer.insert("store", StoreRow._fields, [row])
+        columns = ", ".join(f"{name} = ?" for name in StoreRow._fields)
+        self.writer.run(f"UPDATE store SET {columns}", row)
         self.writer.need_digests(row.unchecked)
         self._signer.need(row.key_id)
 

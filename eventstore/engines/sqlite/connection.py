@@ -185,9 +185,9 @@ class _Objects:
 
 
 @cache
-def _expected() -> _Objects:
+def _expected(sections: str) -> _Objects:
     with closing(sqlite3.connect(":memory:")) as scratch:
-        for statement in statements(section("log") + section("store")):
+        for statement in statements("".join(map(section, sections.split()))):
             scratch.execute(statement)
         return _Objects(scratch.execute)
 
@@ -291,7 +291,10 @@ class SqliteConnection:
 
     def foreign(self, known: Collection[str] | None, /) -> list[tuple[str, str]]:
         """Return what is not as refold made it: tables, columns and triggers, and what of them."""
-        return list(_Objects(self.execute).differences(_expected(), known))
+        there = _Objects(self.execute)
+        format_1 = "store" not in there.tables  # which can only be read here
+        expected = _expected("log" if format_1 else "log store")
+        return list(there.differences(expected, known))
 
     def changes(self) -> int:
         """Return a number that is another one after any other connection has committed."""
