@@ -121,7 +121,7 @@ def test_a_copy_to_another_name_of_the_file_is_refused_and_harms_nothing(
             fork(db, to=link)
         db.create_experiment("second")
     assert not Path(f"{link}-wal").exists()
-    with RfDb(path) as db:
+    with pytest.warns(match="2 names of the same file"), RfDb(path) as db:
         assert [e["experiment_name"] for e in db.db.execute("SELECT * FROM experiments")] == [
             *("first", "second"),
         ]

@@ -188,7 +188,9 @@ def write(
     return counts[0]
 
 
-def _store(log: StoreRow, until: int) -> StoreLine:
+def _store(log: StoreRow, until: int) -> StoreLine | None:
+    if log.format == 1:  # it can only be read here, so it could not be brought to today's
+        return None
     keyed_after = log.keyed_after
     return StoreLine(
         id=log.id,
