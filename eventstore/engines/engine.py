@@ -1,5 +1,6 @@
 """What the log asks of a database: connections, write transactions, and news of commits."""
 
+import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple, Protocol, get_args
@@ -231,6 +232,18 @@ class Engine(Protocol):
         """Answer a statement of a user's own as dicts; refuse one that would write.
 
         With `within`, it sees what the transaction open on that connection has done so far.
+        """
+        ...
+
+    def backup(self, to: str | os.PathLike[str], progress: bool | None) -> int:
+        """Copy the whole database to a new file; return the position of its last event.
+
+        Args:
+            to: a path where nothing is.
+            progress: show a progress bar; None: only on a terminal.
+
+        Raises:
+            InvalidCommand: something is there; or the store is on a server.
         """
         ...
 

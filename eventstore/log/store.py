@@ -17,7 +17,13 @@ from refold.eventstore import times
 from refold.eventstore.blocks import Block, Nested, Use
 from refold.eventstore.engines.engine import Durability, Engine, LogEnd, NotExclusive, Reader
 from refold.eventstore.engines.sqlite.engine import SqliteEngine
-from refold.eventstore.errors import Conflict, ConnectionLost, InvalidEvent, NotAStore
+from refold.eventstore.errors import (
+    Conflict,
+    ConnectionLost,
+    InvalidCommand,
+    InvalidEvent,
+    NotAStore,
+)
 from refold.eventstore.event import NO_METADATA, Event, Metadata, to_json
 from refold.eventstore.forks import FORK_PATIENCE, watch_forks
 from refold.eventstore.log.readable import ReadableLog
@@ -379,6 +385,15 @@ class EventStore(ReadableLog):
         return looking.reader
 
     # --- closing --------------------------------------------------------------------------
+
+    def backup(self, to: str | os.PathLike[str], *, progress: bool | None = None) -> int:
+        """Copy the whole store to a new file, while others go on; see `Face.backup`."""
+        if self.current() is not None:
+            raise InvalidCommand(
+                "a backup in the middle of a batch would lack what the batch has done: leave it "
+                "first"
+            )
+        return self.engine.backup(to, progress)
 
     def close(self) -> None:
         """Close the store; closing twice does nothing."""

@@ -50,6 +50,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "recover": "refold.cli.maintain:recover",
         "fork": "refold.cli.maintain:fork",
         "copy": "refold.cli.maintain:copy",
+        "backup": "refold.cli.maintain:backup",
         "export": "refold.cli.export:export",
         "import": "refold.cli.export:import_",
     },

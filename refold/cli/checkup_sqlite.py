@@ -17,7 +17,7 @@ LARGE_WAL = 256 * 2**20
 
 def check_file(path: Path) -> Findings:
     """Look at the file from outside."""
-    wal = Path(f"{path}-wal")
+    wal = Path(f"{path.resolve()}-wal")
     wal_size = wal.stat().st_size if wal.exists() else 0
     free = shutil.disk_usage(path.parent).free
     yield Finding("fact", "engine", f"SQLite {sqlite3.sqlite_version}")
@@ -27,6 +27,15 @@ def check_file(path: Path) -> Findings:
         f"{path}: {size(path.stat().st_size)}, write-ahead log {size(wal_size)}, "
         f"{size(free)} free on the disk",
     )
+    if (names := path.stat().st_nlink) > 1:
+        yield Finding(
+            "note",
+            "file",
+            f"it is one of {names} names of the same file (hard links), each with a write-ahead "
+            f"log of its own",
+            "open it by this name only; of a link that was made as a backup, make a copy: "
+            "refold backup",
+        )
     if wal_size > LARGE_WAL:
         yield Finding(
             "note",

@@ -221,6 +221,22 @@ def copy(to: To, yes: Yes = False, json: Json = False, store: Store = DEFAULT_ST
         print(f"{count} events copied to {_named(to)}")
 
 
+def backup(to: To, json: Json = False, store: Store = DEFAULT_STORE) -> None:
+    """Copy the file of the store, as it is at this moment, to a new one, while others go on.
+
+    Of a store on a server, make a backup with pg_dump, or copy it.
+
+    Examples:
+        refold backup monday.db
+    """
+    with open_log(store) as log:
+        head = log.backup(to)
+    if json:
+        print_json({"store": to, "position": head})
+    else:
+        print(f"{to} holds the log up to position {head}")
+
+
 def _named(place: str) -> str:
     """Return how a place is called in a question: a URL without a password."""
     return place if "://" not in place else place.rpartition("@")[2].partition("?")[0]

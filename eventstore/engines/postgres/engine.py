@@ -288,6 +288,17 @@ class PostgresEngine:
         with self.read() as connection:
             return connection.query(sql, parameters)
 
+    def backup(self, to: str | os.PathLike[str], progress: bool | None) -> int:
+        """Refuse: a server has its own means.
+
+        Raises:
+            InvalidCommand: always.
+        """
+        raise errors.InvalidCommand(
+            f"{self.name} is on a server: back it up with pg_dump or pg_basebackup, or copy it "
+            f"to a file with copy_store (refold copy)"
+        )
+
     def identity(self) -> tuple[Any, ...]:
         """Return what tells the store from all others, whatever URL leads to it."""
         with self.read() as connection:

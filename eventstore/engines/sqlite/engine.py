@@ -25,6 +25,7 @@ from refold.eventstore.engines.engine import (
 )
 from refold.eventstore.engines.log_end import LOG_FORMAT, ExclusiveEnd, projections_of
 from refold.eventstore.engines.pool import Loan, Pool
+from refold.eventstore.engines.sqlite.backup import back_up
 from refold.eventstore.engines.sqlite.connection import FAILURES, SqliteConnection, fail, only_reads
 from refold.eventstore.engines.sqlite.file import (
     SqliteWatch,
@@ -330,6 +331,13 @@ class SqliteEngine:
                 return [dict(zip(names, row, strict=True)) for row in cursor]
             except FAILURES as error:
                 fail(self.name, error, sql)
+
+    def backup(self, to: str | os.PathLike[str], progress: bool | None) -> int:
+        """See `Engine.backup`."""
+        with self.snapshot() as connection:
+            head = connection.head()
+            back_up(connection, to, progress)
+        return head
 
     def identity(self) -> tuple[int, int]:
         """Return the device and the number of the file, whatever path leads to it."""

@@ -181,9 +181,12 @@ def _move_if_unused(path: Path, log: os.stat_result, aside: str) -> bool:
 def _belong_together(path: Path) -> bool:
     try:
         tag, _, schema = _tags(path, "immutable=1")
-        _, tags, latest = _tags(path, "mode=ro")
     except sqlite3.Error:
-        return True  # no store, an older one, or damaged: opening it will tell
+        return True  # no store, or in the middle of being brought up to date
+    try:
+        _, tags, latest = _tags(path, "mode=ro")
+    except sqlite3.Error as error:
+        return error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
     begun = int(tag.partition(".")[2] or 0)
     return not tags or (tag in tags and begun <= schema <= latest)
 
