@@ -224,3 +224,7 @@ def needed_for(what: str, extra: str) -> Generator[None, None, None]:
         raise MissingPackage(
             f"{what} needs {error.name}, which is not installed: pip install 'refold[{extra}]'"
         ) from error
+
+
+class StoreWarning(UserWarning):
+    """Something about a store that is not an error, and that somebody should see to."""

@@ -1,6 +1,7 @@
 """Opening the store that a command is about."""
 
 import sys
+import warnings
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from getpass import getuser
@@ -10,8 +11,10 @@ from typing import Any, cast
 import typer
 
 from refold.cli.options import position
+from refold.cli.output import note
 from refold.eventstore import EventStore, open_store
 from refold.eventstore.engines.log_end import projections_of
+from refold.eventstore.errors import StoreWarning
 from refold.projections import ALL, View
 from refold.rf_db import RfDb
 
@@ -45,7 +48,9 @@ def open_face(
         known = import_views(imports)
         with open_log(place) as store, store.reading() as connection:
             views = [known[name] for name in projections_of(connection) if name in known]
-    with RfDb(place, actor=actor, projections=views, allow_dill=allow_dill, create=False) as db:
+    with _warnings_as_notes():
+        db = RfDb(place, actor=actor, projections=views, allow_dill=allow_dill, create=False)
+    with db:
         if at is None:
             yield db
         else:
@@ -61,8 +66,19 @@ def open_log(place: str) -> Generator[EventStore, None, None]:
         NotAStore: there is none.
         DBException: it cannot be opened.
     """
-    with open_store(place, create=False) as store:
+    with _warnings_as_notes():
+        store = open_store(place, create=False)
+    with store:
         yield store
+
+
+@contextmanager
+def _warnings_as_notes() -> Generator[None, None, None]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", StoreWarning)
+        yield
+    for warning in caught:
+        note(f"note: {warning.message}")
 
 
 def import_views(modules: Iterable[str]) -> dict[str, View[Any]]:

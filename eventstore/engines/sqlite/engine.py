@@ -188,7 +188,8 @@ class SqliteEngine:
             warnings.warn(
                 f"{self._path} is one of {names} names of the same file (hard links): open the "
                 f"store by one of them only, since each has a write-ahead log of its own",
-                stacklevel=4,
+                errors.StoreWarning,
+                stacklevel=5,
             )
 
     def _connect(self) -> SqliteConnection:
@@ -270,6 +271,10 @@ class SqliteEngine:
                 f"fork outside of them, or start processes with spawn"
             )
 
+    def _check_usable(self) -> None:
+        self._check_open()
+        self._identity.check_file()
+
     # --- using ----------------------------------------------------------------------------
 
     def write(self, *, exclusive: bool) -> Block[SqliteEnd]:
@@ -306,19 +311,19 @@ class SqliteEngine:
 
     def read(self) -> Block[SqliteConnection]:
         """Lend a connection for reading; each statement sees the last commit."""
-        self._check_open()
+        self._check_usable()
         return self._readers.lend()
 
     def snapshot(self) -> Block[SqliteConnection]:
         """Lend a connection for reading on which all statements see one and the same moment."""
-        self._check_open()
+        self._check_usable()
         return Block(_Moment(self._readers))
 
     def query(
         self, sql: str, parameters: Values, *, within: Reader | None = None
     ) -> list[dict[str, Any]]:
         """Answer a statement of a user's own as dicts; refuse one that would write."""
-        self._check_open()
+        self._check_usable()
         with self._guests.lend() as guest:
             try:
                 if within is None:
@@ -348,7 +353,7 @@ class SqliteEngine:
     def watch(self) -> SqliteWatch:
         """Begin to watch for commits."""
         self._check_open()
-        watch = SqliteWatch(self._watching, self._disconnect)
+        watch = SqliteWatch(self._watching, self._disconnect, self._identity.check)
         self._watches.add(watch)
         return watch
 

@@ -227,9 +227,11 @@ class SqliteWatch:
         self,
         connect: Callable[[], SqliteConnection | None],
         disconnect: Callable[[SqliteConnection], None],
+        check: Callable[[], None],
     ) -> None:
         self._connect = connect
         self._disconnect = disconnect
+        self._check = check
         self._connection: SqliteConnection | None = None
         self._seen: int | None = None
         self._closed = False
@@ -244,6 +246,7 @@ class SqliteWatch:
                 self._connection = self._connect()
                 if self._connection is None:  # in the middle of a fork
                     return False
+            self._check()
             now = self._connection.changes()
             news, self._seen = now != self._seen, now
             return news

@@ -8,10 +8,11 @@ import time
 import warnings
 from contextlib import closing
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import quote
 
 from refold.eventstore.engines.engine import Reader, Writer
-from refold.eventstore.errors import StoreFailed
+from refold.eventstore.errors import StoreFailed, StoreWarning
 
 Inode = tuple[int, int]
 """The device and the number of a file."""
@@ -65,12 +66,20 @@ class Identity:
         Raises:
             StoreFailed: one of them was removed, replaced or moved.
         """
+        self.check_file()
+        if self._log is not None and (found := self._look_at_log()) != self._log:
+            self._refuse("has lost its write-ahead log" if found is None else "has another -wal")
+
+    def check_file(self) -> None:
+        """Check that of the store's file alone, which is enough for reading.
+
+        Raises:
+            StoreFailed: it was removed, replaced or moved.
+        """
         if self.file is not None and (found := inode_of(self._file)) != self.file:
-            what = "is no longer there" if found is None else "was replaced by another file"
-        elif self._log is not None and (found := self._look_at_log()) != self._log:
-            what = "has lost its write-ahead log" if found is None else "has another log (-wal)"
-        else:
-            return
+            self._refuse("is no longer there" if found is None else "was replaced by another file")
+
+    def _refuse(self, what: str) -> NoReturn:
         raise StoreFailed(
             f"{self._file} {what} while this store was open: nothing was acknowledged that went "
             f"elsewhere, and this call may not have been kept. Put the file back with its -wal, or "
@@ -142,7 +151,7 @@ def set_foreign_log_aside(path: Path) -> None:
         time.sleep(0.01)
     else:
         raise StoreFailed(f"{_foreign(path)}. End the processes that have it open, and try again")
-    warnings.warn(f"{_foreign(path)}. It was set aside as {aside}", stacklevel=5)
+    warnings.warn(f"{_foreign(path)}. It was set aside as {aside}", StoreWarning, stacklevel=5)
 
 
 TRIES = 10
