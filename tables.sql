@@ -162,6 +162,7 @@ CREATE TABLE runs_folded (
     current_chunk  INTEGER NOT NULL,
     current_epoch  INTEGER NOT NULL,
     metrics        TEXT    NOT NULL,  -- JSON
+    metric_words   TEXT    NOT NULL,  -- JSON: nan, inf, -inf, by their names or paths
     created_at     TEXT    NOT NULL,
     updated_at     TEXT    NOT NULL,
     position       INTEGER NOT NULL
@@ -172,7 +173,7 @@ CREATE TABLE runs_folded (
 CREATE VIEW runs AS
 SELECT run_id, experiment_id, run_name, mlflow_run_id, status, source, ended_by, parent_run_id,
        warm_start, content AS config_leaf, seed, num_chunks, current_chunk, current_epoch, metrics,
-       created_at, updated_at, position
+       metric_words, created_at, updated_at, position
 FROM runs_folded LEFT JOIN payloads ON digest = config_digest;
 
 
@@ -226,7 +227,7 @@ CREATE TABLE interactive_control_folded (
     ic_id          INTEGER PRIMARY KEY,
     run_id         INTEGER NOT NULL,
     operation      TEXT    NOT NULL,  -- CLONE_MODIFY STOP RESUME DELETE
-    status         TEXT    NOT NULL,  -- PENDING COMPLETED FAILED SKIPPED
+    status         TEXT    NOT NULL,  -- PENDING IN_PROGRESS COMPLETED FAILED SKIPPED
     config_digest  TEXT,
     warm_start     INTEGER NOT NULL,
     error          TEXT,              -- why it failed or was skipped

@@ -29,6 +29,7 @@ from refold.eventstore.statuses import (
     TaskStatus,
     WorkerTask,
 )
+from refold.eventstore.words import take_words
 from refold.projections.experiments import experiments, next_id
 from refold.projections.fit import (
     CONTROLLER,
@@ -127,8 +128,11 @@ class UpdateRunMetrics(Command, frozen=True):
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
         row = existing(rows, runs, self.run_id, "run")
-        _, recorded = encode(RunMetricsRecorded(self.run_id, self.metrics))  # refuses NaN
-        if row.metrics == to_json(recorded.metrics):
+        _, recorded = encode(RunMetricsRecorded(self.run_id, *take_words(self.metrics)))
+        if (row.metrics, row.metric_words) == (
+            to_json(recorded.metrics),
+            to_json(recorded.words),
+        ):
             return Decision()
         return Decision([recorded])
 
@@ -272,6 +276,16 @@ class RequestCloneModify(Command, frozen=True):
 def _processed(rows: Rows, ic_id: int, after: TaskStatus, *error: str | None) -> Decision:
     before = TaskStatus(existing(rows, interactive_control, ic_id, "request").status)
     return move(f"request {ic_id}", REQUEST, before, after, ic_id, *error)
+
+
+class MarkICOpsInProgress(Command, frozen=True):
+    """Note that a request is being carried out."""
+
+    ic_id: Id
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        return _processed(rows, self.ic_id, TaskStatus.IN_PROGRESS)
 
 
 class MarkICOpsCompleted(Command, frozen=True):

@@ -19,6 +19,7 @@ from refold.eventstore.events import (
     InteractiveControlCompleted,
     InteractiveControlFailed,
     InteractiveControlSkipped,
+    InteractiveControlStarted,
     PipelineCompleted,
     PipelineDeleted,
     PipelineFailed,
@@ -90,6 +91,12 @@ WORKER_TASK = _moves(
 REQUEST = _moves(
     {
         TaskStatus.PENDING: (
+            InteractiveControlStarted,
+            InteractiveControlCompleted,
+            InteractiveControlFailed,
+            InteractiveControlSkipped,
+        ),
+        TaskStatus.IN_PROGRESS: (
             InteractiveControlCompleted,
             InteractiveControlFailed,
             InteractiveControlSkipped,

@@ -28,6 +28,7 @@ from refold.projections.evals import actor_tasks, contexts, pipelines
 from refold.projections.experiments import experiments, next_id
 from refold.projections.fit import (
     controller_progress,
+    interactive_control,
     runs,
     worker_progress,
     worker_task,
@@ -112,7 +113,7 @@ class ResetAllTables(Command, frozen=True):
 class ResetExperimentStates(Command, frozen=True):
     """Declare failed what was in progress when something crashed.
 
-    Requests that nobody has processed stay PENDING. Runs and pipelines keep their status, so that
+    Requests that nobody has taken up stay PENDING. Runs and pipelines keep their status, so that
     a controller can go on from the last chunk, unless `fail_runs` is set. The result tells the
     ids, by what they are ids of.
     """
@@ -131,6 +132,9 @@ class ResetExperimentStates(Command, frozen=True):
             ),
             workers=tuple(
                 w.worker_id for w in rows.find(worker_progress, status=TaskStatus.IN_PROGRESS)
+            ),
+            requests=tuple(
+                r.ic_id for r in rows.find(interactive_control, status=TaskStatus.IN_PROGRESS)
             ),
             controller=bool(rows.find(controller_progress, status=TaskStatus.IN_PROGRESS)),
         )

@@ -2,6 +2,8 @@
 
 from typing import Literal, TypeGuard
 
+import msgspec
+
 from refold.eventstore.event import Digest, Event, Id, Int, Name
 from refold.eventstore.statuses import (
     ActorTaskStatus,
@@ -15,6 +17,7 @@ from refold.eventstore.statuses import (
     TaskStatus,
     WorkerTask,
 )
+from refold.eventstore.words import NotANumber
 
 
 class StoreEvent(Event, frozen=True):
@@ -42,6 +45,7 @@ class ExperimentStatesReset(StoreEvent, frozen=True):
     controller: bool = False
     runs: tuple[Id, ...] = ()
     pipelines: tuple[Id, ...] = ()
+    requests: tuple[Id, ...] = ()
 
 
 class ExperimentEvent(Event, frozen=True):
@@ -169,9 +173,13 @@ class RunProgressed(RunEvent, frozen=True):
 
 
 class RunMetricsRecorded(RunEvent, frozen=True):
-    """The run's metrics were measured."""
+    """The run's metrics were measured.
+
+    Those that are NaN or infinite are not among the numbers: a word stands for each, by its path.
+    """
 
     metrics: dict[str, Metric]
+    words: dict[str, NotANumber] = msgspec.field(default_factory=dict)
 
 
 class TaskEvent(Event, frozen=True):
@@ -262,6 +270,12 @@ class CloneModifyRequested(InteractiveControlEvent, frozen=True):
     run_id: Id
     config: Digest | None = None
     warm_start: bool = False
+
+
+class InteractiveControlStarted(InteractiveControlEvent, frozen=True):
+    """The controller began to do what was asked."""
+
+    leads_to = TaskStatus.IN_PROGRESS
 
 
 class InteractiveControlCompleted(InteractiveControlEvent, frozen=True):

@@ -12,6 +12,7 @@ from refold.eventstore.events import (
     InteractiveControlEvent,
     InteractiveControlFailed,
     InteractiveControlSkipped,
+    InteractiveControlStarted,
     ResumeRequested,
     RunCompleted,
     RunCreated,
@@ -56,10 +57,11 @@ class Run(Row, frozen=True):
     current_chunk: int = 0
     current_epoch: int = 0
     metrics: str = "{}"
+    metric_words: str = "{}"
 
 
 runs = View(
-    "runs", Run, version=1, schema=section("runs"), table="runs_folded", stream=RunEvent.stream_of
+    "runs", Run, version=2, schema=section("runs"), table="runs_folded", stream=RunEvent.stream_of
 )
 
 runs.created_by(
@@ -85,7 +87,10 @@ runs.on(
     RunProgressed,
     lambda row, e: replace(row, current_chunk=e.current_chunk, current_epoch=e.current_epoch),
 )
-runs.on(RunMetricsRecorded, lambda row, e: replace(row, metrics=to_json(e.metrics)))
+runs.on(
+    RunMetricsRecorded,
+    lambda row, e: replace(row, metrics=to_json(e.metrics), metric_words=to_json(e.words)),
+)
 runs.on(
     ExperimentStatesReset,
     lambda row, _: replace(row, status=RunStatus.FAILED.value),
@@ -209,7 +214,7 @@ class Request(Row, frozen=True):
 interactive_control = View(
     "interactive_control",
     Request,
-    version=1,
+    version=2,
     schema=section("interactive_control"),
     table="interactive_control_folded",
     stream=InteractiveControlEvent.stream_of,
@@ -234,9 +239,14 @@ interactive_control.created_by(
         warm_start=e.warm_start,
     ),
 )
-interactive_control.moved_by(InteractiveControlCompleted)
+interactive_control.moved_by(InteractiveControlStarted, InteractiveControlCompleted)
 for _unfulfilled in (InteractiveControlFailed, InteractiveControlSkipped):
     interactive_control.on(
         _unfulfilled, lambda row, e: replace(row, status=e.leads_to.value, error=e.error)
     )
+interactive_control.on(
+    ExperimentStatesReset,
+    lambda row, _: replace(row, status=TaskStatus.FAILED.value),
+    keys=lambda e: e.requests,
+)
 interactive_control.cleared_by(TablesReset)

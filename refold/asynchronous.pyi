@@ -283,6 +283,9 @@ class AsyncRfDb(AsyncFace, face=RfDb):
     async def get_ic_ops_request(self) -> Dicts:
         """Return the requests that nobody has processed, the oldest first."""
 
+    async def mark_ic_ops_in_progress(self, ic_id: int, **about: Unpack[About]) -> None:
+        """Note that a request is being carried out, so that it is no longer pending."""
+
     async def mark_ic_ops_completed(self, ic_id: int, **about: Unpack[About]) -> None:
         """Note that a request was carried out."""
 

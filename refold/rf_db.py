@@ -1,5 +1,6 @@
 """`RfDb`: the face of training (fit)."""
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Unpack
 
@@ -11,6 +12,7 @@ from refold.commands.fit import (
     CreateWorkerTask,
     MarkICOpsCompleted,
     MarkICOpsFailed,
+    MarkICOpsInProgress,
     MarkICOpsSkipped,
     RequestCloneModify,
     RequestDelete,
@@ -37,6 +39,7 @@ from refold.eventstore.statuses import (
     TaskStatus,
     WorkerTask,
 )
+from refold.eventstore.words import give_words
 from refold.face import About, Face
 
 Dicts = list[dict[str, Any]]
@@ -208,17 +211,18 @@ class RfDb(Face):
     ) -> None:
         """Note a run's metrics, a dict or its JSON; they take the place of those before.
 
-        Values are numbers, text, lists or groups of them; NumPy and torch numbers are taken too.
+        Values are numbers, text, lists or groups of them; NumPy and torch numbers are taken too,
+        and so are NaN and infinities: `get_run` gives them back. In SQL they are not among
+        `runs.metrics`; `runs.metric_words` names them.
 
         Raises:
             NotFound: there is no such run.
-            InvalidEvent, InvalidCommand: a value is NaN, infinite or of a wrong type; record what
-                it means instead, such as `{"diverged": True}`.
+            InvalidEvent, InvalidCommand: a value is of a wrong type.
         """
         if isinstance(metrics, str):
             try:
-                metrics = msgspec.json.decode(str(metrics))
-            except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+                metrics = json.loads(metrics)  # which takes NaN, as `json.dumps` writes it
+            except (ValueError, RecursionError) as error:
                 raise InvalidCommand(f"metrics of run {run_id} are not JSON: {error}") from None
         if not isinstance(metrics, Mapping):
             raise InvalidCommand(
@@ -238,7 +242,8 @@ class RfDb(Face):
 
     def _run(self, row: dict[str, Any]) -> dict[str, Any]:
         self._decode_config(row)
-        row["metrics"] = msgspec.json.decode(row["metrics"])
+        words = msgspec.json.decode(row.pop("metric_words"))
+        row["metrics"] = give_words(msgspec.json.decode(row["metrics"]), words)
         return row
 
     def _decode_config(self, row: dict[str, Any]) -> None:
@@ -426,6 +431,15 @@ class RfDb(Face):
         for row in rows:
             self._decode_config(row)
         return rows
+
+    def mark_ic_ops_in_progress(self, ic_id: int, **about: Unpack[About]) -> None:
+        """Note that a request is being carried out, so that it is no longer pending.
+
+        Raises:
+            NotFound: there is no such request.
+            IllegalTransition: it was carried out, has failed or was skipped.
+        """
+        self.send(MarkICOpsInProgress(ic_id), **about)
 
     def mark_ic_ops_completed(self, ic_id: int, **about: Unpack[About]) -> None:
         """Note that a request was carried out.

@@ -225,6 +225,7 @@ class Model:
             "controller": fail("controller_progress", "IN_PROGRESS") != [],
             "runs": fail("runs", "NEW", "ONGOING") if fail_runs else [],
             "pipelines": fail("pipelines", "new", "ongoing") if fail_runs else [],
+            "requests": fail("interactive_control", "IN_PROGRESS"),
         }
 
     def get_experiment(self, experiment_id: int) -> Row:
@@ -394,6 +395,9 @@ class Fit(Model):
 
     def get_ic_ops_request(self) -> list[Row]:
         return self._rows("interactive_control", status="PENDING")
+
+    def mark_ic_ops_in_progress(self, ic_id: int) -> None:
+        self._move("interactive_control", ic_id, "IN_PROGRESS")
 
     def mark_ic_ops_completed(self, ic_id: int) -> None:
         self._move("interactive_control", ic_id, "COMPLETED")

@@ -8,6 +8,7 @@ from refold.commands import (
     Decision,
     MarkICOpsCompleted,
     MarkICOpsFailed,
+    MarkICOpsInProgress,
     MarkICOpsSkipped,
     SetActorTaskStatus,
     SetContextStatus,
@@ -34,6 +35,7 @@ from refold.eventstore.events import (
     InteractiveControlCompleted,
     InteractiveControlFailed,
     InteractiveControlSkipped,
+    InteractiveControlStarted,
     PipelineCompleted,
     PipelineCreated,
     PipelineDeleted,
@@ -161,15 +163,27 @@ ANSWER = {
     "FAILED": InteractiveControlFailed,
     "SKIPPED": InteractiveControlSkipped,
 }
-MARK = {"COMPLETED": MarkICOpsCompleted, "FAILED": MarkICOpsFailed, "SKIPPED": MarkICOpsSkipped}
-REQUEST = {"PENDING": ANSWER, "COMPLETED": {}, "FAILED": {}, "SKIPPED": {}}
+TAKEN_UP = {"IN_PROGRESS": InteractiveControlStarted}
+MARK = {
+    "IN_PROGRESS": MarkICOpsInProgress,
+    "COMPLETED": MarkICOpsCompleted,
+    "FAILED": MarkICOpsFailed,
+    "SKIPPED": MarkICOpsSkipped,
+}
+REQUEST = {
+    "PENDING": TAKEN_UP | ANSWER,
+    "IN_PROGRESS": ANSWER,
+    "COMPLETED": {},
+    "FAILED": {},
+    "SKIPPED": {},
+}
 
 
 @pairs(REQUEST, MARK)
 def test_requests_of_users(before, after):
     happened = [StopRequested(7, 5)]
-    if before in ANSWER:
-        happened.append(ANSWER[before](7))
+    if before != "PENDING":
+        happened.append((TAKEN_UP | ANSWER)[before](7))
     check(happened, MARK[after](7), "request 7", REQUEST, before, after)
 
 

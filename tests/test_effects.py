@@ -38,6 +38,7 @@ from refold.eventstore.events import (
     InteractiveControlCompleted,
     InteractiveControlFailed,
     InteractiveControlSkipped,
+    InteractiveControlStarted,
     PipelineCompleted,
     PipelineCreated,
     PipelineDeleted,
@@ -248,6 +249,7 @@ FAILURES = ExperimentStatesReset(
     controller=True,
     runs=(5, 99),
     pipelines=(4, 99),
+    requests=(8, 99),
 )
 
 CHANGES: list[tuple[View[Any], Row, Event, dict[str, Any]]] = [
@@ -272,6 +274,12 @@ CHANGES: list[tuple[View[Any], Row, Event, dict[str, Any]]] = [
         RunMetricsRecorded(5, {"loss": 0.5, "by": [1]}),
         {"metrics": '{"loss":0.5,"by":[1]}'},
     ),
+    (
+        runs,
+        RUN,
+        RunMetricsRecorded(5, {"accuracy": 0.5}, {"loss": "nan"}),
+        {"metrics": '{"accuracy":0.5}', "metric_words": '{"loss":"nan"}'},
+    ),
     (runs, RUN, FAILURES, {"status": "FAILED"}),
     (worker_task, TASK, TaskStarted(17), {"status": "IN_PROGRESS"}),
     (worker_task, TASK, TaskCompleted(17), {"status": "COMPLETED"}),
@@ -292,6 +300,8 @@ CHANGES: list[tuple[View[Any], Row, Event, dict[str, Any]]] = [
         {"task": "TRAIN_VAL", "status": "SKIPPED"},
     ),
     (worker_progress, WORKER, FAILURES, {"status": "FAILED"}),
+    (interactive_control, REQUEST, InteractiveControlStarted(8), {"status": "IN_PROGRESS"}),
+    (interactive_control, REQUEST, FAILURES, {"status": "FAILED"}),
     (interactive_control, REQUEST, InteractiveControlCompleted(8), {"status": "COMPLETED"}),
     (
         interactive_control,
@@ -413,7 +423,7 @@ LEAVES: list[tuple[View[Any], Row, Event]] = [
     (ids, LastId("run", 5, **BEFORE), TablesReset(True)),
     (controller_progress, CONTROLLER, ExperimentStatesReset(runs=(1,), controller=False)),
     (experiments, FIT, FAILURES),
-    (interactive_control, REQUEST, FAILURES),
+    (interactive_control, REQUEST, ExperimentStatesReset(runs=(5,), controller=True)),
 ]
 
 ROWS = {view.name: row for view, row, _, _ in CHANGES} | {"ids": LastId("run", 5, **BEFORE)}
@@ -546,11 +556,11 @@ def test_every_event_that_may_begin_a_row_has_its_line() -> None:
 
 PLACES = {
     "experiments": (1, "experiments", "experiment_id", "experiment-{}"),
-    "runs": (1, "runs_folded", "run_id", "run-{}"),
+    "runs": (2, "runs_folded", "run_id", "run-{}"),
     "worker_task": (1, "worker_task", "task_id", "task-{}"),
     "controller_progress": (1, "controller_progress", "controller_id", "controller"),
     "worker_progress": (1, "worker_progress", "worker_id", "worker-{}"),
-    "interactive_control": (1, "interactive_control_folded", "ic_id", "ic-{}"),
+    "interactive_control": (2, "interactive_control_folded", "ic_id", "ic-{}"),
     "contexts": (1, "contexts", "context_id", "context-{}"),
     "pipelines": (1, "pipelines", "pipeline_id", "pipeline-{}"),
     "actor_tasks": (1, "actor_tasks", "task_id", "actor_task-{}"),

@@ -120,6 +120,7 @@ FIT: dict[str, Arguments] = {
     "request_stop": {"run_id": RUN},
     "request_resume": {"run_id": RUN},
     "request_delete": {"run_id": RUN},
+    "mark_ic_ops_in_progress": {"ic_id": REQUEST},
     "mark_ic_ops_completed": {"ic_id": REQUEST},
     "mark_ic_ops_failed": {"ic_id": REQUEST, "error": optional(TEXT)},
     "mark_ic_ops_skipped": {"ic_id": REQUEST, "error": optional(TEXT)},

@@ -2,17 +2,20 @@
 
 import io
 import json
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from msgspec.structs import replace
 from places import Place
 from random_logs import append_row, exactly
 from tables import tables
 
 from refold import RFDatabase, RfDb, copy_store
-from refold.eventstore import Event, Id
+from refold.eventstore import Event, Id, InvalidEvent
 from refold.eventstore.events import ExperimentCreated, RunMetricsRecorded
 from refold.export import json_lines
 from refold.face import Face
@@ -171,3 +174,69 @@ def test_a_row_of_another_class_is_left_to_the_table() -> None:
 
 class StrangeRow(Row, frozen=True):
     run_id: int
+
+
+@pytest.fixture
+def run_id(db: RfDb) -> int:
+    """A run of which nothing is known yet."""
+    return db.create_run(db.create_experiment("digits"))
+
+
+# --- numbers that JSON lacks ------------------------------------------------------------------
+
+NO_NUMBERS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+@pytest.mark.parametrize("of", [float, np.float64, np.float32, np.float16, torch.tensor])
+@pytest.mark.parametrize("word", NO_NUMBERS)
+def test_metrics_that_are_no_numbers_come_back(
+    db: RfDb, run_id: int, of: Callable[[float], Any], word: str
+) -> None:
+    x, number = of(NO_NUMBERS[word]), NO_NUMBERS[word]
+    for given, numbers, path in (
+        ({"loss": x, "rate": 0.5}, {"rate": 0.5}, "loss"),
+        ({"loss": [0.5, x]}, {"loss": [0.5, None]}, "loss/1"),
+        ({"a/~b": {"loss": x, "best": 1}}, {"a/~b": {"best": 1}}, "a~1~0b/loss"),
+        ({"epochs": [{"loss": x}]}, {"epochs": [{}]}, "epochs/0/loss"),
+        ({"losses": {"by": [0.5, x]}}, {"losses": {"by": [0.5, None]}}, "losses/by/1"),
+    ):
+        db.update_run_metrics(run_id, given)
+        row = db.db.execute("SELECT metrics, metric_words FROM runs WHERE run_id = ?", (run_id,))
+        assert [json.loads(text) for text in row[0].values()] == [numbers, {path: word}]
+        found = db.get_run(run_id)["metrics"]
+        assert json.dumps(found, sort_keys=True) == json.dumps(given, default=float, sort_keys=True)
+        assert repr(number) in repr(found)
+        head = db.store.head()
+        db.update_run_metrics(run_id, given)
+        db.update_run_metrics(run_id, json.dumps(found))
+        assert db.store.head() == head, "nothing has changed"
+    db.update_run_metrics(run_id, {"loss": 0.5})
+    assert db.get_run(run_id)["metrics"] == {"loss": 0.5}
+    assert db.verify(log=True) == []
+
+
+def test_they_are_the_same_everywhere(
+    db: RfDb, place: str, run_id: int, new_place: Place, new_target: Place
+) -> None:
+    db.update_run_metrics(run_id, {"loss": math.nan, "by": {"validation": [0.5, -math.inf]}})
+    assert_same_everywhere(db, place, new_place, new_target)
+
+
+def test_words_that_lead_nowhere_hide_nothing(db: RfDb, run_id: int) -> None:
+    words: Any = {
+        "loss": "nan",
+        "gone/2": "inf",
+        "rate/0/x": "inf",
+        "list/9": "nan",
+        "list/x": "inf",
+    }
+    db.append(RunMetricsRecorded(run_id, {"rate": 0.5, "list": [1]}, words))
+    assert repr(db.get_run(run_id)["metrics"]) == "{'rate': 0.5, 'list': [1], 'loss': nan}"
+
+
+def test_an_event_by_hand_still_has_no_nan(db: RfDb, run_id: int) -> None:
+    with pytest.raises(InvalidEvent, match="NaN"):
+        db.append(RunMetricsRecorded(run_id, {"loss": math.nan}))
+    wrong: Any = {"loss": "many"}
+    with pytest.raises(InvalidEvent, match="many"):
+        db.append(RunMetricsRecorded(run_id, {}, wrong))

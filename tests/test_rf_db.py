@@ -461,6 +461,18 @@ class TestInteractiveControl:
             ("SKIPPED", "stopped already"),
         ]
 
+    def test_a_request_that_is_being_carried_out_is_not_pending(self, db, run_id):
+        taken, crashed = db.request_stop(run_id), db.request_delete(run_id)
+        for request in (taken, crashed):
+            db.mark_ic_ops_in_progress(request)
+        assert db.get_ic_ops_request() == []
+        db.mark_ic_ops_completed(taken)
+        with pytest.raises(IllegalTransition, match=f"request {taken} is COMPLETED"):
+            db.mark_ic_ops_in_progress(taken)
+        assert db.reset_experiment_states()["requests"] == [crashed]
+        rows = db.db.execute("SELECT status FROM interactive_control ORDER BY ic_id")
+        assert [row["status"] for row in rows] == ["COMPLETED", "FAILED"]
+
     def test_nothing_can_be_asked_of_a_killed_run(self, db, run_id):
         db.set_run_status(run_id, RunStatus.KILLED)
         for request in (

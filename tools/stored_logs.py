@@ -232,6 +232,7 @@ def let_it_happen(path: Path) -> None:
             db.request_delete(runs[2]),
             db.request_clone_modify(runs[1], {"lr": 0.01}, warm_start=True),
         ]
+        db.mark_ic_ops_in_progress(requests[0])
         db.mark_ic_ops_completed(requests[0])
         db.mark_ic_ops_failed(requests[1], "no room")
         db.mark_ic_ops_skipped(requests[2])

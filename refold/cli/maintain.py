@@ -97,6 +97,7 @@ WORDS = {
     "controller": "controller",
     "runs": "runs",
     "pipelines": "pipelines",
+    "requests": "requests",
 }
 """What a recovery fails, as people call it."""
 

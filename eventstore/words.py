@@ -1,0 +1,89 @@
+"""Numbers that JSON lacks: a word stands for each, beside the numbers."""
+
+import math
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, Literal, TypeAlias
+
+from refold.eventstore.event import plain_scalar
+
+NotANumber: TypeAlias = Literal["nan", "inf", "-inf"]
+"""What `float()` reads."""
+
+
+def take_words(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, NotANumber]]:
+    """Part the numbers that JSON has from those that it lacks.
+
+    Args:
+        values: numbers and text, lists and named groups of them; NumPy's and torch's, too.
+
+    Returns:
+        the values without NaN and infinities (in lists None stands for them), and a word for each
+        of these by its path, such as `loss` or `validation/losses/2` (a `/` in a name is `~1`, a
+        `~` is `~0`, as in https://www.rfc-editor.org/rfc/rfc6901).
+
+    >>> take_words({"loss": float("nan"), "rate": 0.1})
+    ({'rate': 0.1}, {'loss': 'nan'})
+    """
+    words: dict[str, NotANumber] = {}
+
+    def taken(value: Any, path: str) -> Any:
+        if isinstance(value, Mapping):
+            return {
+                name: kept
+                for name, part in value.items()
+                if (kept := taken(part, f"{path}{_step(name)}/")) is not _GONE
+            }
+        if isinstance(value, list | tuple):
+            parts = [taken(part, f"{path}{n}/") for n, part in enumerate(value)]
+            return [None if part is _GONE else part for part in parts]
+        number = value if isinstance(value, float) else _plain(value)
+        if isinstance(number, float) and not math.isfinite(number):
+            words[path[:-1]] = "nan" if math.isnan(number) else "inf" if number > 0 else "-inf"
+            return _GONE
+        return value
+
+    numbers = taken(values, "")
+    return numbers, dict(sorted(words.items()))
+
+
+def give_words(
+    values: dict[str, Any], words: Mapping[str, str], read: Callable[[str], Any] = float
+) -> dict[str, Any]:
+    """Put numbers that JSON lacks back among the others, in place; see `take_words`.
+
+    Args:
+        values: of JSON.
+        words: by their paths.
+        read: what makes of a word what stands in its place: `str` leaves it a word.
+    """
+    for path, word in words.items():
+        *groups, last = path.split("/")
+        group: Any = values
+        with suppress(
+            LookupError, ValueError, TypeError
+        ):  # somebody has written what leads nowhere
+            for step in groups:
+                group = group[int(step)] if isinstance(group, list) else group[_name(step)]
+            group[int(last) if isinstance(group, list) else _name(last)] = read(word)
+    return values
+
+
+_GONE = object()
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, str | int):
+        return value
+    try:
+        return plain_scalar(value)
+    except TypeError:
+        return value  # which is refused when it is written as JSON
+
+
+def _step(name: object) -> str:
+    return str(name).replace("~", "~0").replace("/", "~1")
+
+
+def _name(step: str) -> str:
+    return step.replace("~1", "/").replace("~0", "~")
