@@ -42,7 +42,7 @@ soak: export REFOLD_SEED := $(or $(SEED),$(shell date +%s))
 soak: $(VENV)/test
 	@echo "soak with seed $$REFOLD_SEED: to repeat it," \
 		"make soak SEED=$$REFOLD_SEED TIMES=$$REFOLD_SOAK EXAMPLES=$$REFOLD_EXAMPLES"
-	$(BIN)/python -m pytest -m "soak or property" --numprocesses auto --hypothesis-profile soak --hypothesis-seed $$REFOLD_SEED
+	$(BIN)/python -m pytest -m "soak or property or loop" --numprocesses auto --hypothesis-profile soak --hypothesis-seed $$REFOLD_SEED
 
 mutants: $(VENV)/test
 	$(BIN)/python tools/mutants.py $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))

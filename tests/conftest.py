@@ -55,7 +55,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and is_hypothesis_test(item.function):
             item.add_marker("property")
-        if item.get_closest_marker("property") or item.get_closest_marker("soak"):
+        if any(map(item.get_closest_marker, ("property", "soak", "loop"))):
             item.add_marker(pytest.mark.timeout(0))
 
 

@@ -12,9 +12,10 @@ import threading
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
-from children import Child, Parent
+from children import Child, Parent, WarmChild
 from postgres import drop_schema, new_schema, programs
 
 from refold import AsyncRfDb, RfDb
@@ -318,14 +319,16 @@ def killed_somewhere(parent: Parent, place: str, commands: int, ends: bool) -> N
 
 
 @pytest.mark.soak
-def test_no_log_is_taken_for_a_foreign_one(tmp_path: Path) -> None:
+def test_no_log_is_taken_for_a_foreign_one(
+    tmp_path: Path, record_property: Callable[[str, Any], None]
+) -> None:
     """SIGKILL at 1,000 moments, with checkpoints between, and every acknowledged event is there."""
     place, kills = tmp_path / "store.db", 1000
     with RfDb(place) as db:
         db.create_experiment("digits")
     acknowledged = 1
     for n in range(kills):
-        with Child(killed_somewhere, str(place), 50, n % 2 == 0) as child:
+        with WarmChild(killed_somewhere, str(place), 50, n % 2 == 0) as child:
             with suppress(EOFError):
                 for _ in range(1 + n % 7):
                     acknowledged = child.hear()
@@ -337,4 +340,4 @@ def test_no_log_is_taken_for_a_foreign_one(tmp_path: Path) -> None:
             with closing(sqlite3.connect(place)) as raw:
                 raw.execute("PRAGMA wal_checkpoint(PASSIVE)")
     assert not list(tmp_path.glob("*foreign*"))
-    print(f"\n{kills} processes killed: lost 0, logs taken for foreign ones 0")
+    record_property("counts", f"{kills} killed, lost 0, logs taken for foreign ones 0")

@@ -6,7 +6,7 @@ import io
 import json
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,7 +20,7 @@ from logs import log
 from places import Place
 from raw import raw
 from strategies import any_command
-from tries import tries
+from tries import LONGER, tries
 
 from refold import DBException, RfDb, copy_store, fork
 from refold.commands import execute
@@ -168,7 +168,10 @@ def test_a_missing_position_is_named_where_none_can_be(tmp_path: Path, postgres_
         assert [str(fault) for fault in store.faults()] == ["event 4 to 5: it is missing"]
 
 
-def test_2000_flipped_bits_are_all_found(tmp_path: Path, moments: random.Random) -> None:
+@pytest.mark.loop
+def test_2000_flipped_bits_are_all_found(
+    tmp_path: Path, moments: random.Random, record_property: Callable[[str, Any], None]
+) -> None:
     place = str(tmp_path / "store.db")
     fill(place, runs=20)
     columns = "position stream version previous type schema_version data metadata recorded_at"
@@ -176,7 +179,8 @@ def test_2000_flipped_bits_are_all_found(tmp_path: Path, moments: random.Random)
     believed: list[Any] = []
     with open_store(place) as store, unprotected(place) as connection:
         rows = connection.execute(f"SELECT {', '.join(names)} FROM events").fetchall()
-        for _ in range(2_000):
+        flips = 2_000 * LONGER
+        for _ in range(flips):
             row, at = moments.choice(rows), moments.randrange(len(names))
             value = row[at]
             if value is None:
@@ -203,6 +207,7 @@ def test_2000_flipped_bits_are_all_found(tmp_path: Path, moments: random.Random)
             marks = ", ".join("?" * len(names))
             connection.executemany(f"INSERT INTO events VALUES ({marks})", rows)
             connection.commit()
+    record_property("counts", f"{flips} bits flipped, believed {len(believed)}")
     assert believed == []
 
 

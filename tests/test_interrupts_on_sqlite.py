@@ -170,6 +170,7 @@ STEP = 1 if LONGER > 1 else 13
 """In `make test` every so manieth moment; in `make soak` each."""
 
 
+@pytest.mark.loop
 @pytest.mark.parametrize("work", WORKS)
 def test_an_interrupt_at_every_moment(scene: Scene, work: Callable[[Scene], None]) -> None:
     if work in (Scene.batch, Scene.batch_within_a_batch):

@@ -83,6 +83,7 @@ def fail_each_call(_: Parent, place: str, error: int) -> dict[str, int]:
     return dict(counts)
 
 
+@pytest.mark.loop
 @pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC])
 def test_each_call_fails_once(
     preloaded: None, place: str, error: int, record_property: Callable[[str, Any], None]
