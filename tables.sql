@@ -173,8 +173,38 @@ CREATE TABLE runs_folded (
 CREATE VIEW runs AS
 SELECT run_id, experiment_id, run_name, mlflow_run_id, status, source, ended_by, parent_run_id,
        warm_start, content AS config_leaf, seed, num_chunks, current_chunk, current_epoch, metrics,
-       metric_words, created_at, updated_at, position
+       metric_words, created_at, updated_at, position,
+       CASE  -- the configuration, if it is a payload of JSON text; it may be signed
+           WHEN substr(content, 1, 2) = x'F701' THEN CAST(substr(content, 3) AS TEXT)
+           WHEN substr(content, 1, 1) = x'FB' AND substr(content, 34, 2) = x'F701'
+           THEN CAST(substr(content, 36) AS TEXT)
+       END AS config_json
 FROM runs_folded LEFT JOIN payloads ON digest = config_digest;
+
+
+-- section: run_metrics
+
+-- What was measured of each metric of a run; runs.metrics has the last values alone.
+CREATE TABLE run_metrics (
+    metric_key     TEXT    PRIMARY KEY,  -- such as 5/loss
+    run_id         INTEGER NOT NULL,
+    metric         TEXT    NOT NULL,
+    count          INTEGER NOT NULL,  -- of points
+    last           REAL,              -- NULL: see last_word
+    last_step      INTEGER,
+    last_word      TEXT,              -- nan inf -inf
+    first          REAL,
+    first_step     INTEGER,
+    min            REAL,              -- of the finite ones
+    min_step       INTEGER,
+    max            REAL,
+    max_step       INTEGER,
+    created_at     TEXT    NOT NULL,
+    updated_at     TEXT    NOT NULL,
+    position       INTEGER NOT NULL
+);
+
+CREATE INDEX run_metrics_of_runs ON run_metrics (run_id, metric);
 
 
 -- section: worker_task

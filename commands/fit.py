@@ -1,16 +1,20 @@
 """Commands of training: runs, tasks of workers, progress, and what users ask for."""
 
 import hashlib
+from contextlib import suppress
+from typing import Any
 
 from refold.commands.command import Command, Decision, existing
 from refold.commands.moves import REQUEST, RUN, WORKER_TASK, move
 from refold.eventstore.errors import IllegalTransition, InvalidCommand
-from refold.eventstore.event import Id, Int, Name, encode, to_json
+from refold.eventstore.event import Id, Int, Name, encode, plain_scalar, to_json
 from refold.eventstore.events import (
     CloneModifyRequested,
     ControllerTaskSet,
     DeleteRequested,
+    Measured,
     Metric,
+    MetricsLogged,
     ResumeRequested,
     RunCreated,
     RunEnded,
@@ -35,6 +39,8 @@ from refold.projections.fit import (
     CONTROLLER,
     controller_progress,
     interactive_control,
+    metric_key,
+    run_metrics,
     runs,
     worker_progress,
     worker_task,
@@ -135,6 +141,40 @@ class UpdateRunMetrics(Command, frozen=True):
         ):
             return Decision()
         return Decision([recorded])
+
+
+class LogMetrics(Command, frozen=True):
+    """Note points of some of a run's metrics; the result is their step."""
+
+    run_id: Id
+    metrics: dict[Name, Any]
+    step: Int | None = None
+    """None: one more than the last of these metrics."""
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        existing(rows, runs, self.run_id, "run")
+        step = self.step
+        if step is None:
+            keys = [metric_key(self.run_id, name) for name in self.metrics]
+            known = [row.last_step for key in keys if (row := rows.get(run_metrics, key))]
+            step = max((last for last in known if last is not None), default=-1) + 1
+        points = {name: self._point(name, value, step) for name, value in self.metrics.items()}
+        return Decision([MetricsLogged(self.run_id, points)] if points else [], step)
+
+    def _point(self, name: str, value: Any, step: int) -> Measured:
+        numbers, words = take_words({name: value})
+        if words:
+            return Measured(step=step, word=next(iter(words.values())))
+        number = numbers[name]
+        with suppress(TypeError):
+            number = plain_scalar(number) if not isinstance(number, int | float) else number
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            raise InvalidCommand(
+                f"run {self.run_id}: metric {name!r} is a {type(value).__name__}: log numbers; "
+                f"lists, groups and text go into update_run_metrics"
+            )
+        return Measured(last=number, step=step)
 
 
 class CreateWorkerTask(Command, frozen=True):

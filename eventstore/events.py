@@ -1,6 +1,6 @@
 """Everything that can happen: one frozen struct for each kind of event."""
 
-from typing import Literal, TypeGuard
+from typing import Annotated, Literal, TypeGuard
 
 import msgspec
 
@@ -180,6 +180,30 @@ class RunMetricsRecorded(RunEvent, frozen=True):
 
     metrics: dict[str, Metric]
     words: dict[str, NotANumber] = msgspec.field(default_factory=dict)
+
+
+class Measured(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """What was measured of one metric: a point, or all points since the event of before."""
+
+    last: Int | float | None = None
+    """The last value; None: the word tells it."""
+    step: Int | None = None
+    """Its step."""
+    word: NotANumber | None = None
+    count: Annotated[int, msgspec.Meta(ge=1)] = 1
+    first: float | None = None
+    """The first value, if there are more than one; likewise its step, and the extremes."""
+    first_step: Int | None = None
+    min: float | None = None
+    min_step: Int | None = None
+    max: float | None = None
+    max_step: Int | None = None
+
+
+class MetricsLogged(RunEvent, frozen=True):
+    """Some metrics of the run were measured; the others keep their values."""
+
+    metrics: dict[Name, Measured]
 
 
 class TaskEvent(Event, frozen=True):

@@ -32,7 +32,7 @@ def take_words(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Not
             return {
                 name: kept
                 for name, part in value.items()
-                if (kept := taken(part, f"{path}{_step(name)}/")) is not _GONE
+                if (kept := taken(part, f"{path}{path_of(name)}/")) is not _GONE
             }
         if isinstance(value, list | tuple):
             parts = [taken(part, f"{path}{n}/") for n, part in enumerate(value)]
@@ -64,8 +64,8 @@ def give_words(
             LookupError, ValueError, TypeError
         ):  # somebody has written what leads nowhere
             for step in groups:
-                group = group[int(step)] if isinstance(group, list) else group[_name(step)]
-            group[int(last) if isinstance(group, list) else _name(last)] = read(word)
+                group = group[int(step)] if isinstance(group, list) else group[name_of(step)]
+            group[int(last) if isinstance(group, list) else name_of(last)] = read(word)
     return values
 
 
@@ -81,9 +81,11 @@ def _plain(value: Any) -> Any:
         return value  # which is refused when it is written as JSON
 
 
-def _step(name: object) -> str:
+def path_of(name: object) -> str:
+    """Return a name as a step of a path."""
     return str(name).replace("~", "~0").replace("/", "~1")
 
 
-def _name(step: str) -> str:
+def name_of(step: str) -> str:
+    """Return the name that a step of a path stands for."""
     return step.replace("~1", "/").replace("~0", "~")

@@ -12,6 +12,7 @@ from refold.projections.experiments import experiments, ids
 from refold.projections.fit import (
     controller_progress,
     interactive_control,
+    run_metrics,
     runs,
     worker_progress,
     worker_task,
@@ -30,7 +31,7 @@ ENTITIES: dict[str, View[Any]] = {
     "actor_task": actor_tasks,
 }
 
-ALL: tuple[View[Any], ...] = (*ENTITIES.values(), ids)
+ALL: tuple[View[Any], ...] = (*ENTITIES.values(), run_metrics, ids)
 """The views of refold itself."""
 
 

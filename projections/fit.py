@@ -1,8 +1,11 @@
 """The views of training: runs, tasks of workers, progress, and what users asked for."""
 
+from collections.abc import Iterable, Mapping
+
+import msgspec
 from msgspec.structs import replace
 
-from refold.eventstore.event import to_json
+from refold.eventstore.event import Event, to_json
 from refold.eventstore.events import (
     CloneModifyRequested,
     ControllerTaskSet,
@@ -13,6 +16,8 @@ from refold.eventstore.events import (
     InteractiveControlFailed,
     InteractiveControlSkipped,
     InteractiveControlStarted,
+    Measured,
+    MetricsLogged,
     ResumeRequested,
     RunCompleted,
     RunCreated,
@@ -36,6 +41,7 @@ from refold.eventstore.events import (
 )
 from refold.eventstore.sql import section
 from refold.eventstore.statuses import ICOperation, RunStatus, TaskStatus
+from refold.eventstore.words import name_of, path_of
 from refold.projections.view import Row, View
 
 
@@ -91,12 +97,125 @@ runs.on(
     RunMetricsRecorded,
     lambda row, e: replace(row, metrics=to_json(e.metrics), metric_words=to_json(e.words)),
 )
+
+
+def _with_logged(row: Run, event: MetricsLogged) -> Run:
+    numbers, words = msgspec.json.decode(row.metrics), msgspec.json.decode(row.metric_words)
+    for name, measured in event.metrics.items():
+        if measured.word is None:
+            numbers[name] = measured.last
+            words.pop(path_of(name), None)
+        else:
+            numbers.pop(name, None)
+            words[path_of(name)] = measured.word
+    return replace(row, metrics=to_json(numbers), metric_words=to_json(words))
+
+
+runs.on(MetricsLogged, _with_logged)
 runs.on(
     ExperimentStatesReset,
     lambda row, _: replace(row, status=RunStatus.FAILED.value),
     keys=lambda e: e.runs,
 )
 runs.cleared_by(TablesReset)
+
+
+class RunMetric(Row, frozen=True):
+    """A row of `run_metrics`; its key is the run's id and the metric's name: `5/loss`."""
+
+    metric_key: str
+    run_id: int
+    metric: str
+    count: int
+    last: float | None
+    last_step: int | None
+    last_word: str | None
+    first: float | None
+    first_step: int | None
+    min: float | None
+    min_step: int | None
+    max: float | None
+    max_step: int | None
+
+
+run_metrics = View(
+    "run_metrics", RunMetric, version=1, schema=section("run_metrics"), stream=RunEvent.stream_of
+)
+
+
+def metric_key(run_id: int, metric: str) -> str:
+    """Return the key of a row of `run_metrics`."""
+    return f"{run_id}/{metric}"
+
+
+def measured_in(event: RunMetricsRecorded) -> dict[str, Measured]:
+    """Return the metrics of an event that are numbers, without a step; groups are left out."""
+    numbers = {
+        name: Measured(last=value)
+        for name, value in event.metrics.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+    return numbers | {
+        name_of(path): Measured(word=word) for path, word in event.words.items() if "/" not in path
+    }
+
+
+def points_of(event: Event) -> Mapping[str, Measured]:
+    """Return what an event says of metrics, by their names."""
+    if isinstance(event, MetricsLogged):
+        return event.metrics
+    return measured_in(event) if isinstance(event, RunMetricsRecorded) else {}
+
+
+def _measured(row: RunMetric | None, run_id: int, metric: str, m: Measured) -> RunMetric:
+    one = m.count == 1
+    first, first_step = (m.last, m.step) if one else (m.first, m.first_step)
+    found = None if m.last is None else m.step
+    low, low_step = (m.last, found) if one else (m.min, m.min_step)
+    high, high_step = (m.last, found) if one else (m.max, m.max_step)
+    if row is None:
+        return RunMetric(
+            metric_key(run_id, metric),
+            run_id,
+            metric,
+            m.count,
+            m.last,
+            m.step,
+            m.word,
+            first,
+            first_step,
+            low,
+            low_step,
+            high,
+            high_step,
+        )
+    row = replace(row, count=row.count + m.count, last=m.last, last_step=m.step, last_word=m.word)
+    if low is not None and (row.min is None or low < row.min):
+        row = replace(row, min=low, min_step=low_step)
+    if high is not None and (row.max is None or high > row.max):
+        row = replace(row, max=high, max_step=high_step)
+    return row
+
+
+def _keys(run_id: int, metrics: Iterable[str]) -> list[str]:
+    return [metric_key(run_id, metric) for metric in metrics]
+
+
+def _metric(key: str) -> str:
+    return key.partition("/")[2]
+
+
+run_metrics.put_each_by(
+    MetricsLogged,
+    lambda row, e, key: _measured(row, e.run_id, _metric(key), e.metrics[_metric(key)]),
+    keys=lambda e: _keys(e.run_id, e.metrics),
+)
+run_metrics.put_each_by(
+    RunMetricsRecorded,
+    lambda row, e, key: _measured(row, e.run_id, _metric(key), measured_in(e)[_metric(key)]),
+    keys=lambda e: _keys(e.run_id, measured_in(e)),
+)
+run_metrics.cleared_by(TablesReset)
 
 
 class Task(Row, frozen=True):

@@ -217,7 +217,11 @@ class UnitOfWork:
                 before = None if handler.regardless else self.get(view, key)
                 if before is None and not handler.begins:
                     continue
-                after = handler.evolve(before, event)
+                after = (
+                    handler.evolve(before, event, key)
+                    if handler.keyed
+                    else handler.evolve(before, event)
+                )
                 if after is before:
                     continue
                 if after is not None:

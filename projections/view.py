@@ -51,7 +51,7 @@ E = TypeVar("E", bound=Event)
 class Handler(msgspec.Struct, frozen=True):
     """What an event does to rows of a view."""
 
-    evolve: Callable[[Any, Any], Any]
+    evolve: Callable[..., Any]
     """The row before (None if there is none) and the event give the row after."""
     key: Callable[[Any], Key] | None
     """Gives the key of the one row that the event touches …"""
@@ -59,6 +59,8 @@ class Handler(msgspec.Struct, frozen=True):
     """… or, if it touches several, their keys."""
     begins: bool = False
     """Whether it also sets a row where there is none."""
+    keyed: bool = False
+    """Whether `evolve` is given the key as well, since the event touches several rows."""
     regardless: bool = False
     """Whether the row before is of no account, so that it need not be loaded."""
 
@@ -170,6 +172,16 @@ class View(Generic[R]):
     ) -> None:
         """Declare how an event changes a row or, where there is None, begins it."""
         self.handlers[event.__name__] = Handler(evolve, key, begins=True)
+
+    def put_each_by(
+        self,
+        event: type[E],
+        evolve: Callable[[R | None, E, Any], R | None],
+        *,
+        keys: Callable[[E], Iterable[Key]],
+    ) -> None:
+        """Declare likewise how an event changes or begins several rows; it is given each key."""
+        self.handlers[event.__name__] = Handler(evolve, None, keys, begins=True, keyed=True)
 
     def cleared_by(self, event: type[E], when: Callable[[E], bool] = lambda _: True) -> None:
         """Declare that an event empties the view."""

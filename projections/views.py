@@ -7,7 +7,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from refold.eventstore.blocks import Block, Nested
-from refold.eventstore.engines.engine import Definition, Projections, Reader, Values
+from refold.eventstore.engines.engine import Definition, Projections, Reader, Sql, Values
 from refold.eventstore.engines.log_end import PROJECTIONS, by_name, projections_of
 from refold.eventstore.errors import (
     AccessDenied,
@@ -36,6 +36,11 @@ class ReadableViews(ABC):
     """The rows of a store, now or as they were at a moment."""
 
     views: tuple[View[Any], ...]
+
+    @property
+    @abstractmethod
+    def sql(self) -> Sql:
+        """Whose SQL queries are written in."""
 
     @abstractmethod
     def reading(self) -> AbstractContextManager[Reader]:
@@ -125,6 +130,11 @@ class Views(ReadableViews):
                 f"and cannot be brought up to date from here: open the store once with the right "
                 f"to write ({error})"
             ) from error
+
+    @property
+    def sql(self) -> Sql:
+        """Whose SQL queries are written in."""
+        return self.store.engine.sql
 
     def select(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
         """Run a query on the views, which are equal to the log, and return its rows as dicts."""

@@ -10,6 +10,7 @@ from refold.commands.fit import (
     ClaimNextWorkerTask,
     CreateRun,
     CreateWorkerTask,
+    LogMetrics,
     MarkICOpsCompleted,
     MarkICOpsFailed,
     MarkICOpsInProgress,
@@ -27,7 +28,9 @@ from refold.commands.fit import (
     UpdateRunMetrics,
 )
 from refold.commands.store import CreateExperiment, SetExperimentStatus
+from refold.eventstore import times
 from refold.eventstore.errors import InvalidCommand, InvalidPayload, NotFound
+from refold.eventstore.events import MetricsLogged, RunMetricsRecorded
 from refold.eventstore.log.transaction import Transaction
 from refold.eventstore.sql import marks
 from refold.eventstore.statuses import (
@@ -41,6 +44,8 @@ from refold.eventstore.statuses import (
 )
 from refold.eventstore.words import give_words
 from refold.face import About, Face
+from refold.projections.fit import points_of
+from refold.search import Known, keys_of, parameter_exists, search
 
 Dicts = list[dict[str, Any]]
 
@@ -175,6 +180,53 @@ class RfDb(Face):
         """Return all runs, with their metrics, by id."""
         return [self._run(row) for row in self.views.select("SELECT * FROM runs ORDER BY run_id")]
 
+    def search_runs(
+        self, where: str | None = None, *, sort: str | None = None, limit: int | None = None
+    ) -> list[dict[str, Any]]:
+        """Return the runs for which something holds, the best first if you say what is best.
+
+        The database finds them. A name is a column of `runs`, a parameter (a key of a configuration
+        of plain data) or a metric (its last value); `params.x` and `metrics.x` where it is both.
+
+        Args:
+            where: such as `lr > 0.01 and loss < 0.3 and status = 'COMPLETED'`; also `or`, `not`,
+                `in (…)`, `like '…'`, `is null`, `params.model.layers >= 3`, `min(loss) < 0.2`.
+            sort: such as `loss` (smallest first), `-accuracy` (largest first) or `status, lr desc`;
+                NaN and what has no value come last. None: by id.
+            limit: return so many at most.
+
+        Raises:
+            InvalidQuery: it cannot be understood, and where; or a name means nothing, or both.
+
+        >>> from refold import RfDb
+        >>> with RfDb("example.db") as db:
+        ...     experiment_id = db.create_experiment("digits")
+        ...     for lr, loss in ((0.1, 0.7), (0.01, 0.2), (0.001, 0.4)):
+        ...         run_id = db.create_run(experiment_id, config_leaf={"lr": lr})
+        ...         step = db.log_metrics(run_id, {"loss": loss})
+        ...     [run["config_leaf"]["lr"] for run in db.search_runs("loss < 0.5", sort="loss")]
+        [0.01, 0.001]
+        """
+        query = search(where, sort, limit, sql=self.views.sql, known=self._known_names())
+        return [self._run(row) for row in self.views.select(query.sql, *query.parameters)]
+
+    def _known_names(self) -> Known:
+        select, sql = self.views.select, self.views.sql
+
+        def is_metric(name: str) -> bool:
+            return bool(select("SELECT 1 FROM run_metrics WHERE metric = ? LIMIT 1", name))
+
+        def is_parameter(path: tuple[str, ...]) -> bool:
+            return bool(select(*parameter_exists(path, sql)))
+
+        def names() -> list[str]:
+            metrics = select("SELECT DISTINCT metric FROM run_metrics")
+            configs = select("SELECT DISTINCT config_json FROM runs WHERE config_json IS NOT NULL")
+            keys = {key for row in configs for key in keys_of(row["config_json"])}
+            return [row["metric"] for row in metrics] + sorted(keys)
+
+        return Known(is_metric, is_parameter, names)
+
     def get_runs_by_status(self, status: RunStatus | str | Iterable[RunStatus | str]) -> Dicts:
         """Return the runs that have a status, or one of several, by id."""
         try:
@@ -230,6 +282,77 @@ class RfDb(Face):
             )
         self.send(UpdateRunMetrics(run_id, dict(metrics)), **about)
 
+    def log_metrics(
+        self,
+        run_id: int,
+        metrics: Mapping[str, Any],
+        step: int | None = None,
+        **about: Unpack[About],
+    ) -> int:
+        """Note a point of some of a run's metrics; the others keep their values.
+
+        Any thread or process may do so at any time. Values are numbers of Python, NumPy or torch;
+        NaN and infinities are kept as what they are.
+
+        Args:
+            run_id: of the run.
+            metrics: the values by their names.
+            step: of the training, or of whatever is counted; None: one more than the last step of
+                these metrics, from 0 on.
+
+        Returns:
+            the step.
+
+        Raises:
+            NotFound: there is no such run.
+            InvalidCommand: a value is no number.
+
+        >>> from refold import RfDb
+        >>> with RfDb("example.db") as db:
+        ...     run_id = db.create_run(db.create_experiment("digits"))
+        ...     db.log_metrics(run_id, {"loss": 0.5}, step=10)
+        ...     db.log_metrics(run_id, {"loss": 0.3, "accuracy": 0.9}, step=20)
+        ...     [(point["step"], point["value"]) for point in db.metric_history(run_id, "loss")]
+        10
+        20
+        [(10, 0.5), (20, 0.3)]
+        """
+        if not isinstance(metrics, Mapping):
+            raise InvalidCommand(
+                f"metrics of run {run_id} are a {type(metrics).__name__}: pass a dict"
+            )
+        return self.send(LogMetrics(run_id, dict(metrics), step), **about)
+
+    def metric_history(self, run_id: int, metric: str) -> list[dict[str, Any]]:
+        """Return all points of a metric of a run, in the order in which they were noted.
+
+        Each has its `step` (None: `update_run_metrics` noted it), its `value`, the `time` when it
+        was recorded, and the `position` of its event.
+
+        Raises:
+            NotFound: there is no such run, or it has no such metric.
+        """
+        self._one("SELECT run_id FROM runs WHERE run_id = ?", run_id, f"there is no run {run_id}")
+        found = [
+            {
+                "step": point.step,
+                "value": point.last if point.word is None else float(point.word),
+                "time": times.to_text(recorded.recorded_at),
+                "position": recorded.position,
+            }
+            for recorded in self.store.read(
+                stream=f"run-{run_id}", types=[MetricsLogged, RunMetricsRecorded]
+            )
+            if (point := points_of(recorded.event).get(metric)) is not None
+        ]
+        if not found:
+            rows = self.views.select(
+                "SELECT metric FROM run_metrics WHERE run_id = ? ORDER BY metric", run_id
+            )
+            known = ", ".join(row["metric"] for row in rows) or "none yet"
+            raise NotFound(f"run {run_id} has no metric {metric!r}: it has {known}")
+        return found
+
     def set_run_progress(
         self, run_id: int, current_chunk: int, current_epoch: int, **about: Unpack[About]
     ) -> None:
@@ -242,6 +365,7 @@ class RfDb(Face):
 
     def _run(self, row: dict[str, Any]) -> dict[str, Any]:
         self._decode_config(row)
+        del row["config_json"]  # the same as `config_leaf`
         words = msgspec.json.decode(row.pop("metric_words"))
         row["metrics"] = give_words(msgspec.json.decode(row["metrics"]), words)
         return row

@@ -192,12 +192,21 @@ class Watch(Protocol):
         ...
 
 
+Sql = Literal["sqlite", "postgresql"]
+"""Whose SQL queries are written in."""
+
+
 class Engine(Protocol):
     """A database that holds a store."""
 
     @property
     def name(self) -> str:
         """The path or URL, without any password, for messages."""
+        ...
+
+    @property
+    def sql(self) -> Sql:
+        """Whose SQL queries are written in."""
         ...
 
     @property

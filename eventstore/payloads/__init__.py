@@ -18,10 +18,17 @@ from refold.eventstore.payloads.arrays import (
     TensorLayout,
     Tensors,
 )
-from refold.eventstore.payloads.plain import NotPlain, pack_plain, unpack_plain
+from refold.eventstore.payloads.plain import (
+    NotPlain,
+    as_json,
+    from_json,
+    pack_plain,
+    unpack_plain,
+)
 
 # The kind and the version of its format. No UTF-8 text, pickle, image or archive starts with one
 # of these bytes, and so no JSON or base64 does.
+JSON = b"\xf7\x01"
 PLAIN = b"\xf8\x01"
 TENSORS = b"\xf9\x01"
 DILL = b"\xfa\x01"
@@ -30,7 +37,7 @@ SIGNED = b"\xfb"
 MAC_SIZE = 32
 """The bytes of the HMAC-SHA256 between `SIGNED` and the payload that it signs."""
 
-_KINDS = frozenset({PLAIN, TENSORS, DILL})
+_KINDS = frozenset({JSON, PLAIN, TENSORS, DILL})
 _FIRST_BYTES = frozenset(kind[:1] for kind in _KINDS)
 _SIGNED_PREFIX = len(SIGNED) + MAC_SIZE
 
@@ -61,7 +68,7 @@ def view_of(data: Any) -> memoryview:
 
 
 def kind_of(payload: memoryview) -> bytes:
-    """`PLAIN`, `TENSORS`, `DILL` or `SIGNED`.
+    """`JSON`, `PLAIN`, `TENSORS`, `DILL` or `SIGNED`.
 
     Raises:
         InvalidPayload: the bytes begin like none of them.
@@ -193,7 +200,8 @@ def _places(end: int, sizes: list[int]) -> Iterator[tuple[int, int]]:
 class PayloadCodec(msgspec.Struct, frozen=True):
     """Turns any Python object into bytes and back: `decode(encode(x)) == x`, types included.
 
-    Plain data becomes MessagePack, tensors and NumPy arrays become their bare bytes; both are
+    Plain data becomes JSON text, which SQL can read (`runs.config_json`), or MessagePack where JSON
+    would lose a type; tensors and NumPy arrays become their bare bytes; both are
     safe to decode whoever wrote them. Everything else is pickled with dill, and **unpickling
     runs code**: give a key, or forbid dill, where others can write to the store.
 
@@ -258,6 +266,8 @@ class PayloadCodec(msgspec.Struct, frozen=True):
             raise PayloadRefused(
                 f"the payload is not signed, and the key ({KEY_VARIABLE}) demands it"
             )
+        if kind == JSON:
+            return from_json(payload[len(JSON) :])
         if kind == PLAIN:
             return unpack_plain(payload[len(PLAIN) :])
         if kind == TENSORS:
@@ -282,6 +292,9 @@ class PayloadCodec(msgspec.Struct, frozen=True):
 def _parts(obj: Any) -> list[bytes | memoryview]:
     tensors = Tensors()
     try:
+        text = as_json(obj)
+        if text is not None:
+            return [JSON, text]
         tree = pack_plain(obj, tensors.add)
     except NotPlain:
         from refold.eventstore.payloads import pickled
@@ -300,7 +313,7 @@ def encode_payload(obj: Any, *, key: bytes | str | None = None) -> bytes:
 
     >>> from refold.eventstore.payloads import encode_payload
     >>> encode_payload({"lr": 0.1}).hex()
-    'f80181a26c72cb3fb999999999999a'
+    'f7017b226c72223a302e317d'
     """
     return PayloadCodec(key).encode(obj)
 

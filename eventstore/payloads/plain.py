@@ -1,9 +1,10 @@
-"""Plain data to MessagePack and back: what MessagePack has no type for is an extension."""
+"""Plain data to JSON or MessagePack and back: what MessagePack lacks a type for is an extension."""
 
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
+from math import isfinite
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -328,3 +329,45 @@ def _no_tensors(number: int) -> Any:
 
 
 _WITHOUT_TENSORS = _Raising(_no_tensors)
+
+
+_to_json = msgspec.json.Encoder().encode
+_from_json = msgspec.json.Decoder().decode
+
+
+def as_json(obj: Any) -> bytes | None:
+    """Return the JSON text of what JSON gives back as it was, types included; else None.
+
+    Text that SQL cannot keep (NUL) or UTF-8 not write (lone surrogates) is none either.
+    """
+    if not _is_json(obj):
+        return None
+    try:
+        text = _to_json(obj)
+    except (ValueError, OverflowError):
+        return None
+    return None if b"\\u0000" in text else text
+
+
+def _is_json(obj: Any) -> bool:
+    kind = type(obj)
+    if kind is dict:
+        return all(type(key) is str and _is_json(value) for key, value in obj.items())
+    if kind is list:
+        return all(map(_is_json, obj))
+    return kind in _JSON_TYPES or (kind is float and isfinite(obj))
+
+
+_JSON_TYPES = frozenset({str, int, bool, NoneType})
+
+
+def from_json(text: memoryview) -> Any:
+    """Return what `as_json` made the text of.
+
+    Raises:
+        InvalidPayload: it is damaged.
+    """
+    try:
+        return _from_json(text)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise InvalidPayload(f"the payload is damaged: {error}") from error

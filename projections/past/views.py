@@ -7,7 +7,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from refold.eventstore.engines.engine import Reader, Values
+from refold.eventstore.engines.engine import Reader, Sql, Values
 from refold.eventstore.engines.sqlite.connection import SqliteConnection, only_reads
 from refold.eventstore.errors import StoreBusy, StoreClosed
 from refold.eventstore.log.past import PastStore
@@ -39,6 +39,11 @@ class PastViews(ReadableViews):
         self._connection: _PastConnection | None = None
         self._closed = False
         self._pid = os.getpid()
+
+    @property
+    def sql(self) -> Sql:
+        """That of SQLite."""
+        return "sqlite"
 
     @contextmanager
     def reading(self) -> Generator[Reader, None, None]:

@@ -56,6 +56,8 @@ _REFUSAL = re.compile(
     r"CREATE TRIGGER IF NOT EXISTS (\w+) BEFORE (UPDATE|DELETE) ON (\w+)\s+"
     r"BEGIN\s+SELECT RAISE\(ABORT, ('[^']*')\);\s+END;"
 )
+_BYTES = re.compile(r"\bx'([0-9A-F]*)'")
+_AS_TEXT = re.compile(r"CAST\((substr\(\w+, \d+\)) AS TEXT\)")
 # An INSERT that replaces a row is a thing of SQLite.
 _REPLACEMENT = re.compile(r"CREATE TRIGGER IF NOT EXISTS \w+ BEFORE INSERT ON \w+\s+WHEN ")
 
@@ -105,6 +107,9 @@ def definition(sql: str) -> list[str]:
             f"CREATE TRIGGER {name} BEFORE {verbs} ON {table} "
             f"FOR EACH STATEMENT EXECUTE FUNCTION {name}()",
         ]
+
+    sql = _BYTES.sub(r"'\\x\1'::bytea", sql)
+    sql = _AS_TEXT.sub(r"convert_from(\1, 'UTF8')", sql)
 
     def here(found: re.Match[str]) -> str:
         if found["type"]:

@@ -19,6 +19,7 @@ from refold.eventstore.engines.engine import (
     Durability,
     Projections,
     Reader,
+    Sql,
     Values,
     busy,
     check_options,
@@ -98,6 +99,11 @@ class PostgresEngine:
         self._watches: weakref.WeakSet[PostgresWatch] = weakref.WeakSet()
         self._pool = Pool[Raw](self._connect, _close, _is_usable)
         self._finalizer = weakref.finalize(self, self._pool.close)
+
+    @property
+    def sql(self) -> Sql:
+        """See `Engine`."""
+        return "postgresql"
 
     def before_fork(self, timeout: float) -> bool:
         """Return False in the middle of a transaction of the thread that forks."""

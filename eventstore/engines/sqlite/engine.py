@@ -18,6 +18,7 @@ from refold.eventstore.digests import Signer, log_key
 from refold.eventstore.engines.engine import (
     Durability,
     Reader,
+    Sql,
     Values,
     Writer,
     busy,
@@ -274,6 +275,11 @@ class SqliteEngine:
     def _check_usable(self) -> None:
         self._check_open()
         self._identity.check_file()
+
+    @property
+    def sql(self) -> Sql:
+        """See `Engine`."""
+        return "sqlite"
 
     # --- using ----------------------------------------------------------------------------
 
