@@ -36,6 +36,7 @@ from refold.eventstore.events import (
 )
 from refold.eventstore.sql import section
 from refold.eventstore.statuses import ICOperation, RunStatus, TaskStatus
+from refold.eventstore.words import words_text
 from refold.projections.view import Row, View
 
 
@@ -57,7 +58,7 @@ class Run(Row, frozen=True):
     current_chunk: int = 0
     current_epoch: int = 0
     metrics: str = "{}"
-    metric_words: str = "{}"
+    metric_words: str | None = None
 
 
 runs = View(
@@ -89,7 +90,7 @@ runs.on(
 )
 runs.on(
     RunMetricsRecorded,
-    lambda row, e: replace(row, metrics=to_json(e.metrics), metric_words=to_json(e.words)),
+    lambda row, e: replace(row, metrics=to_json(e.metrics), metric_words=words_text(e.words)),
 )
 runs.on(
     ExperimentStatesReset,

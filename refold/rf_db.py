@@ -4,8 +4,6 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Unpack
 
-import msgspec
-
 from refold.commands.fit import (
     ClaimNextWorkerTask,
     CreateRun,
@@ -39,7 +37,7 @@ from refold.eventstore.statuses import (
     TaskStatus,
     WorkerTask,
 )
-from refold.eventstore.words import give_words
+from refold.eventstore.words import with_words
 from refold.face import About, Face
 
 Dicts = list[dict[str, Any]]
@@ -242,8 +240,7 @@ class RfDb(Face):
 
     def _run(self, row: dict[str, Any]) -> dict[str, Any]:
         self._decode_config(row)
-        words = msgspec.json.decode(row.pop("metric_words"))
-        row["metrics"] = give_words(msgspec.json.decode(row["metrics"]), words)
+        row["metrics"] = with_words(row["metrics"], row.pop("metric_words"))
         return row
 
     def _decode_config(self, row: dict[str, Any]) -> None:

@@ -33,7 +33,8 @@ FOLLOWS: dict[str, dict[str, str]] = {
         "FAILED": "",
     },
     "interactive_control": {
-        "PENDING": "COMPLETED FAILED SKIPPED",
+        "PENDING": "IN_PROGRESS COMPLETED FAILED SKIPPED",
+        "IN_PROGRESS": "COMPLETED FAILED SKIPPED",
         "COMPLETED": "",
         "FAILED": "",
         "SKIPPED": "",
@@ -115,6 +116,8 @@ def _as_stored(row: Row) -> Row:
         config = shown.pop("config_leaf")
         digest = None if config is None else hashlib.sha256(encode_payload(config)).hexdigest()
         shown["config_digest"] = digest
+    if "metrics" in row:
+        shown["metric_words"] = None
     return shown
 
 

@@ -469,6 +469,7 @@ class BothFaces(RuleBasedStateMachine):
 NOT_MODELLED = {
     "append",
     "as_of",
+    "backup",
     "batch",
     "changes_by",
     "close",
