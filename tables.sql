@@ -162,7 +162,7 @@ CREATE TABLE runs_folded (
     current_chunk  INTEGER NOT NULL,
     current_epoch  INTEGER NOT NULL,
     metrics        TEXT    NOT NULL,  -- JSON
-    metric_words   TEXT    NOT NULL,  -- JSON: nan, inf, -inf, by their names or paths
+    metric_words   TEXT,              -- JSON: nan, inf, -inf, by their names or paths
     created_at     TEXT    NOT NULL,
     updated_at     TEXT    NOT NULL,
     position       INTEGER NOT NULL

@@ -33,7 +33,7 @@ from refold.eventstore.statuses import (
     TaskStatus,
     WorkerTask,
 )
-from refold.eventstore.words import take_words
+from refold.eventstore.words import take_words, words_text
 from refold.projections.experiments import experiments, next_id
 from refold.projections.fit import (
     CONTROLLER,
@@ -137,7 +137,7 @@ class UpdateRunMetrics(Command, frozen=True):
         _, recorded = encode(RunMetricsRecorded(self.run_id, *take_words(self.metrics)))
         if (row.metrics, row.metric_words) == (
             to_json(recorded.metrics),
-            to_json(recorded.words),
+            words_text(recorded.words),
         ):
             return Decision()
         return Decision([recorded])

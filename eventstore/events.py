@@ -172,7 +172,7 @@ class RunProgressed(RunEvent, frozen=True):
     current_epoch: Int
 
 
-class RunMetricsRecorded(RunEvent, frozen=True):
+class RunMetricsRecorded(RunEvent, frozen=True, omit_defaults=True):
     """The run's metrics were measured.
 
     Those that are NaN or infinite are not among the numbers: a word stands for each, by its path.

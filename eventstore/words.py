@@ -3,12 +3,16 @@
 import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
-from refold.eventstore.event import plain_scalar
+import msgspec
+
+from refold.eventstore.event import plain_scalar, to_json
 
 NotANumber: TypeAlias = Literal["nan", "inf", "-inf"]
 """What `float()` reads."""
+
+WORDS = frozenset(get_args(NotANumber))
 
 
 def take_words(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, NotANumber]]:
@@ -67,6 +71,17 @@ def give_words(
                 group = group[int(step)] if isinstance(group, list) else group[name_of(step)]
             group[int(last) if isinstance(group, list) else name_of(last)] = read(word)
     return values
+
+
+def words_text(words: Mapping[str, str]) -> str | None:
+    """Return the JSON of words; None if there are none."""
+    return to_json(words) if words else None
+
+
+def with_words(numbers: str, words: str | None, read: Callable[[str], Any] = float) -> Any:
+    """Return the values of two columns of JSON text, of numbers and of words; see `give_words`."""
+    values = msgspec.json.decode(numbers)
+    return values if words is None else give_words(values, msgspec.json.decode(words), read)
 
 
 _GONE = object()

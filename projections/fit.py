@@ -41,7 +41,7 @@ from refold.eventstore.events import (
 )
 from refold.eventstore.sql import section
 from refold.eventstore.statuses import ICOperation, RunStatus, TaskStatus
-from refold.eventstore.words import name_of, path_of
+from refold.eventstore.words import name_of, path_of, words_text
 from refold.projections.view import Row, View
 
 
@@ -63,11 +63,11 @@ class Run(Row, frozen=True):
     current_chunk: int = 0
     current_epoch: int = 0
     metrics: str = "{}"
-    metric_words: str = "{}"
+    metric_words: str | None = None
 
 
 runs = View(
-    "runs", Run, version=2, schema=section("runs"), table="runs_folded", stream=RunEvent.stream_of
+    "runs", Run, version=3, schema=section("runs"), table="runs_folded", stream=RunEvent.stream_of
 )
 
 runs.created_by(
@@ -95,20 +95,22 @@ runs.on(
 )
 runs.on(
     RunMetricsRecorded,
-    lambda row, e: replace(row, metrics=to_json(e.metrics), metric_words=to_json(e.words)),
+    lambda row, e: replace(row, metrics=to_json(e.metrics), metric_words=words_text(e.words)),
 )
 
 
 def _with_logged(row: Run, event: MetricsLogged) -> Run:
-    numbers, words = msgspec.json.decode(row.metrics), msgspec.json.decode(row.metric_words)
+    numbers = msgspec.json.decode(row.metrics)
+    words = {} if row.metric_words is None else msgspec.json.decode(row.metric_words)
+    paths = {path_of(name) for name in event.metrics}
+    words = {path: word for path, word in words.items() if path.partition("/")[0] not in paths}
     for name, measured in event.metrics.items():
         if measured.word is None:
             numbers[name] = measured.last
-            words.pop(path_of(name), None)
         else:
             numbers.pop(name, None)
             words[path_of(name)] = measured.word
-    return replace(row, metrics=to_json(numbers), metric_words=to_json(words))
+    return replace(row, metrics=to_json(numbers), metric_words=words_text(words))
 
 
 runs.on(MetricsLogged, _with_logged)
@@ -138,9 +140,7 @@ class RunMetric(Row, frozen=True):
     max_step: int | None
 
 
-run_metrics = View(
-    "run_metrics", RunMetric, version=1, schema=section("run_metrics"), stream=RunEvent.stream_of
-)
+run_metrics = View("run_metrics", RunMetric, version=1, schema=section("run_metrics"))
 
 
 def metric_key(run_id: int, metric: str) -> str:

@@ -181,6 +181,11 @@ class AsyncRfDb(AsyncFace, face=RfDb):
     async def get_all_runs(self) -> Dicts:
         """Return all runs, with their metrics, by id."""
 
+    async def search_runs(
+        self, where: str | None = None, *, sort: str | None = None, limit: int | None = None
+    ) -> list[dict[str, Any]]:
+        """Return the runs for which something holds, the best first if you say what is best."""
+
     async def get_runs_by_status(
         self, status: RunStatus | str | Iterable[RunStatus | str]
     ) -> Dicts:
@@ -200,6 +205,18 @@ class AsyncRfDb(AsyncFace, face=RfDb):
         self, run_id: int, metrics: Mapping[str, Any] | str, **about: Unpack[About]
     ) -> None:
         """Note a run's metrics, a dict or its JSON; they take the place of those before."""
+
+    async def log_metrics(
+        self,
+        run_id: int,
+        metrics: Mapping[str, Any],
+        step: int | None = None,
+        **about: Unpack[About],
+    ) -> int:
+        """Note a point of some of a run's metrics; the others keep their values."""
+
+    async def metric_history(self, run_id: int, metric: str) -> list[dict[str, Any]]:
+        """Return all points of a metric of a run, in the order in which they were noted."""
 
     async def set_run_progress(
         self, run_id: int, current_chunk: int, current_epoch: int, **about: Unpack[About]

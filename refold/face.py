@@ -14,7 +14,7 @@ from refold.commands.command import Command, execute
 from refold.commands.store import ResetAllTables, ResetExperimentStates
 from refold.eventstore import Event, EventStore, Metadata, Recorded, Subscription, open_store
 from refold.eventstore.engines.engine import Durability
-from refold.eventstore.errors import InvalidCommand, InvalidPayload, NotFound
+from refold.eventstore.errors import InvalidPayload, NotFound
 from refold.eventstore.event import NO_METADATA
 from refold.eventstore.log.faults import Fault
 from refold.eventstore.log.past import PastStore
@@ -413,8 +413,9 @@ class Face:
             the position of the last event in it.
 
         Raises:
-            InvalidCommand: something is at that path; or this is the past, within a batch, or on a
-                server, which has its own means.
+            InvalidCommand: something is at that path; or this is within a batch, or on a server,
+                which has its own means.
+            WriteRefused: the face is of the past, which a fork would copy.
             NotAStore: the path can be none of a store.
             StoreFailed: it could not be written, such as to a full disk.
 
@@ -424,8 +425,6 @@ class Face:
         ...     db.backup("backup.db")
         1
         """
-        if isinstance(self.store, PastStore):
-            raise InvalidCommand("a backup is of the present: call it there, or fork this moment")
         return self.store.backup(to, progress=progress)
 
     # --- replay ---------------------------------------------------------------------------

@@ -4,8 +4,6 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Unpack
 
-import msgspec
-
 from refold.commands.fit import (
     ClaimNextWorkerTask,
     CreateRun,
@@ -42,10 +40,10 @@ from refold.eventstore.statuses import (
     TaskStatus,
     WorkerTask,
 )
-from refold.eventstore.words import give_words
+from refold.eventstore.words import with_words
 from refold.face import About, Face
 from refold.projections.fit import points_of
-from refold.search import Known, keys_of, parameter_exists, search
+from refold.search import found
 
 Dicts = list[dict[str, Any]]
 
@@ -207,25 +205,7 @@ class RfDb(Face):
         ...     [run["config_leaf"]["lr"] for run in db.search_runs("loss < 0.5", sort="loss")]
         [0.01, 0.001]
         """
-        query = search(where, sort, limit, sql=self.views.sql, known=self._known_names())
-        return [self._run(row) for row in self.views.select(query.sql, *query.parameters)]
-
-    def _known_names(self) -> Known:
-        select, sql = self.views.select, self.views.sql
-
-        def is_metric(name: str) -> bool:
-            return bool(select("SELECT 1 FROM run_metrics WHERE metric = ? LIMIT 1", name))
-
-        def is_parameter(path: tuple[str, ...]) -> bool:
-            return bool(select(*parameter_exists(path, sql)))
-
-        def names() -> list[str]:
-            metrics = select("SELECT DISTINCT metric FROM run_metrics")
-            configs = select("SELECT DISTINCT config_json FROM runs WHERE config_json IS NOT NULL")
-            keys = {key for row in configs for key in keys_of(row["config_json"])}
-            return [row["metric"] for row in metrics] + sorted(keys)
-
-        return Known(is_metric, is_parameter, names)
+        return [self._run(row) for row in found(self.views, where, sort, limit)]
 
     def get_runs_by_status(self, status: RunStatus | str | Iterable[RunStatus | str]) -> Dicts:
         """Return the runs that have a status, or one of several, by id."""
@@ -333,7 +313,7 @@ class RfDb(Face):
             NotFound: there is no such run, or it has no such metric.
         """
         self._one("SELECT run_id FROM runs WHERE run_id = ?", run_id, f"there is no run {run_id}")
-        found = [
+        points = [
             {
                 "step": point.step,
                 "value": point.last if point.word is None else float(point.word),
@@ -345,13 +325,13 @@ class RfDb(Face):
             )
             if (point := points_of(recorded.event).get(metric)) is not None
         ]
-        if not found:
+        if not points:
             rows = self.views.select(
                 "SELECT metric FROM run_metrics WHERE run_id = ? ORDER BY metric", run_id
             )
             known = ", ".join(row["metric"] for row in rows) or "none yet"
             raise NotFound(f"run {run_id} has no metric {metric!r}: it has {known}")
-        return found
+        return points
 
     def set_run_progress(
         self, run_id: int, current_chunk: int, current_epoch: int, **about: Unpack[About]
@@ -366,8 +346,7 @@ class RfDb(Face):
     def _run(self, row: dict[str, Any]) -> dict[str, Any]:
         self._decode_config(row)
         del row["config_json"]  # the same as `config_leaf`
-        words = msgspec.json.decode(row.pop("metric_words"))
-        row["metrics"] = give_words(msgspec.json.decode(row["metrics"]), words)
+        row["metrics"] = with_words(row["metrics"], row.pop("metric_words"))
         return row
 
     def _decode_config(self, row: dict[str, Any]) -> None:

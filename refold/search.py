@@ -9,6 +9,7 @@ import msgspec
 
 from refold.eventstore.engines.engine import Sql
 from refold.eventstore.errors import InvalidQuery
+from refold.projections.views import ReadableViews
 
 Kind: TypeAlias = Literal["number", "text", "flag"]
 
@@ -61,8 +62,8 @@ def search(
 
     Args:
         where: comparisons (`=`, `!=`, `<`, `<=`, `>`, `>=`, `in (…)`, `like`, `is null`) of columns
-            of `runs`, parameters and metrics with numbers, 'text' or true and false, joined by `and`,
-            `or`, `not` and parentheses. `params.x` and `metrics.x` where a name is both;
+            of `runs`, parameters and metrics with numbers, 'text' or true and false, joined by
+            `and`, `or`, `not` and parentheses. `params.x` and `metrics.x` where a name is both;
             `params.model.layers` for groups; `"quoted"` for names with other characters;
             `min(loss)`, `max_step(loss)` … for what is known of a metric besides its last value.
         sort: names as in `where`, separated by commas, each with `desc` behind it or `-` before it
@@ -129,7 +130,8 @@ class _Parameter:
     is_status = False
 
     def __init__(self, path: tuple[str, ...], sql: Sql, parameters: list[Any]) -> None:
-        self._path, self._sql, self._parameters = path, sql, parameters
+        self._path, self._parameters = path, parameters
+        self._sql: Sql = sql
 
     def read(self, kind: Kind) -> str:
         return parameter(self._path, kind, self._sql, self._parameters)
@@ -142,7 +144,7 @@ class _Reader:
     def __init__(self, sql: Sql, known: Known) -> None:
         self.parameters: list[Any] = []
         self.metrics: list[str] = []
-        self._sql = sql
+        self._sql: Sql = sql
         self._known = known
         self._text = ""
         self._tokens: list[_Token] = []
@@ -177,13 +179,15 @@ class _Reader:
         while text[end:].strip():
             found = _TOKEN.match(text, end)
             if found is None:
-                self._fail(f"{text[end:].strip()[:20]!r} is not understood")
+                at = len(text) - len(text[end:].lstrip())
+                self._tokens = [_Token("", "", at)]
+                self._fail(f"{text[at : at + 20]!r} is not understood")
             kind = found.lastgroup or ""
             self._tokens.append(_Token(kind, found[kind], found.start(kind)))
             end = found.end()
 
     def _fail(self, what: str) -> NoReturn:
-        where = f" at {self._tokens[0].at + 1}" if self._tokens else ""
+        where = f", at {self._tokens[0].at + 1}" if self._tokens else ""
         raise InvalidQuery(
             f"{self._text[:200]!r}: {what}{where}; such as: lr > 0.01 and loss < 0.3"
         )
@@ -378,16 +382,37 @@ def parameter_exists(path: tuple[str, ...], sql: Sql) -> tuple[Any, ...]:
     )
 
 
-def keys_of(config_json: str) -> list[str]:
-    """Return the names of the parameters of a configuration, those of groups with dots."""
-    config = msgspec.json.decode(config_json)
+def found(
+    views: ReadableViews,
+    where: str | None = None,
+    sort: str | None = None,
+    limit: int | None = None,
+) -> list[dict[str, Any]]:
+    """Return the rows of `runs` for which something holds; see `search`."""
+    select, sql = views.select, views.sql
 
-    def names(group: Any, before: str) -> list[str]:
-        if not isinstance(group, dict):
-            return []
-        found: list[str] = []
-        for name, value in cast("dict[str, Any]", group).items():
-            found += [before + name, *names(value, f"{before}{name}.")]
-        return found
+    def is_metric(name: str) -> bool:
+        return bool(select("SELECT 1 FROM run_metrics WHERE metric = ? LIMIT 1", name))
 
-    return names(config, "")
+    def is_parameter(path: tuple[str, ...]) -> bool:
+        return bool(select(*parameter_exists(path, sql)))
+
+    def names() -> list[str]:
+        metrics = select("SELECT DISTINCT metric FROM run_metrics")
+        configs = select("SELECT DISTINCT config_json FROM runs WHERE config_json IS NOT NULL")
+        keys = {key for row in configs for key in flat(msgspec.json.decode(row["config_json"]))}
+        return [row["metric"] for row in metrics] + sorted(keys)
+
+    query = search(where, sort, limit, sql=sql, known=Known(is_metric, is_parameter, names))
+    return select(query.sql, *query.parameters)
+
+
+def flat(config: Any) -> dict[str, Any]:
+    """Return the parameters of a configuration, those of groups by names such as `model.layers`."""
+    if not isinstance(config, dict):
+        return {}
+    parameters: dict[str, Any] = {}
+    for name, value in cast("dict[Any, Any]", config).items():
+        inner = flat(value)
+        parameters |= {f"{name}.{key}": one for key, one in inner.items()} or {str(name): value}
+    return parameters

@@ -33,7 +33,8 @@ FOLLOWS: dict[str, dict[str, str]] = {
         "FAILED": "",
     },
     "interactive_control": {
-        "PENDING": "COMPLETED FAILED SKIPPED",
+        "PENDING": "IN_PROGRESS COMPLETED FAILED SKIPPED",
+        "IN_PROGRESS": "COMPLETED FAILED SKIPPED",
         "COMPLETED": "",
         "FAILED": "",
         "SKIPPED": "",
@@ -69,6 +70,7 @@ KEYS = {
     "contexts": "context_id",
     "pipelines": "pipeline_id",
     "actor_tasks": "task_id",
+    "run_metrics": "metric_key",
     "ids": "kind",
 }
 KINDS = {
@@ -115,6 +117,8 @@ def _as_stored(row: Row) -> Row:
         config = shown.pop("config_leaf")
         digest = None if config is None else hashlib.sha256(encode_payload(config)).hexdigest()
         shown["config_digest"] = digest
+    if "metrics" in row:
+        shown["metric_words"] = None
     return shown
 
 
@@ -309,7 +313,52 @@ class Fit(Model):
         self._row("runs", run_id)["ended_by"] = ended_by
 
     def update_run_metrics(self, run_id: int, metrics: Row) -> None:
-        self._row("runs", run_id)["metrics"] = json.loads(json.dumps(metrics))
+        row, kept = self._row("runs", run_id), json.loads(json.dumps(metrics))
+        if row["metrics"] == kept and json.dumps(row["metrics"]) == json.dumps(kept):
+            return
+        row["metrics"] = kept
+        for name, value in kept.items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                self._measured(run_id, name, value, None)
+
+    def log_metrics(self, run_id: int, metrics: Row, step: int | None = None) -> int:
+        row = self._row("runs", run_id)
+        if step is None:
+            known = [self.state.tables["run_metrics"].get(f"{run_id}/{name}") for name in metrics]
+            steps = [one["last_step"] for one in known if one and one["last_step"] is not None]
+            step = max(steps, default=-1) + 1
+        for name, value in metrics.items():
+            row["metrics"] = {**row["metrics"], name: value}
+            self._measured(run_id, name, value, step)
+        return step
+
+    def _measured(self, run_id: int, metric: str, value: float, step: int | None) -> None:
+        value = float(value)
+        rows = self.state.tables["run_metrics"]
+        row = rows.setdefault(
+            f"{run_id}/{metric}",
+            {
+                "metric_key": f"{run_id}/{metric}",
+                "run_id": run_id,
+                "metric": metric,
+                "count": 0,
+                "last": value,
+                "last_step": step,
+                "last_word": None,
+                "first": value,
+                "first_step": step,
+                "min": value,
+                "min_step": step,
+                "max": value,
+                "max_step": step,
+            },
+        )
+        row["count"] += 1
+        row["last"], row["last_step"] = value, step
+        if value < row["min"]:
+            row["min"], row["min_step"] = value, step
+        if value > row["max"]:
+            row["max"], row["max_step"] = value, step
 
     def set_run_progress(self, run_id: int, current_chunk: int, current_epoch: int) -> None:
         self._row("runs", run_id).update(current_chunk=current_chunk, current_epoch=current_epoch)

@@ -34,6 +34,7 @@ READS = {
 
 CALLS: dict[str, Callable[[Face], object]] = {
     "append": lambda face: face.append(ExperimentCreated(9, "fit", "digits", "NEW")),
+    "backup": lambda face: face.backup("backup.db"),
     "batch": lambda face: face.batch().__enter__(),
     "rebuild": lambda face: face.rebuild(),
     "send": lambda face: face.send(SetRunStatus(1, RunStatus.ONGOING)),

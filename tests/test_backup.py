@@ -20,7 +20,7 @@ from postgres import drop_schema, new_schema, programs
 
 from refold import AsyncRfDb, RfDb
 from refold.eventstore import open_store
-from refold.eventstore.errors import InvalidCommand, NotAStore, StoreFailed
+from refold.eventstore.errors import InvalidCommand, NotAStore, StoreFailed, WriteRefused
 
 PAGE = Path(__file__).parents[1] / "docs" / "backup.md"
 
@@ -149,7 +149,7 @@ def test_where_no_backup_can_be_made(tmp_path: Path, postgres_url: str) -> None:
         fill(db)
         with pytest.raises(InvalidCommand, match="in the middle of a batch"), db.batch():
             db.backup(tmp_path / "b.db")
-        with pytest.raises(InvalidCommand, match="of the present"):
+        with pytest.raises(WriteRefused, match="as of position 3"):
             db.as_of(3).backup(tmp_path / "b.db")
     place = new_schema(postgres_url)
     try:

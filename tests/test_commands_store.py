@@ -31,6 +31,7 @@ from refold.eventstore.events import (
     ExperimentCreated,
     ExperimentStatesReset,
     InteractiveControlCompleted,
+    InteractiveControlStarted,
     PipelineCreated,
     RunCreated,
     RunStarted,
@@ -156,6 +157,7 @@ NOTHING = {
     "controller": False,
     "runs": [],
     "pipelines": [],
+    "requests": [],
 }
 
 CRASHED = [
@@ -176,7 +178,10 @@ CRASHED = [
     ),
     StopRequested(1, 2),
     StopRequested(2, 2),
-    InteractiveControlCompleted(2),
+    InteractiveControlStarted(2),
+    StopRequested(3, 2),
+    InteractiveControlStarted(3),
+    InteractiveControlCompleted(3),
     ContextCreated(1, "pending"),
     ContextCreated(2, "building"),
     ContextBuildStarted(2),
@@ -199,7 +204,12 @@ CRASHED = [
 ]
 
 FAILED = ExperimentStatesReset(
-    worker_tasks=(1, 2), actor_tasks=(1, 2), contexts=(2,), workers=(3,), controller=True
+    worker_tasks=(1, 2),
+    actor_tasks=(1, 2),
+    contexts=(2,),
+    workers=(3,),
+    controller=True,
+    requests=(2,),
 )
 FAILED_WITH_RUNS = ExperimentStatesReset(
     worker_tasks=(1, 2),
@@ -209,6 +219,7 @@ FAILED_WITH_RUNS = ExperimentStatesReset(
     controller=True,
     runs=(1, 2),
     pipelines=(1, 2),
+    requests=(2,),
 )
 
 
@@ -220,6 +231,7 @@ def test_what_was_in_progress_is_declared_failed():
         "contexts": [2],
         "workers": [3],
         "controller": True,
+        "requests": [2],
     }
     given(*CRASHED).when(ResetExperimentStates()).then(FAILED).result(told)
     given(*CRASHED).when(ResetExperimentStates(fail_runs=True)).then(FAILED_WITH_RUNS).result(
@@ -240,7 +252,7 @@ def test_what_follows_from_it(failed):
         (runs, failed.runs),
         (contexts, failed.contexts),
         (pipelines, failed.pipelines),
-        (interactive_control, ()),
+        (interactive_control, failed.requests),
     ):
         for row in before.find(view):
             key = getattr(row, view.key)

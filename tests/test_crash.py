@@ -307,6 +307,7 @@ def test_a_controller_is_killed_and_its_store_recovered(place: str) -> None:
                 "controller": True,
                 "runs": [],
                 "pipelines": [],
+                "requests": [],
             }
             after = tables(db)
             worker.tell("report")

@@ -39,6 +39,8 @@ from refold.eventstore.events import (
     InteractiveControlFailed,
     InteractiveControlSkipped,
     InteractiveControlStarted,
+    Measured,
+    MetricsLogged,
     PipelineCompleted,
     PipelineCreated,
     PipelineDeleted,
@@ -86,10 +88,12 @@ from refold.projections.fit import (
     ControllerProgress,
     Request,
     Run,
+    RunMetric,
     Task,
     WorkerProgress,
     controller_progress,
     interactive_control,
+    run_metrics,
     runs,
     worker_progress,
     worker_task,
@@ -131,6 +135,7 @@ RUN = Run(
     metrics='{"loss":1}',
     **BEFORE,
 )
+METRIC = RunMetric("5/loss", 5, "loss", 3, 1.5, 6, None, 2.5, 4, 0.5, 5, 3.5, 1, **BEFORE)
 TASK = Task(17, 5, 1, 2, 3, "S", "E", **BEFORE)
 CONTROLLER = ControllerProgress(1, "T", "S", **BEFORE)
 WORKER = WorkerProgress(3, "T", "S", **BEFORE)
@@ -280,6 +285,59 @@ CHANGES: list[tuple[View[Any], Row, Event, dict[str, Any]]] = [
         RunMetricsRecorded(5, {"accuracy": 0.5}, {"loss": "nan"}),
         {"metrics": '{"accuracy":0.5}', "metric_words": '{"loss":"nan"}'},
     ),
+    (
+        runs,
+        replace(RUN, metric_words='{"a":"inf","b/0":"nan"}'),
+        MetricsLogged(5, {"a": Measured(last=2, step=3), "b": Measured(word="-inf", step=3)}),
+        {"metrics": '{"loss":1,"a":2}', "metric_words": '{"b":"-inf"}'},
+    ),
+    (
+        run_metrics,
+        METRIC,
+        MetricsLogged(5, {"loss": Measured(last=0.25, step=9)}),
+        {"count": 4, "last": 0.25, "last_step": 9, "min": 0.25, "min_step": 9},
+    ),
+    (
+        run_metrics,
+        METRIC,
+        MetricsLogged(5, {"loss": Measured(last=8.5, step=9)}),
+        {"count": 4, "last": 8.5, "last_step": 9, "max": 8.5, "max_step": 9},
+    ),
+    (
+        run_metrics,
+        METRIC,
+        MetricsLogged(5, {"loss": Measured(word="nan", step=9)}),
+        {"count": 4, "last": None, "last_step": 9, "last_word": "nan"},
+    ),
+    (
+        run_metrics,
+        replace(
+            METRIC, last=None, last_word="nan", min=None, min_step=None, max=None, max_step=None
+        ),
+        MetricsLogged(5, {"loss": Measured(0.25, 9, None, 5, 4.5, 2, 0.125, 3, 5.5, 7)}),
+        {
+            "count": 8,
+            "last": 0.25,
+            "last_step": 9,
+            "last_word": None,
+            "min": 0.125,
+            "min_step": 3,
+            "max": 5.5,
+            "max_step": 7,
+        },
+    ),
+    (
+        run_metrics,
+        METRIC,
+        RunMetricsRecorded(5, {"loss": 2, "by": [1], "best": True}, {"by/0": "nan"}),
+        {"count": 4, "last": 2.0, "last_step": None},
+    ),
+    (
+        run_metrics,
+        METRIC,
+        RunMetricsRecorded(5, {}, {"loss": "inf"}),
+        {"count": 4, "last": None, "last_step": None, "last_word": "inf"},
+    ),
     (runs, RUN, FAILURES, {"status": "FAILED"}),
     (worker_task, TASK, TaskStarted(17), {"status": "IN_PROGRESS"}),
     (worker_task, TASK, TaskCompleted(17), {"status": "COMPLETED"}),
@@ -380,6 +438,26 @@ PUTS: list[tuple[View[Any], Event, Row]] = [
         WorkerProgressed(3, WorkerTask.TRAIN_VAL, TaskStatus.SKIPPED),
         WorkerProgress(3, "TRAIN_VAL", "SKIPPED", **NEW),
     ),
+    (
+        run_metrics,
+        MetricsLogged(5, {"loss": Measured(0.25, 9)}),
+        RunMetric("5/loss", 5, "loss", 1, 0.25, 9, None, 0.25, 9, 0.25, 9, 0.25, 9, **NEW),
+    ),
+    (
+        run_metrics,
+        MetricsLogged(5, {"loss": Measured(word="nan", step=9)}),
+        RunMetric("5/loss", 5, "loss", 1, None, 9, "nan", None, 9, None, None, None, None, **NEW),
+    ),
+    (
+        run_metrics,
+        MetricsLogged(5, {"a/b": Measured(0.25, 9, None, 5, 4.5, 2, 0.125, 3, 5.5, 7)}),
+        RunMetric("5/a/b", 5, "a/b", 5, 0.25, 9, None, 4.5, 2, 0.125, 3, 5.5, 7, **NEW),
+    ),
+    (
+        run_metrics,
+        RunMetricsRecorded(5, {"loss": 2}),
+        RunMetric("5/loss", 5, "loss", 1, 2.0, None, None, 2.0, None, 2.0, None, 2.0, None, **NEW),
+    ),
 ]
 
 # The id that an event gives to an entity of a kind.
@@ -404,6 +482,7 @@ CLEARS: list[tuple[View[Any], Row, Event]] = [
         (view, row, TablesReset(experiments_too))
         for view, row in [
             (runs, RUN),
+            (run_metrics, METRIC),
             (worker_task, TASK),
             (controller_progress, CONTROLLER),
             (worker_progress, WORKER),
@@ -476,7 +555,7 @@ def test_an_event_changes_the_row_that_it_names(
     [
         (view, before, event)
         for view, before, event, _ in CHANGES
-        if type(event) not in (ControllerTaskSet, WorkerProgressed)
+        if not view.handlers[type(event).__name__].begins
     ],
     ids=name_of,
 )
@@ -556,10 +635,11 @@ def test_every_event_that_may_begin_a_row_has_its_line() -> None:
 
 PLACES = {
     "experiments": (1, "experiments", "experiment_id", "experiment-{}"),
-    "runs": (2, "runs_folded", "run_id", "run-{}"),
+    "runs": (3, "runs_folded", "run_id", "run-{}"),
     "worker_task": (1, "worker_task", "task_id", "task-{}"),
     "controller_progress": (1, "controller_progress", "controller_id", "controller"),
     "worker_progress": (1, "worker_progress", "worker_id", "worker-{}"),
+    "run_metrics": (1, "run_metrics", "metric_key", None),
     "interactive_control": (2, "interactive_control_folded", "ic_id", "ic-{}"),
     "contexts": (1, "contexts", "context_id", "context-{}"),
     "pipelines": (1, "pipelines", "pipeline_id", "pipeline-{}"),
@@ -580,7 +660,7 @@ def test_the_table_of_every_view_is_that_of_the_schema(view: View[Any]) -> None:
     assert f"CREATE TABLE {view.table} (" in "".join(view.schema)
 
 
-@pytest.mark.parametrize("view", [view for view in ALL if view is not ids], ids=name_of)
+@pytest.mark.parametrize("view", [view for view in ALL if view.stream], ids=name_of)
 def test_a_rows_events_stand_in_the_stream_that_its_view_names(view: View[Any]) -> None:
     stream = (view.stream or "").format(getattr(ROWS[view.name], view.key))
     happened = [event for of, event, _ in chain(BEGINS, PUTS) if of is view]

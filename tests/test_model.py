@@ -101,6 +101,11 @@ FIT: dict[str, Arguments] = {
     },
     "set_run_status": {"run_id": RUN, "status": words(RunStatus)},
     "set_run_ended_by": {"run_id": RUN, "ended_by": words(RunEndedBy)},
+    "log_metrics": {
+        "run_id": RUN,
+        "metrics": st.sampled_from([{}, {"loss": 0.5}, {"loss": 2, "acc/x": -1.5}]),
+        "step": optional(st.integers(-3, 9)),
+    },
     "update_run_metrics": {"run_id": RUN, "metrics": METRICS},
     "set_run_progress": {"run_id": RUN, "current_chunk": FEW, "current_epoch": FEW},
     "create_worker_task": {"run_id": RUN, "worker_id": FEW, "chunk_id": FEW, "epoch": FEW},
@@ -467,8 +472,11 @@ class BothFaces(RuleBasedStateMachine):
 
 
 NOT_MODELLED = {
+    "metric_history",
+    "search_runs",
     "append",
     "as_of",
+    "backup",
     "batch",
     "changes_by",
     "close",

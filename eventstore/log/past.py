@@ -1,5 +1,6 @@
 """A store as it was when a position was the last: read-only, for ever the same."""
 
+import os
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
 from typing import NoReturn, Self, TypeVar
@@ -73,6 +74,10 @@ class PastStore(ReadableLog):
 
     def perform(self, work: Callable[[Transaction], T]) -> T:
         """Refuse likewise."""
+        self.refuse()
+
+    def backup(self, to: str | os.PathLike[str], *, progress: bool | None = None) -> NoReturn:
+        """Refuse likewise: a fork copies the past."""
         self.refuse()
 
     @contextmanager

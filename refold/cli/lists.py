@@ -1,5 +1,6 @@
 """The commands that list rows: `runs`, `tasks`, `requests` …"""
 
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -8,7 +9,7 @@ import typer
 from refold.cli.open_face import open_face
 from refold.cli.options import DEFAULT_STORE, At, Json, Store
 from refold.cli.output import Columns, show_rows
-from refold.cli.rows import Row, select
+from refold.cli.rows import Row, decoded, select
 from refold.eventstore import times
 from refold.eventstore.statuses import (
     ActorTaskStatus,
@@ -19,7 +20,9 @@ from refold.eventstore.statuses import (
     RunStatus,
     TaskStatus,
 )
+from refold.eventstore.words import WORDS
 from refold.projections.entities import ENTITIES
+from refold.search import COLUMNS, OTHER_NAMES, flat, found
 
 
 def _status(words: type[StrEnum]) -> Any:
@@ -68,34 +71,136 @@ def experiments(
     _list("experiment", "experiments", columns, {"status": status}, limit, at, json, store)
 
 
+Where = Annotated[
+    str | None,
+    typer.Option(
+        "--where", metavar="CONDITION", help="Such as: lr > 0.01 and loss < 0.3 and epoch >= 2"
+    ),
+]
+Sort = Annotated[
+    str | None,
+    typer.Option("--sort", metavar="NAMES", help="Such as: loss, or -accuracy for the largest."),
+]
+Best = Annotated[
+    str | None,
+    typer.Option(
+        "--best", metavar="METRIC", help="Only the one where it is lowest; =-METRIC: highest."
+    ),
+]
+Shown = Annotated[
+    str | None,
+    typer.Option("--columns", metavar="NAMES", help="Show these: lr,loss,status. All: all."),
+]
+
+
 def runs(
     status: Annotated[list[RunStatus] | None, _status(RunStatus)] = None,
     experiment: ExperimentId = None,
+    where: Where = None,
+    sort: Sort = None,
+    best: Best = None,
+    shown: Shown = None,
     limit: Limit = None,
     at: At = None,
     json: Json = False,
     store: Store = DEFAULT_STORE,
 ) -> None:
-    """List runs: how far each has come, and its metrics.
+    """List runs: the parameters in which they differ, how far each has come, and its metrics.
+
+    Names are those of columns, parameters (model.layers for groups) and metrics; params.x and
+    metrics.x where a name is both.
 
     Examples:
         refold runs
-        refold runs --status ONGOING --status STOPPED
-        refold runs --at 2h
-        refold runs --json | jq '.[] | [.run_id, .config_leaf.learning_rate, .metrics.loss]'
+        refold runs --sort loss --limit 5
+        refold runs --where "lr > 0.01 and loss < 0.3 and status = 'COMPLETED'"
+        refold runs --best=-accuracy
+        refold runs --columns name,lr,loss --at 2h
     """
-    columns: Columns = {
+    with open_face(store, at=at) as db:
+        rows = [decoded(db, row) for row in found(db.views, where, best or sort)]
+    rows = [
+        row
+        for row in rows
+        if (not status or row["status"] in status)
+        and (experiment is None or row["experiment_id"] == experiment)
+    ]
+    if best is not None:
+        rows = rows[:1]
+    elif limit is not None:
+        rows = rows[:limit] if sort else rows[-limit:]
+    asked = " like that" if status or where or experiment is not None else ""
+    show_rows(rows, columns_of_runs(rows, shown), json=json, none=f"there are no runs{asked}")
+
+
+MANY = 8
+"""How many columns of parameters, and of metrics, are shown if nobody names them."""
+
+
+def columns_of_runs(rows: list[Row], shown: str | None = None) -> Columns:
+    """Return what a table of runs shows.
+
+    Args:
+        rows: the runs.
+        shown: names of columns, parameters and metrics, separated by commas; `all`: all parameters
+            and metrics, also those that are the same in all runs.
+    """
+    configs = [flat(row["config_leaf"]) for row in rows]
+    parameters = list(dict.fromkeys(name for config in configs for name in config))
+    metrics = list(dict.fromkeys(name for row in rows for name in row["metrics"]))
+    groups = {name for row in rows for name, value in row["metrics"].items() if _is_group(value)}
+    single = [name for name in metrics if name not in groups]
+    by_id = {row["run_id"]: config for row, config in zip(rows, configs, strict=True)}
+
+    def parameter(name: str) -> Callable[[Row], Any]:
+        return lambda row: by_id[row["run_id"]].get(name)
+
+    def metric(name: str) -> Callable[[Row], Any]:
+        return lambda row: row["metrics"].get(name)
+
+    if shown is not None and shown != "all":
+        columns: dict[str, str | Callable[[Row], Any]] = {"RUN": "run_id"}
+        for name in filter(None, map(str.strip, shown.split(","))):
+            kind, _, rest = name.partition(".")
+            column = OTHER_NAMES.get(name, name)
+            if column in COLUMNS:
+                columns[name.upper()] = column
+            elif kind in ("params", "param"):
+                columns[name] = parameter(rest)
+            elif kind in ("metrics", "metric"):
+                columns[name] = metric(rest)
+            elif name in parameters:
+                columns[name] = parameter(name)
+            elif name in metrics:
+                columns[name] = metric(name)
+            else:
+                known = ", ".join([*COLUMNS, *parameters, *metrics])
+                raise typer.BadParameter(f"there is no {name}: {known}", param_hint="--columns")
+        return columns
+    if shown is None:
+        different = [name for name in parameters if _differs([c.get(name) for c in configs])]
+        parameters, single = different[:MANY], single[:MANY]
+    return {
         "RUN": "run_id",
         "EXP": "experiment_id",
         "NAME": "run_name",
         "STATUS": "status",
         "EPOCH": "current_epoch",
         "CHUNK": lambda row: _of(row["current_chunk"], row["num_chunks"]),
-        "METRICS": "metrics",
+        **{(f"params.{n}" if n in single else n): parameter(n) for n in parameters},
+        **{(f"metrics.{n}" if n in parameters else n): metric(n) for n in single},
+        "METRICS": lambda row: {n: v for n, v in row["metrics"].items() if n not in single} or None,
         "CLONE OF": lambda row: row["parent_run_id"],
+        **CHANGED,
     }
-    wanted = {"status": status, "experiment_id": experiment}
-    _list("run", "runs", columns, wanted, limit, at, json, store)
+
+
+def _is_group(value: Any) -> bool:
+    return isinstance(value, dict | list) or (isinstance(value, str) and value not in WORDS)
+
+
+def _differs(values: list[Any]) -> bool:
+    return any(value != values[0] for value in values)
 
 
 def tasks(

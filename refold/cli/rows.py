@@ -3,11 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, cast
 
-import msgspec
-
 from refold.eventstore import times
 from refold.eventstore.errors import InvalidPayload
-from refold.eventstore.words import give_words
+from refold.eventstore.words import with_words
 from refold.face import Face
 
 Row = dict[str, Any]
@@ -53,8 +51,8 @@ def decoded(db: Face, row: Row) -> Row:
     for name in ("created_at", "updated_at"):
         row[name] = times.to_iso(row[name])
     if "metrics" in row:
-        words = msgspec.json.decode(row.pop("metric_words"))
-        row["metrics"] = give_words(msgspec.json.decode(row["metrics"]), words, read=str)
+        row["metrics"] = with_words(row["metrics"], row.pop("metric_words"), read=str)
+    row.pop("config_json", None)  # the same as `config_leaf`
     if "warm_start" in row:
         row["warm_start"] = bool(row["warm_start"])
     if row.get("config_leaf") is not None:

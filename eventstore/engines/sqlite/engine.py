@@ -402,7 +402,9 @@ class _Writing(Use[SqliteEnd]):
         engine._begin(connection)
         connection.begun = True
         if engine._identity.log_is_empty and not engine._outdated:
-            self._tags = begin_log(connection)
+            engine._identity.check()  # somebody else may have begun it until now
+            if engine._identity.log_is_empty:
+                self._tags = begin_log(connection)
         engine._end.look(connection)
         return engine._end
 

@@ -107,7 +107,10 @@ def new_tag(connection: Reader) -> str:
 
 
 def begin_log(connection: Writer) -> str:
-    """Tag the file, in the first transaction of a log; return both tags that it may bear."""
+    """Tag the file, in the first transaction of a log; return both tags that it may bear.
+
+    The log must be empty when the transaction has begun: then the file bears the last tag.
+    """
     found = connection.execute("SELECT tags FROM store")
     last = (found[0][0] if found else None) or NEW
     tags = f"{last.split()[-1]} {new_tag(connection)}"

@@ -1,0 +1,276 @@
+"""What is measured: points with steps, and what is known of each metric."""
+
+import math
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from command_line import refold
+
+from refold import InvalidCommand, InvalidQuery, NotFound, RfDb
+
+
+@pytest.fixture
+def run_id(db: RfDb) -> int:
+    """A run of which nothing is known yet."""
+    return db.create_run(db.create_experiment("digits"))
+
+
+def points(db: RfDb, run_id: int, metric: str) -> list[tuple[Any, Any]]:
+    return [(point["step"], point["value"]) for point in db.metric_history(run_id, metric)]
+
+
+def known(db: RfDb, run_id: int, metric: str) -> dict[str, Any]:
+    [row] = db.db.execute(
+        "SELECT count, last, last_step, last_word, first, first_step, min, min_step, max, max_step "
+        "FROM run_metrics WHERE run_id = ? AND metric = ?",
+        (run_id, metric),
+    )
+    return row
+
+
+def test_points_have_steps_and_the_others_keep_their_values(db: RfDb, run_id: int) -> None:
+    assert db.log_metrics(run_id, {"loss": 0.5, "accuracy": 0.7}, step=10) == 10
+    assert db.log_metrics(run_id, {"loss": 0.1}, step=20) == 20
+    assert db.log_metrics(run_id, {"loss": 0.3}, step=30) == 30
+    assert db.get_run(run_id)["metrics"] == {"loss": 0.3, "accuracy": 0.7}
+    assert points(db, run_id, "loss") == [(10, 0.5), (20, 0.1), (30, 0.3)]
+    assert known(db, run_id, "loss") == {
+        "count": 3,
+        "last": 0.3,
+        "last_step": 30,
+        "last_word": None,
+        "first": 0.5,
+        "first_step": 10,
+        "min": 0.1,
+        "min_step": 20,
+        "max": 0.5,
+        "max_step": 10,
+    }
+    assert db.verify(log=True) == []
+
+
+def test_steps_are_counted_where_none_is_given(db: RfDb, run_id: int) -> None:
+    assert [db.log_metrics(run_id, {"loss": 1.0}) for _ in range(3)] == [0, 1, 2]
+    assert db.log_metrics(run_id, {"loss": 1.0, "accuracy": 0.5}) == 3
+    assert db.log_metrics(run_id, {"epoch_loss": 1.0}) == 0
+    db.log_metrics(run_id, {"loss": 1.0}, step=-7)
+    assert db.log_metrics(run_id, {"loss": 1.0}) == -6
+
+
+@pytest.mark.parametrize("of", [float, np.float64, np.float32, np.float16, torch.tensor])
+def test_numbers_of_all_kinds(db: RfDb, run_id: int, of: Callable[[float], Any]) -> None:
+    db.log_metrics(
+        run_id, {"a": of(0.5), "b": of(math.nan), "c/d": of(-math.inf), "e": np.int64(7)}
+    )
+    assert repr(db.get_run(run_id)["metrics"]) == "{'a': 0.5, 'e': 7, 'b': nan, 'c/d': -inf}"
+    assert repr(points(db, run_id, "b")) == "[(0, nan)]"
+    assert known(db, run_id, "c/d")["last_word"] == "-inf"
+
+
+def test_nan_is_never_best_and_is_gone_with_the_next_value(db: RfDb, run_id: int) -> None:
+    for value in (math.nan, 0.5, math.inf, 0.7, math.nan):
+        db.log_metrics(run_id, {"loss": value})
+    row = known(db, run_id, "loss")
+    assert (row["min"], row["max"], row["last"], row["last_word"]) == (0.5, 0.7, None, "nan")
+    db.log_metrics(run_id, {"loss": 0.6})
+    assert db.get_run(run_id)["metrics"] == {"loss": 0.6}
+    assert known(db, run_id, "loss")["last_word"] is None
+
+
+def test_both_ways_to_note_metrics_share_their_storage(db: RfDb, run_id: int) -> None:
+    db.log_metrics(run_id, {"loss": 0.5, "accuracy": 0.7}, step=3)
+    db.update_run_metrics(run_id, {"loss": 0.4, "by_class": [0.1, 0.2], "note": "warm", "ok": True})
+    assert db.get_run(run_id)["metrics"] == {
+        "loss": 0.4,
+        "by_class": [0.1, 0.2],
+        "note": "warm",
+        "ok": True,
+    }
+    assert points(db, run_id, "loss") == [(3, 0.5), (None, 0.4)]
+    assert known(db, run_id, "loss")["min"] == 0.4
+    assert points(db, run_id, "accuracy") == [(3, 0.7)]
+    assert db.log_metrics(run_id, {"accuracy": 0.9}) == 4
+
+
+def test_what_is_no_metric(db: RfDb, run_id: int) -> None:
+    head = db.store.head()
+    for metrics in ({"loss": "low"}, {"loss": None}, {"loss": [1]}, {"loss": True}, {"loss": {}}):
+        with pytest.raises(InvalidCommand, match="metric 'loss' is a"):
+            db.log_metrics(run_id, metrics)
+    wrong: Any = [0.5]
+    with pytest.raises(InvalidCommand, match="pass a dict"):
+        db.log_metrics(run_id, wrong)
+    with pytest.raises(InvalidCommand):
+        db.log_metrics(run_id, {"": 0.5})
+    with pytest.raises(InvalidCommand):
+        db.log_metrics(run_id, {"loss": 0.5}, step=2**63)
+    with pytest.raises(NotFound, match="run 7"):
+        db.log_metrics(7, {"loss": 0.5})
+    db.log_metrics(run_id, {})
+    assert db.store.head() == head
+
+
+def test_a_history_that_is_not_there(db: RfDb, run_id: int) -> None:
+    with pytest.raises(NotFound, match="no run 7"):
+        db.metric_history(7, "loss")
+    with pytest.raises(NotFound, match="has no metric 'loss': it has none yet"):
+        db.metric_history(run_id, "loss")
+    db.log_metrics(run_id, {"loss": 1, "accuracy": 1})
+    with pytest.raises(NotFound, match="it has accuracy, loss"):
+        db.metric_history(run_id, "los")
+
+
+def test_the_past_has_its_own_points(db: RfDb, run_id: int) -> None:
+    for value in (0.5, 0.4, 0.3):
+        db.log_metrics(run_id, {"loss": value})
+    past = db.as_of(db.store.head() - 1)
+    assert points(past, run_id, "loss") == [(0, 0.5), (1, 0.4)]
+    assert known(past, run_id, "loss")["last"] == 0.4
+    assert past.get_run(run_id)["metrics"] == {"loss": 0.4}
+
+
+def test_many_threads_lose_no_point(db: RfDb, run_id: int) -> None:
+    def log() -> None:
+        for step in range(20):
+            db.log_metrics(run_id, {"loss": step / 20}, step=step)
+
+    threads = [threading.Thread(target=log) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert known(db, run_id, "loss")["count"] == 100
+    assert db.verify() == []
+
+
+# --- which run is best --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def searched(db: RfDb) -> RfDb:
+    """Six runs with parameters, names and metrics, and one whose configuration is no plain data."""
+    experiment_id = db.create_experiment("digits")
+    for n in range(6):
+        run_id = db.create_run(
+            experiment_id,
+            run_name=f"r{n}",
+            config_leaf={
+                "lr": 10.0**-n,
+                "model": {"layers": n},
+                "opt": "adam" if n % 2 else "sgd",
+                "warm-up": bool(n % 2),
+                "size": 1,
+            },
+        )
+        db.log_metrics(run_id, {"loss": 1 / (n + 1), "accuracy": n, "size": n})
+        db.log_metrics(run_id, {"loss": math.nan if n == 3 else 1 / (n + 2)})
+    db.create_run(experiment_id, config_leaf=(1, 2))
+    db.set_run_status(2, "ONGOING")
+    return db
+
+
+@pytest.mark.parametrize(
+    ("where", "sort", "found"),
+    [
+        (None, None, [1, 2, 3, 4, 5, 6, 7]),
+        ("", "loss", [6, 5, 3, 2, 1, 4, 7]),
+        ("  ", "-loss", [1, 2, 3, 5, 6, 4, 7]),
+        ("lr > 0.01", None, [1, 2]),
+        ("params.lr>=1e-2 AND NOT run_id = 1", None, [2, 3]),
+        ("model.layers >= 3", "-metrics.loss", [5, 6, 4]),
+        ("opt = 'adam' and \"warm-up\" = true", "lr", [6, 4, 2]),
+        ("status = 'new' and id in (1, 2, 7)", "name desc", [7, 1]),
+        ("status not in ('NEW')", None, [2]),
+        ("accuracy >= 2 or accuracy is null", "-accuracy", [6, 5, 4, 3, 7]),
+        ("min(loss) < 0.2 and count(loss) = 2", "min(loss)", [6, 5]),
+        ("max_step(metrics.loss) = 0", "id desc", [6, 5, 4, 3, 2, 1]),
+        ("name like 'r%' and opt is not null", "opt, -lr", [2, 4, 6, 1, 3, 5]),
+        ("params.size = 1 and metrics.size = 4", None, [5]),
+        ("lr > 'a'", None, []),
+        ("opt > 0", None, []),
+        ("lr < metrics.loss", None, [2, 3, 5, 6]),
+        ("name = 'it''s; DROP TABLE events'", None, []),
+    ],
+)
+def test_runs_are_found(
+    searched: RfDb, where: str | None, sort: str | None, found: list[int]
+) -> None:
+    assert [run["run_id"] for run in searched.search_runs(where, sort=sort)] == found
+    limited = searched.search_runs(where, sort=sort, limit=2)
+    assert [run["run_id"] for run in limited] == found[:2]
+    assert all(run == searched.get_run(run["run_id"]) for run in limited if run["run_id"] != 4)
+    past = searched.as_of(searched.store.head())
+    assert [run["run_id"] for run in past.search_runs(where, sort=sort)] == found
+
+
+@pytest.mark.parametrize(
+    ("where", "told"),
+    [
+        ("size < 1", "size is both: write params.size or metrics.size"),
+        ("lrr > 1", "no column, parameter or metric 'lrr'; did you mean lr"),
+        ("lr >", "a value is missing"),
+        ("lr", "a comparison is missing"),
+        ("status = 3", "3 is a number, where a text is compared"),
+        ("lr > 1; DROP TABLE events", "'; DROP TABLE events' is not understood"),
+        ("(lr > 0.1", "a \\) is missing"),
+        ("lr > 0.1)", "'\\)' is not expected"),
+        ("'a' = lr", "a name is missing"),
+        ("lr in ()", "is no value"),
+        ("lr > 0.1 and", "a name is missing"),
+        ("min(", "no column, parameter or metric 'min'|a metric is missing"),
+    ],
+)
+def test_what_cannot_be_understood(searched: RfDb, where: str, told: str) -> None:
+    with pytest.raises(InvalidQuery, match=told):
+        searched.search_runs(where)
+
+
+@pytest.mark.parametrize("limit", [-1, True, "3", 1.5])
+def test_a_limit_that_is_none(searched: RfDb, limit: Any) -> None:
+    with pytest.raises(InvalidQuery, match="limit is"):
+        searched.search_runs(limit=limit)
+
+
+def test_configurations_can_be_read_in_sql(searched: RfDb, tmp_path: Path) -> None:
+    rows = searched.db.execute("SELECT config_json FROM runs ORDER BY run_id")
+    assert rows[0] == {
+        "config_json": '{"lr":1.0,"model":{"layers":0},"opt":"sgd","warm-up":false,"size":1}'
+    }
+    assert rows[-1] == {"config_json": None}
+
+
+def test_a_signed_configuration_can_be_read_in_sql(place: str) -> None:
+    with RfDb(place, signing_key="a secret") as db:
+        run_id = db.create_run(db.create_experiment("digits"), config_leaf={"lr": 0.1})
+        assert db.db.execute("SELECT config_json FROM runs") == [{"config_json": '{"lr":0.1}'}]
+        assert [run["run_id"] for run in db.search_runs("lr = 0.1")] == [run_id]
+
+
+# --- on the command line ------------------------------------------------------------------------
+
+
+def test_runs_are_compared_on_the_command_line(searched: RfDb, place: str) -> None:
+    said = refold("runs", "--store", place, "--sort", "loss", "--limit", "2").out.splitlines()
+    heading = said[0].split()
+    assert heading[:4] == ["RUN", "EXP", "NAME", "STATUS"]
+    assert {"lr", "model.layers", "opt", "loss", "accuracy"} < set(heading)
+    assert [line.split()[0] for line in said[1:]] == ["6", "5"]
+    assert "nan" in refold("runs", "--store", place).out
+    best = refold("runs", "--store", place, "--best=-accuracy", "--columns", "name,opt,loss").out
+    assert [line.split() for line in best.splitlines()] == [
+        ["RUN", "NAME", "opt", "loss"],
+        ["6", "r5", "adam", "0.1429"],
+    ]
+    where = "lr > 0.01 and status = 'NEW'"
+    assert [
+        line.split()[0]
+        for line in refold("runs", "--store", place, "--where", where).out.splitlines()
+    ] == ["RUN", "1"]
+    wrong = refold("runs", "--store", place, "--where", "lrr > 1")
+    assert wrong.code
+    assert "did you mean lr" in wrong.err
