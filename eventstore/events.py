@@ -190,7 +190,7 @@ class Measured(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     step: Int | None = None
     """Its step."""
     word: NotANumber | None = None
-    count: Annotated[int, msgspec.Meta(ge=1)] = 1
+    count: Annotated[int, msgspec.Meta(ge=1, le=2**31)] = 1
     first: float | None = None
     """The first value, if there are more than one; likewise its step, and the extremes."""
     first_step: Int | None = None

@@ -311,8 +311,11 @@ class RfDb(Face):
 
         Raises:
             NotFound: there is no such run, or it has no such metric.
+            InvalidCommand: the name is no text.
         """
-        self._one("SELECT run_id FROM runs WHERE run_id = ?", run_id, f"there is no run {run_id}")
+        self.get_run(run_id)
+        if not isinstance(metric, str):
+            raise InvalidCommand(f"metric is a {type(metric).__name__}: pass its name")
         points = [
             {
                 "step": point.step,

@@ -75,6 +75,9 @@ def search(
     Raises:
         InvalidQuery: it is wrong, and where; or a name means nothing, or two things.
     """
+    for name, text in (("where", where), ("sort", sort)):
+        if text is not None and not isinstance(text, str):
+            raise InvalidQuery(f"{name} is a {type(text).__name__}: pass text")
     reader = _Reader(sql, known)
     condition = reader.condition(where) if where is not None and where.strip() else "1 = 1"
     asked = reader.parameters
@@ -153,7 +156,10 @@ class _Reader:
 
     def condition(self, text: str) -> str:
         self._begin(text)
-        condition = self._any()
+        try:
+            condition = self._any()
+        except RecursionError:
+            raise InvalidQuery(f"{text[:50]!r}… is nested too deeply") from None
         if self._tokens:
             self._fail(f"{self._tokens[0].text!r} is not expected")
         return condition
@@ -281,7 +287,7 @@ class _Reader:
         value: Any
         if token.kind == "number":
             kind, value = "number", float(token.text)
-            if value.is_integer() and re.fullmatch(r"[+-]?\d+", token.text):
+            if re.fullmatch(r"[+-]?\d{1,18}", token.text):
                 value = int(token.text)
         elif token.kind == "text":
             kind, value = "text", token.text[1:-1].replace("''", "'")

@@ -36,6 +36,8 @@ CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 def values(kind: inspect.Type) -> st.SearchStrategy[Any]:
     """Return a strategy for the values that a field's type allows."""
     match kind:
+        case inspect.IntType(ge=1):
+            return st.integers(1, 2**31)
         case inspect.IntType(ge=0):
             return IDS
         case inspect.IntType():
@@ -50,6 +52,8 @@ def values(kind: inspect.Type) -> st.SearchStrategy[Any]:
             return PAYLOADS
         case inspect.BoolType():
             return st.booleans()
+        case inspect.AnyType():  # a number, as `log_metrics` takes them
+            return st.floats() | NUMBERS
         case inspect.NoneType():
             return st.none()
         case inspect.EnumType(cls=enum):
@@ -64,6 +68,8 @@ def values(kind: inspect.Type) -> st.SearchStrategy[Any]:
             return st.lists(values(item), max_size=3).map(tuple)
         case inspect.DictType(key_type=key, value_type=value):
             return st.dictionaries(values(key), values(value), max_size=3)
+        case inspect.StructType(cls=struct, fields=fields):
+            return st.builds(struct, **{field.name: values(field.type) for field in fields})
         case _:
             raise NotImplementedError(f"no strategy for a field of type {kind}")
 

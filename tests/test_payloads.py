@@ -34,7 +34,7 @@ from refold.eventstore.payloads import (
     is_payload,
 )
 
-PLAIN, TENSORS, DILL, SIGNED = 0xF8, 0xF9, 0xFA, 0xFB
+JSON, PLAIN, TENSORS, DILL, SIGNED = 0xF7, 0xF8, 0xF9, 0xFA, 0xFB
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +95,7 @@ def in_order(value: Any) -> tuple[str, str]:
 
 def comes_back(value: Any, kind: int = PLAIN) -> Any:
     data = encode_payload(value)
-    assert data[0] == kind
+    assert data[0] in ((kind, JSON) if kind == PLAIN else (kind,))
     assert is_payload(data)
     back = decode_db_payload(data)
     assert same(back, value)
@@ -364,14 +364,44 @@ def test_plain_data_of_version_1_is_read() -> None:
     assert same(decode_db_payload(bytes.fromhex(PLAIN_HEX)), EVERY_PLAIN_TYPE)
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"lr": 0.1, "é": [1, True, None, "x"]}, '{"lr":0.1,"é":[1,true,null,"x"]}'),
+        ({"whole": 1.0, "zero": -0.0}, '{"whole":1.0,"zero":-0.0}'),
+        ({"large": 2**64}, '{"large":18446744073709551616}'),
+        (1, "1"),
+        ({}, "{}"),
+    ],
+)
+def test_data_of_json_is_json_text(value: Any, text: str) -> None:
+    data = encode_payload(value)
+    assert (data[:2], data[2:].decode()) == (b"\xf7\x01", text)
+    assert same(decode_db_payload(data), value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [(1,), {1: 2}, {"a": "\0"}, {"a": "\ud800"}, {"a": float("nan")}, {"a": b""}, {"a": {1}}],
+)
+def test_data_that_json_would_change_is_not(value: Any) -> None:
+    assert encode_payload(value)[0] == PLAIN
+    assert same(decode_db_payload(encode_payload(value)), value)
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"{}x", b"\xff", b"nan"])
+def test_a_damaged_text_is_refused(text: bytes) -> None:
+    with pytest.raises(InvalidPayload, match="damaged"):
+        decode_db_payload(b"\xf7\x01" + text)
+
+
 SIGNED_HEX = (
     "fb88af63f9d023488d3b0c4d0b1f78f4c4a85dbcf794ad07d5b4ce24896ec0561ef80181a26c72cb3fb9999999"
     "99999a"
 )
 
 
-def test_the_bytes_of_a_signed_payload_are_those_of_version_1() -> None:
-    assert encode_payload({"lr": 0.1}, key=b"secret").hex() == SIGNED_HEX
+def test_a_signed_payload_of_version_1_is_read() -> None:
     assert decode_db_payload(bytes.fromhex(SIGNED_HEX), key="secret") == {"lr": 0.1}
 
 
@@ -423,7 +453,7 @@ def test_a_codec_takes_the_key_of_the_moment_when_it_was_made(
 ) -> None:
     unsigned = PayloadCodec()
     monkeypatch.setenv("REFOLD_PAYLOAD_KEY", "secret")
-    assert unsigned.encode(1)[0] == PLAIN
+    assert unsigned.encode(1)[0] == JSON
     assert PayloadCodec().encode(1) == encode_payload(1, key="secret")
     assert decode_db_payload(encode_payload(1)) == 1
 

@@ -292,9 +292,6 @@ class PayloadCodec(msgspec.Struct, frozen=True):
 def _parts(obj: Any) -> list[bytes | memoryview]:
     tensors = Tensors()
     try:
-        text = as_json(obj)
-        if text is not None:
-            return [JSON, text]
         tree = pack_plain(obj, tensors.add)
     except NotPlain:
         from refold.eventstore.payloads import pickled
@@ -302,7 +299,10 @@ def _parts(obj: Any) -> list[bytes | memoryview]:
         return bundle(DILL, pickled.dump(obj, tensors), tensors)
     except RecursionError as error:
         raise InvalidPayload("an object is nested too deeply to be stored") from error
-    return bundle(TENSORS, tree, tensors) if tensors.layouts else [PLAIN, tree]
+    if tensors.layouts:
+        return bundle(TENSORS, tree, tensors)
+    text = as_json(obj)
+    return [PLAIN, tree] if text is None else [JSON, text]
 
 
 def encode_payload(obj: Any, *, key: bytes | str | None = None) -> bytes:

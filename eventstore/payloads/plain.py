@@ -340,11 +340,11 @@ def as_json(obj: Any) -> bytes | None:
 
     Text that SQL cannot keep (NUL) or UTF-8 not write (lone surrogates) is none either.
     """
-    if not _is_json(obj):
-        return None
     try:
+        if not _is_json(obj):
+            return None
         text = _to_json(obj)
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, RecursionError):
         return None
     return None if b"\\u0000" in text else text
 
