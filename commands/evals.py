@@ -58,7 +58,7 @@ class SetContextStatus(Command, frozen=True):
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
-        before = ContextStatus(existing(rows, contexts, self.context_id, "context").status)
+        before = existing(rows, contexts, self.context_id, "context").status
         return move(f"context {self.context_id}", CONTEXT, before, self.status, self.context_id)
 
 
@@ -143,7 +143,7 @@ class SetPipelineStatus(Command, frozen=True):
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
-        before = PipelineStatus(existing(rows, pipelines, self.pipeline_id, "pipeline").status)
+        before = existing(rows, pipelines, self.pipeline_id, "pipeline").status
         return move(f"pipeline {self.pipeline_id}", PIPELINE, before, self.status, self.pipeline_id)
 
 
@@ -215,7 +215,7 @@ class SetActorTaskStatus(Command, frozen=True):
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
-        before = ActorTaskStatus(_task(rows, self.task_id).status)
+        before = _task(rows, self.task_id).status
         return move(f"actor task {self.task_id}", ACTOR_TASK, before, self.status, self.task_id)
 
 

@@ -86,7 +86,7 @@ class SetRunStatus(Command, frozen=True):
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
-        before = RunStatus(existing(rows, runs, self.run_id, "run").status)
+        before = existing(rows, runs, self.run_id, "run").status
         return move(f"run {self.run_id}", RUN, before, self.status, self.run_id)
 
 
@@ -164,7 +164,7 @@ class SetWorkerTaskStatus(Command, frozen=True):
                 f"worker task {self.task_id}: an error goes with {TaskStatus.FAILED}, not with "
                 f"{self.status}"
             )
-        before = TaskStatus(existing(rows, worker_task, self.task_id, "worker task").status)
+        before = existing(rows, worker_task, self.task_id, "worker task").status
         fields = (self.error,) if self.status is TaskStatus.FAILED else ()
         entity = f"worker task {self.task_id}"
         return move(entity, WORKER_TASK, before, self.status, self.task_id, *fields)
@@ -270,7 +270,7 @@ class RequestCloneModify(Command, frozen=True):
 
 
 def _processed(rows: Rows, ic_id: int, after: TaskStatus, *error: str | None) -> Decision:
-    before = TaskStatus(existing(rows, interactive_control, ic_id, "request").status)
+    before = existing(rows, interactive_control, ic_id, "request").status
     return move(f"request {ic_id}", REQUEST, before, after, ic_id, *error)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from refold.eventstore.engines.engine import Reader
+from refold.eventstore.log.faults import Fault
 from refold.eventstore.log.reading import Fact
 from refold.projections.unit_of_work import UnitOfWork
 from refold.projections.view import Key, View
@@ -31,6 +32,13 @@ class Difference(msgspec.Struct, frozen=True):
         if self.actual is None:
             return f"{self.view} {self.key}: the row is missing"
         return f"{self.view} {self.key}: the log has no such row"
+
+
+class Findings(list[Difference | Fault]):
+    """What `verify` has found, which is nothing where all is right; and what it did not look at."""
+
+    unchecked: tuple[str, ...] = ()
+    """What was not looked at, each with what has it looked at."""
 
 
 def differences(

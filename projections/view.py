@@ -11,7 +11,7 @@ import msgspec
 from msgspec.structs import force_setattr, replace
 
 from refold.eventstore import times
-from refold.eventstore.errors import InvalidView
+from refold.eventstore.errors import InvalidView, StoreDamaged
 from refold.eventstore.event import Event, plain_scalar
 from refold.eventstore.sql import marks, statements
 
@@ -286,9 +286,19 @@ class View(Generic[R]):
         return typed
 
     def load(self, values: tuple[Any, ...]) -> R:
-        """Return the row that the values of its columns make."""
+        """Return the row that the values of its columns make.
+
+        Raises:
+            StoreDamaged: somebody has altered it.
+        """
         *fields, created_at, updated_at, position = values
-        created, updated = times.from_text(created_at), times.from_text(updated_at)
+        try:
+            created, updated = times.from_text(created_at), times.from_text(updated_at)
+        except (TypeError, ValueError) as error:
+            raise StoreDamaged(
+                f"{self.name} {values[0]}: somebody has altered its times ({error}): rebuild() "
+                f"makes the row anew from the log"
+            ) from error
         return self.row_of((*fields, created, updated, position))
 
 

@@ -25,7 +25,7 @@ from refold.commands.fit import (
     UpdateRunMetrics,
 )
 from refold.commands.store import CreateExperiment, SetExperimentStatus
-from refold.eventstore.errors import InvalidCommand, InvalidPayload, NotFound
+from refold.eventstore.errors import InvalidCommand, NotFound
 from refold.eventstore.log.transaction import Transaction
 from refold.eventstore.sql import marks
 from refold.eventstore.statuses import (
@@ -38,6 +38,14 @@ from refold.eventstore.statuses import (
     WorkerTask,
 )
 from refold.face import About, Face
+from refold.projections.experiments import experiments
+from refold.projections.fit import (
+    controller_progress,
+    interactive_control,
+    runs,
+    worker_progress,
+    worker_task,
+)
 
 Dicts = list[dict[str, Any]]
 
@@ -85,15 +93,16 @@ class RfDb(Face):
         Raises:
             NotFound: none does.
         """
-        found = self.views.select(
-            "SELECT * FROM experiments WHERE status = ? ORDER BY experiment_id DESC LIMIT 1",
+        found = self._first(
+            experiments,
+            "WHERE status = ? ORDER BY experiment_id DESC",
             ExperimentStatus.RUNNING.value,
         )
-        if not found:
+        if found is None:
             raise NotFound(
                 "no experiment is running: set_experiment_status(id, ExperimentStatus.RUNNING)"
             )
-        return found[0]
+        return found
 
     def set_experiment_status(
         self, experiment_id: int, status: ExperimentStatus | str, **about: Unpack[About]
@@ -155,25 +164,35 @@ class RfDb(Face):
         )
         return self.send(command, **about)
 
-    def get_run(self, run_id: int) -> dict[str, Any]:
+    def get_run(self, run_id: int, *, config: bool = True) -> dict[str, Any]:
         """Return a run.
+
+        Args:
+            run_id: its id.
+            config: whether its configuration is decoded, or left out.
 
         Raises:
             NotFound: there is no such run.
+            InvalidPayload, StoreDamaged: its configuration, metrics or a word cannot be read here.
         """
-        row = self._one(
-            "SELECT * FROM runs WHERE run_id = ?",
-            run_id,
-            f"there is no run {run_id}: get_all_runs() lists those that there are",
+        return self._one(
+            runs, run_id, "run", "get_all_runs() lists those that there are", config=config
         )
-        return self._run(row)
 
-    def get_all_runs(self) -> Dicts:
-        """Return all runs, with their metrics, by id."""
-        return [self._run(row) for row in self.views.select("SELECT * FROM runs ORDER BY run_id")]
+    def get_all_runs(self, *, config: bool = True) -> Dicts:
+        """Return all runs, with their metrics, by id.
 
-    def get_runs_by_status(self, status: RunStatus | str | Iterable[RunStatus | str]) -> Dicts:
-        """Return the runs that have a status, or one of several, by id."""
+        What cannot be read here of a run is an `Unreadable` in its place.
+
+        Args:
+            config: whether their configurations are decoded, or left out, which is quicker.
+        """
+        return self._rows(runs, "ORDER BY run_id", config=config)
+
+    def get_runs_by_status(
+        self, status: RunStatus | str | Iterable[RunStatus | str], *, config: bool = True
+    ) -> Dicts:
+        """Return the runs that have a status, or one of several, by id; see `get_all_runs`."""
         try:
             wanted = [status] if isinstance(status, str) else list(status)
         except TypeError:
@@ -181,8 +200,8 @@ class RfDb(Face):
         values = [RunStatus.of(word).value for word in wanted]
         if not values:
             return []
-        query = f"SELECT * FROM runs WHERE status IN ({marks(values)}) ORDER BY run_id"
-        return [self._run(row) for row in self.views.select(query, *values)]
+        rest = f"WHERE status IN ({marks(values)}) ORDER BY run_id"
+        return self._rows(runs, rest, *values, config=config)
 
     def set_run_status(self, run_id: int, status: RunStatus | str, **about: Unpack[About]) -> None:
         """Move a run to a status.
@@ -236,23 +255,6 @@ class RfDb(Face):
         """
         self.send(SetRunProgress(run_id, current_chunk, current_epoch), **about)
 
-    def _run(self, row: dict[str, Any]) -> dict[str, Any]:
-        self._decode_config(row)
-        row["metrics"] = msgspec.json.decode(row["metrics"])
-        return row
-
-    def _decode_config(self, row: dict[str, Any]) -> None:
-        try:
-            if row["config_leaf"] is not None:
-                row["config_leaf"] = self.payloads.decode(row["config_leaf"])
-        except InvalidPayload as error:
-            whose = f"run {row['run_id']}"
-            if "ic_id" in row:
-                whose = f"request {row['ic_id']} for {whose}"
-            advice = f"; mark_ic_ops_failed({row['ic_id']}) takes it away" if "ic_id" in row else ""
-            raise type(error)(f"config_leaf of {whose}: {error}{advice}") from error
-        row["warm_start"] = bool(row["warm_start"])
-
     # --- tasks of workers -----------------------------------------------------------------
 
     def create_worker_task(
@@ -272,9 +274,7 @@ class RfDb(Face):
             NotFound: there is no such task.
         """
         return self._one(
-            "SELECT * FROM worker_task WHERE task_id = ?",
-            task_id,
-            f"there is no worker task {task_id}: SELECT task_id FROM worker_task lists them",
+            worker_task, task_id, "worker task", "get_worker_tasks() lists those that there are"
         )
 
     def get_worker_tasks(
@@ -291,17 +291,15 @@ class RfDb(Face):
         }
         given = {name: value for name, value in wanted.items() if value is not None}
         conditions = "".join(f" AND {name} = ?" for name in given)
-        query = f"SELECT * FROM worker_task WHERE true{conditions} ORDER BY task_id"
-        return self.views.select(query, *given.values())
+        return self._rows(worker_task, f"WHERE true{conditions} ORDER BY task_id", *given.values())
 
     def get_next_worker_task(self, worker_id: int) -> dict[str, Any] | None:
         """Return the oldest task that is scheduled for a worker, or None."""
-        found = self.views.select(
-            "SELECT * FROM worker_task WHERE status = 'SCHEDULED' AND worker_id = ? "
-            "ORDER BY task_id LIMIT 1",
+        return self._first(
+            worker_task,
+            "WHERE status = 'SCHEDULED' AND worker_id = ? ORDER BY task_id",
             worker_id,
         )
-        return found[0] if found else None
 
     def claim_next_worker_task(
         self, worker_id: int, **about: Unpack[About]
@@ -316,10 +314,8 @@ class RfDb(Face):
             if task_id is None:
                 return None
             # A claim that is sent again may be of a task that a recovery has failed meanwhile.
-            found = self.views.select(
-                "SELECT * FROM worker_task WHERE status = 'IN_PROGRESS' AND task_id = ?", task_id
-            )
-            return found[0] if found else None
+            rest = "WHERE status = 'IN_PROGRESS' AND task_id = ?"
+            return self._first(worker_task, rest, task_id)
 
         return self.store.perform(claimed)
 
@@ -343,8 +339,7 @@ class RfDb(Face):
 
     def get_controller_task(self) -> dict[str, Any] | None:
         """Return what the controller does (`task`, `status`), or None if it never told."""
-        found = self.views.select("SELECT * FROM controller_progress")
-        return found[0] if found else None
+        return self._first(controller_progress, "")
 
     def set_controller_task(
         self,
@@ -357,8 +352,7 @@ class RfDb(Face):
 
     def get_worker_progress(self, worker_id: int) -> dict[str, Any] | None:
         """Return what a worker does (`task`, `status`), or None if it never told."""
-        found = self.views.select("SELECT * FROM worker_progress WHERE worker_id = ?", worker_id)
-        return found[0] if found else None
+        return self._first(worker_progress, "WHERE worker_id = ?", worker_id)
 
     def set_worker_progress(
         self,
@@ -415,17 +409,17 @@ class RfDb(Face):
         """
         return self.send(RequestDelete(run_id), **about)
 
-    def get_ic_ops_request(self) -> Dicts:
+    def get_ic_ops_request(self, *, config: bool = True) -> Dicts:
         """Return the requests that nobody has processed, the oldest first.
 
         Pass a request's `position` on as `cause` of what it leads to, so that it can be told why.
+        A configuration that cannot be read here is an `Unreadable` in its place.
+
+        Args:
+            config: whether their configurations are decoded, or left out.
         """
-        rows = self.views.select(
-            "SELECT * FROM interactive_control WHERE status = 'PENDING' ORDER BY ic_id"
-        )
-        for row in rows:
-            self._decode_config(row)
-        return rows
+        rest = "WHERE status = 'PENDING' ORDER BY ic_id"
+        return self._rows(interactive_control, rest, config=config)
 
     def mark_ic_ops_completed(self, ic_id: int, **about: Unpack[About]) -> None:
         """Note that a request was carried out.

@@ -1,19 +1,20 @@
 """What can be read of a log, now or as it was at a moment."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from refold.eventstore import times
 from refold.eventstore.engines.engine import Engine, Reader
-from refold.eventstore.errors import InvalidMoment, NotFound
+from refold.eventstore.errors import InvalidMoment, NotFound, PayloadRefused
 from refold.eventstore.event import Event
 from refold.eventstore.log.faults import Fault, faults
 from refold.eventstore.log.reading import read_at, read_events
 from refold.eventstore.log.recorded import Recorded
 from refold.eventstore.paging import chunks, parcels
+from refold.eventstore.payloads import check_digest
 from refold.eventstore.sql import marks
 
 if TYPE_CHECKING:
@@ -218,22 +219,45 @@ class ReadableLog(ABC):
 
         Raises:
             NotFound: there are none.
+            PayloadRefused: they were altered: the digest is not theirs.
         """
         with self.reading() as connection:
             found = connection.execute("SELECT content FROM payloads WHERE digest = ?", (digest,))
         if not found:
             raise NotFound(f"no payload has the digest {digest!r}: put_payload returns digests")
-        return found[0][0]
+        return check_digest(digest, found[0][0])
 
     def get_payloads(self, digests: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         """Iterate over the payloads that have these digests, as far as there are any.
 
-        However many they are, some 16 MB of them are in memory at a time.
+        However many they are, some 16 MB of them are in memory at a time. They are given as they
+        are stored, so that a copy is one: who decodes them compares them with their digests.
         """
         for some in chunks(sorted(set(digests))):
             weights = self._payloads("length(content)", some)
             for parcel in parcels(weights):
                 yield from self._payloads("content", parcel)
+
+    def payload_faults(self, named: Mapping[str, str] | None = None) -> list[Fault]:
+        """Compare every payload with its digest: return those that were altered or are missing.
+
+        Args:
+            named: digests that something names, and what: payloads that must be there.
+        """
+        with self.reading() as connection:
+            stored = [digest for (digest,) in connection.execute("SELECT digest FROM payloads")]
+        there = set(stored)
+        missing = {digest: who for digest, who in (named or {}).items() if digest not in there}
+        found = [
+            Fault(f"payload {digest}", f"it is missing, and {who} names it")
+            for digest, who in missing.items()
+        ]
+        for digest, content in self.get_payloads(stored):
+            try:
+                check_digest(digest, content)
+            except PayloadRefused:
+                found.append(Fault(f"payload {digest}", "its digest is another: it was altered"))
+        return found
 
     def _payloads(self, what: str, digests: Sequence[str]) -> list[tuple[str, Any]]:
         where = f"digest IN ({marks(digests)})"

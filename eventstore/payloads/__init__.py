@@ -204,7 +204,7 @@ class PayloadCodec(msgspec.Struct, frozen=True):
     Args:
         key: signs payloads, and refuses those that are not signed with it; by default what the
             environment variable `REFOLD_PAYLOAD_KEY` holds now; without it nothing is signed.
-        allow_dill: whether `decode` accepts dill.
+        allow_dill: whether payloads may be dill; without, they are neither read nor written.
 
     Raises:
         InvalidPayload: the key is empty.
@@ -229,10 +229,12 @@ class PayloadCodec(msgspec.Struct, frozen=True):
         """The object as bytes.
 
         Raises:
-            InvalidPayload: it holds what cannot be stored, such as a socket or a generator.
+            InvalidPayload: it holds what cannot be stored, such as a socket or a generator, or what
+                can be pickled but not unpickled.
+            PayloadRefused: it needs dill, and dill is not allowed.
         """
         try:
-            parts = _parts(obj)
+            parts = _parts(obj, allow_dill=self.allow_dill)
         except msgspec.EncodeError as error:
             raise InvalidPayload(
                 f"an object is too large to be stored ({error}): store it as a NumPy array"
@@ -267,6 +269,24 @@ class PayloadCodec(msgspec.Struct, frozen=True):
             return self._unpickle(payload)
         raise InvalidPayload("the payload is signed twice")
 
+    def adopt(self, data: bytes) -> bytes:
+        """The bytes of a payload that somebody else made, as this codec can read them back.
+
+        With a key, plain data and tensors are signed, as the object itself would be. What is
+        pickled and not signed is refused, since to look at it would run its code.
+
+        Raises:
+            InvalidPayload: the bytes are not a payload, or cannot be decoded here.
+            PayloadRefused: they are signed with another key, or pickled and not signed, or dill is
+                not allowed.
+        """
+        payload = view_of(data)
+        key = cast("bytes | None", self.key)
+        if key is not None and kind_of(payload) in (PLAIN, TENSORS):
+            data = b"".join(sign([payload], key))
+        self.decode(data)
+        return data
+
     def _unpickle(self, payload: memoryview) -> Any:
         if not self.allow_dill:
             raise PayloadRefused(
@@ -279,14 +299,22 @@ class PayloadCodec(msgspec.Struct, frozen=True):
         return pickled.load(tree, tensors.get)
 
 
-def _parts(obj: Any) -> list[bytes | memoryview]:
+def _parts(obj: Any, *, allow_dill: bool) -> list[bytes | memoryview]:
     tensors = Tensors()
     try:
         tree = pack_plain(obj, tensors.add)
     except NotPlain:
+        if not allow_dill:
+            raise PayloadRefused(
+                f"an object of type {type(obj).__qualname__} can only be pickled with dill, which "
+                f"allow_dill=False refuses: store plain data, tensors or arrays"
+            ) from None
         from refold.eventstore.payloads import pickled
 
-        return bundle(DILL, pickled.dump(obj, tensors), tensors)
+        data = pickled.dump(obj, tensors)
+        # Of its own accord pickle tells only the reader that an object cannot be made again.
+        pickled.check(data, StoredTensors(tensors.layouts, tensors.buffers).get, obj)
+        return bundle(DILL, data, tensors)
     except RecursionError as error:
         raise InvalidPayload("an object is nested too deeply to be stored") from error
     return bundle(TENSORS, tree, tensors) if tensors.layouts else [PLAIN, tree]
@@ -329,3 +357,16 @@ def digest(data: bytes) -> str:
     'e3b0c442'
     """
     return sha256(data).hexdigest()
+
+
+def check_digest(name: str, content: bytes) -> bytes:
+    """Return the bytes of a payload, which are those that their digest names.
+
+    Raises:
+        PayloadRefused: they are not.
+    """
+    if sha256(content).hexdigest() != name:
+        raise PayloadRefused(
+            f"the payload {name} was altered: its bytes have another digest; restore a backup"
+        )
+    return content

@@ -1,6 +1,5 @@
 """What `refold doctor` looks at: the log, the views, what was left behind."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
@@ -175,19 +174,14 @@ def check_payloads(store: EventStore, *, thorough: bool) -> Findings:
     with store.reading() as connection:
         [(count, total)] = connection.execute("SELECT count(*), sum(length(content)) FROM payloads")
         yield Finding("fact", "payloads", f"{count} of {size(int(total or 0))}")
-        digests = [one for (one,) in connection.execute("SELECT digest FROM payloads")]
     if not thorough:
         return
-    wrong = [
-        digest
-        for digest, content in store.get_payloads(digests)
-        if hashlib.sha256(content).hexdigest() != digest
-    ]
-    for digest in wrong[:FEW]:
+    wrong = store.payload_faults()
+    for fault in wrong[:FEW]:
         yield Finding(
             "problem",
             "payloads",
-            f"payload {digest} is not what its digest says",
+            printable(str(fault)),
             "somebody has altered it: restore a backup",
         )
     if count and not wrong:

@@ -1,5 +1,6 @@
 """The commands that list rows: `runs`, `tasks`, `requests` …"""
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -8,7 +9,7 @@ import typer
 from refold.cli.open_face import open_face
 from refold.cli.options import DEFAULT_STORE, At, Json, Store
 from refold.cli.output import Columns, show_rows
-from refold.cli.rows import Row, select
+from refold.cli.rows import is_time, select
 from refold.eventstore import times
 from refold.eventstore.statuses import (
     ActorTaskStatus,
@@ -20,6 +21,7 @@ from refold.eventstore.statuses import (
     TaskStatus,
 )
 from refold.projections.entities import ENTITIES
+from refold.rows import Row
 
 
 def _status(words: type[StrEnum]) -> Any:
@@ -42,7 +44,7 @@ PipelineId = Annotated[
     int | None, typer.Option("--pipeline", metavar="ID", help="Only those of a pipeline.")
 ]
 
-CHANGED: Columns = {"CHANGED": lambda row: times.to_datetime(times.from_iso(row["updated_at"]))}
+CHANGED: Columns = {"CHANGED": lambda row: _moment(row["updated_at"])}
 
 
 def experiments(
@@ -168,7 +170,7 @@ def requests(
         "RUN": "run_id",
         "STATUS": "status",
         "ERROR": "error",
-        "MADE": lambda row: times.to_datetime(times.from_iso(row["created_at"])),
+        "MADE": lambda row: _moment(row["created_at"]),
     }
     wanted = {"status": status, "operation": operation, "run_id": run}
     _list("request", "requests", columns, wanted, limit, at, json, store)
@@ -273,9 +275,13 @@ def _list(
 ) -> None:
     view = ENTITIES[entity]
     with open_face(store, at=at) as db:
-        rows: list[Row] = select(db, view.name, view.key, wanted, limit=limit)
+        rows: list[Row] = select(db, view, wanted, limit=limit, config=json)
     asked = " like that" if any(value not in (None, []) for value in wanted.values()) else ""
     show_rows(rows, {**columns, **CHANGED}, json=json, none=f"there are no {plural}{asked}")
+
+
+def _moment(text: str) -> datetime | str:
+    return times.to_datetime(times.from_iso(text)) if is_time(text) else text
 
 
 def _of(done: int, all_: int | None) -> str:
