@@ -3,10 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-import msgspec
-
 from refold.eventstore.errors import InvalidCommand, NotFound
-from refold.eventstore.log.transaction import is_utf8
 from refold.projections.evals import actor_tasks, contexts, pipelines
 from refold.projections.experiments import experiments, ids
 from refold.projections.fit import (
@@ -34,6 +31,11 @@ ALL: tuple[View[Any], ...] = (*ENTITIES.values(), ids)
 """The views of refold itself."""
 
 
+def own_views(views: Iterable[View[Any]]) -> tuple[View[Any], ...]:
+    """Return those that are not refold's but a user's own: one that fails hinders no other."""
+    return tuple(view for view in views if view not in ALL)
+
+
 def entity_of(view: View[Any]) -> str:
     """Return the word for what a view's rows are about; for a view of one's own, its name."""
     return next((word for word, known in ENTITIES.items() if known.name == view.name), view.name)
@@ -46,13 +48,9 @@ def check_key(view: View[Any], key: Any) -> None:
         InvalidCommand: it is of a wrong type, or too large.
     """
     try:
-        msgspec.convert(key, view.key_type)
-    except msgspec.ValidationError as error:
-        raise InvalidCommand(f"{view.name}: {key!r} is no {view.key}: {error}") from None
-    if isinstance(key, str) and not is_utf8(key):
-        raise InvalidCommand(f"{view.name}: {key!r} is no {view.key}: it holds a lone surrogate")
-    if isinstance(key, int) and not -(2**63) <= key < 2**63:
-        raise InvalidCommand(f"{view.name}: {key} is no {view.key}: it has more than 64 bits")
+        view.check_key(key)
+    except ValueError as error:
+        raise InvalidCommand(f"{view.name}: {error}") from None
 
 
 def check_column(view: View[Any], column: str) -> None:

@@ -11,6 +11,7 @@ import msgspec
 from msgspec.structs import force_setattr, replace
 
 from refold.eventstore import times
+from refold.eventstore.arguments import check_text, is_utf8
 from refold.eventstore.errors import InvalidView, StoreDamaged
 from refold.eventstore.event import Event, plain_scalar
 from refold.eventstore.sql import marks, statements
@@ -234,6 +235,54 @@ class View(Generic[R]):
                 force_setattr(row, name, _settled(value, only_float))
 
     @cached_property
+    def _kinds(self) -> list[tuple[str, tuple[type, ...]]]:
+        # The columns, and what can stand in them; of a column of another type only SQL knows.
+        fields = msgspec.structs.fields(self.row)[: -len(Row.__struct_fields__)]
+        return [
+            (field.name, kinds)
+            for field in fields
+            if (kinds := tuple(kind for kind in _HELD if _holds(field.type, kind)))
+        ]
+
+    def check(self, row: R) -> None:
+        """Refuse a row that not every engine's table can hold.
+
+        Raises:
+            ValueError: a column holds what is no value of its type, or of SQL.
+        """
+        self.check_key(getattr(row, self.key))
+        for name, kinds in self._kinds:
+            value = getattr(row, name)
+            fits = value is None or isinstance(value, kinds)
+            if not fits and not (isinstance(value, int) and float in kinds):
+                raise ValueError(f"{name} is {value!r:.100}, which is no {kinds[0].__name__}")
+        for name in self.columns:
+            value = getattr(row, name)
+            if isinstance(value, int):
+                fits = -(2**63) <= value < 2**63
+            elif isinstance(value, str):
+                fits = "\0" not in value and is_utf8(value)
+            else:
+                fits = value is None or isinstance(value, float | bytes)
+            if not fits:
+                raise ValueError(f"{name} is {value!r:.100}, which SQL cannot keep")
+
+    def check_key(self, key: Key) -> None:
+        """Refuse what can be no key of a row, on any engine.
+
+        Raises:
+            ValueError: it is of a wrong type, or too large, or too long.
+        """
+        try:
+            msgspec.convert(key, self.key_type)
+        except msgspec.ValidationError as error:
+            raise ValueError(f"{key!r:.100} is no {self.key}: {error}") from None
+        if isinstance(key, str):
+            check_text(self.key, key)
+        elif not -(2**63) <= key < 2**63:
+            raise ValueError(f"{key} is no {self.key}: it has more than 64 bits")
+
+    @cached_property
     def schema(self) -> list[str]:
         """The statements that create the table and what belongs to it."""
         return statements(self._schema or _table_of(self.table, self.row))
@@ -331,6 +380,7 @@ def created_by(schema: Iterable[str]) -> list[str]:
 
 
 _CREATES = re.compile(r"CREATE\s+(?:TABLE|VIEW)\s+(?:IF\s+NOT\s+EXISTS\s+)?(\w+)", re.IGNORECASE)
+_HELD = (bool, int, float, bytes, str)
 _SQL_TYPES = ((bool, "INTEGER"), (int, "INTEGER"), (float, "REAL"), (bytes, "BLOB"))
 
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from refold.eventstore.arguments import check_name
 from refold.eventstore.engines.engine import LogEnd, NotExclusive, Projections, Values
 from refold.eventstore.engines.log_end import EventRow, ExclusiveEnd, StoreRow
 from refold.eventstore.errors import (
@@ -194,8 +195,10 @@ class Transaction:
                 f"{event!r} is not an event: subclass eventstore.Event to define your own"
             )
         name = event.stream if stream is None else stream
-        if not isinstance(name, str) or not name or "\0" in name or not is_utf8(name):
-            raise InvalidEvent(f"{name!r} is no name for a stream: use text such as 'run-5'")
+        try:
+            check_name("name of a stream", name)
+        except ValueError as error:
+            raise InvalidEvent(str(error)) from None
         return name
 
     def put_payload(self, content: bytes) -> str:
@@ -218,7 +221,10 @@ class Transaction:
             CommandIdReused: the id belongs to another command.
             InvalidEvent: the id is not text that can be stored.
         """
-        encode_metadata(Metadata(command_id=command_id))
+        try:
+            check_name("command id", command_id)
+        except ValueError as error:
+            raise InvalidEvent(str(error)) from None
         if self.lock is not None:
             self.lock([f"command {command_id}"])
         found = self.writer.execute(
@@ -280,12 +286,3 @@ def _names_another(event: Event, stream: str) -> bool:
         return event.stream != stream
     except InvalidEvent:  # it names none
         return False
-
-
-def is_utf8(text: str) -> bool:
-    """Return whether a database can hold a text."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

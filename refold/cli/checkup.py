@@ -11,10 +11,12 @@ from refold.cli.output import printable, size, span
 from refold.eventstore import EventStore, times
 from refold.eventstore.engines.engine import Reader
 from refold.eventstore.engines.log_end import projections_of, store_row
-from refold.eventstore.errors import DamagedEvent, DBException
+from refold.eventstore.errors import DamagedEvent, DBException, ProjectionFailed
 from refold.eventstore.event import UnknownEvent
+from refold.eventstore.log.reading import read_facts
 from refold.eventstore.statuses import STAGES, Stage
-from refold.projections import ALL, View, Views
+from refold.projections import ALL, UnitOfWork, View, Views
+from refold.projections.view import types_of
 
 FEW = 10
 """Of things of one kind, so many are named."""
@@ -198,6 +200,10 @@ def check_views(store: EventStore, more: Sequence[View[Any]]) -> Findings:
     newer = [name for name, (version, _) in known.items() if version > here.get(name, version)]
     older = [name for name, version in here.items() if version > known.get(name, (0, None))[0]]
     behind = {name: by for name, by in lag(store).items() if name in here}
+    for view in more:
+        if view.name in behind and (failed := _failure_of(view, store)) is not None:
+            del behind[view.name]
+            yield Finding("problem", "views", printable(str(failed)), "the others go on")
     if newer:
         yield Finding(
             "problem", "views", f"a newer refold made {', '.join(newer)}", "upgrade this one"
@@ -224,6 +230,15 @@ def check_views(store: EventStore, more: Sequence[View[Any]]) -> Findings:
         )
     if not (newer or older or behind):
         yield Finding("ok", "views", "up to date")
+
+
+def _failure_of(view: View[Any], store: EventStore) -> ProjectionFailed | None:
+    """Fold the log into a view, in memory, and return what it fails on."""
+    unit = UnitOfWork((view,), own=(view,))
+    for page in read_facts(store.reading, 0, store.head(), types_of((view,))):
+        for fact in page:
+            unit.take_in(*fact)
+    return unit.failed.get(view)
 
 
 def check_equality(store: EventStore, more: Sequence[View[Any]]) -> Findings:
