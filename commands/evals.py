@@ -3,7 +3,7 @@
 from refold.commands.command import Command, Decision, existing
 from refold.commands.moves import ACTOR_TASK, CONTEXT, PIPELINE, move
 from refold.eventstore.errors import InvalidCommand
-from refold.eventstore.event import Id, Int, Name
+from refold.eventstore.event import Handle, Id, Int, Name
 from refold.eventstore.events import (
     ActorTaskEndTimeRecorded,
     ActorTaskErrorRecorded,
@@ -28,7 +28,7 @@ from refold.projections.unit_of_work import Rows
 class CreateContext(Command, frozen=True):
     """Describe a context; the result is its id, that of the existing one if the hash is known."""
 
-    context_hash: Name
+    context_hash: Handle
     rag_config_json: str | None = None
     prompt_config_json: str | None = None
     status: ContextStatus = ContextStatus.PENDING

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from refold.commands.command import Decision
+from refold.eventstore.arguments import excerpt
 from refold.eventstore.errors import IllegalTransition, StoreDamaged
 from refold.eventstore.event import Event
 from refold.eventstore.events import (
@@ -145,8 +146,8 @@ def status_of(entity: str, kind: type[W], text: str) -> W:
         return kind(text)
     except ValueError:
         raise StoreDamaged(
-            f"{entity} is {text!r}, which is no {kind.__name__}: somebody has altered its row; "
-            f"rebuild() makes it anew from the log"
+            f"{entity} is {excerpt(text)}, which is no {kind.__name__}: somebody has altered its "
+            f"row; rebuild() makes it anew from the log"
         ) from None
 
 

@@ -32,9 +32,18 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Self
 
+LONGEST = 600
+"""Characters of a message: what was passed may be of any length, and stands in many of them."""
+
 
 class DBException(Exception):
     """The base of all errors of refold; catch it to catch everything."""
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        if len(text) <= LONGEST:
+            return text
+        return f"{text[: LONGEST - 200]} […] {text[-180:]}"
 
 
 class Transient(DBException):
@@ -81,7 +90,7 @@ class StoreUnreachable(Transient):
 
 
 class AccessDenied(DBException):
-    """The server refuses the user, the password, or the right to do what was asked."""
+    """The server or the file system refuses the user, the password, or what was asked."""
 
 
 class StoreFailed(DBException):

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+from refold.eventstore.arguments import argument, excerpt
 from refold.eventstore.errors import InvalidCommand, NotFound
 from refold.projections.evals import actor_tasks, contexts, pipelines
 from refold.projections.experiments import experiments, ids
@@ -13,7 +14,7 @@ from refold.projections.fit import (
     worker_progress,
     worker_task,
 )
-from refold.projections.view import View
+from refold.projections.view import Key, View
 
 ENTITIES: dict[str, View[Any]] = {
     "experiment": experiments,
@@ -41,16 +42,18 @@ def entity_of(view: View[Any]) -> str:
     return next((word for word, known in ENTITIES.items() if known.name == view.name), view.name)
 
 
-def check_key(view: View[Any], key: Any) -> None:
-    """Refuse what can be no key of a view.
+def key_of(view: View[Any], key: Any) -> Key:
+    """Return the key of a row that somebody has named, NumPy's numbers as plain ones.
 
     Raises:
-        InvalidCommand: it is of a wrong type, or too large.
+        InvalidCommand: it can be none: it is of a wrong type, too large or too long.
     """
+    key = argument(view.key, key, view.key_type)
     try:
         view.check_key(key)
     except ValueError as error:
         raise InvalidCommand(f"{view.name}: {error}") from None
+    return key
 
 
 def check_column(view: View[Any], column: str) -> None:
@@ -61,8 +64,8 @@ def check_column(view: View[Any], column: str) -> None:
     """
     if column not in view.columns:
         raise NotFound(
-            f"the rows of {view.name}, as they are folded, have no column {column!r}: take one of "
-            f"{', '.join(view.columns)}"
+            f"the rows of {view.name}, as they are folded, have no column {excerpt(column)}: take "
+            f"one of {', '.join(view.columns)}"
         )
 
 
@@ -74,9 +77,10 @@ def view_of(entity: str, views: Iterable[View[Any]]) -> View[Any]:
     """
     known = {view.name: view for view in views}
     view = ENTITIES.get(entity) if isinstance(entity, str) else None
-    found = known.get(str(entity) if view is None else view.name)
+    entity = entity if isinstance(entity, str) else excerpt(entity)
+    found = known.get(entity) if view is None else known.get(view.name)
     if found is None:
         raise NotFound(
-            f"there is no entity {entity!r}: take one of {', '.join((*ENTITIES, *known))}"
+            f"there is no entity {excerpt(entity)}: take one of {', '.join((*ENTITIES, *known))}"
         )
     return found

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, suppress
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
+from refold.eventstore.arguments import excerpt, listed
 from refold.eventstore.blocks import Block, Nested
 from refold.eventstore.engines.engine import Definition, Projections, Reader, Values
 from refold.eventstore.engines.log_end import PROJECTIONS, by_name, projections_of
@@ -82,7 +83,7 @@ class Views(ReadableViews):
     ) -> None:
         self.store = store
         self._progress = progress
-        self.views = (*ALL, *more)
+        self.views = (*ALL, *_checked(more))
         _check_places(self.views)
         self._own = own_views(self.views)
         self._failed: dict[View[Any], _Failure] = {}
@@ -340,6 +341,13 @@ class _Reading(Nested[Reader, Reader]):
         return self.enter_anew(self._views.store.reading())
 
 
+def _checked(more: Iterable[View[Any]]) -> list[View[Any]]:
+    for view in (views := listed("projections", more, InvalidView)):
+        if not isinstance(view, View):
+            raise InvalidView(f"{excerpt(view)} is no view: pass a projections.View")
+    return views
+
+
 def _check_places(views: Iterable[View[Any]]) -> None:
     taken = dict.fromkeys(created_by(statements(section("log") + section("store"))), "the log")
     for view in views:
@@ -386,15 +394,16 @@ class Queries:
             or not isinstance(params, Sequence)
         ):
             raise InvalidQuery(
-                f"{query!r} with {params!r}: pass SQL text, and a tuple or list of parameters"
+                f"{excerpt(query)} with {excerpt(params)}: pass SQL text, and a tuple or list of "
+                f"parameters"
             )
         for value in params:
             if not isinstance(value, _PARAMETERS) or (
                 isinstance(value, int) and not -(2**63) <= value < 2**63
             ):
                 raise InvalidQuery(
-                    f"{query!r}: parameter {value!r} is no value of SQL: pass int (64 bits), "
-                    f"float, str, bytes, bool or None"
+                    f"{excerpt(query)}: parameter {excerpt(value)} is no value of SQL: pass int "
+                    f"(64 bits), float, str, bytes, bool or None"
                 )
         return self._views.query(query, tuple(params))
 

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from copy import copy
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
@@ -13,15 +12,17 @@ from msgspec.structs import replace
 from refold.commands.command import Command, execute
 from refold.commands.store import ResetAllTables, ResetExperimentStates
 from refold.eventstore import Event, EventStore, Metadata, Recorded, Subscription, open_store
+from refold.eventstore.arguments import argument, excerpt, unexpected
 from refold.eventstore.engines.engine import Durability
 from refold.eventstore.engines.log_end import store_row
 from refold.eventstore.errors import InvalidCommand, InvalidPayload, NotFound
-from refold.eventstore.event import NO_METADATA
+from refold.eventstore.event import NO_METADATA, Id
 from refold.eventstore.log.past import PastStore
 from refold.eventstore.log.readable import Moment
-from refold.eventstore.payloads import PayloadCodec, is_payload
+from refold.eventstore.log.store import absolute
+from refold.eventstore.payloads import PayloadCodec, is_payload, is_storing
 from refold.projections import Findings, View, Views
-from refold.projections.entities import entity_of, view_of
+from refold.projections.entities import ALL, entity_of, view_of
 from refold.projections.experiments import experiments
 from refold.projections.view import Key
 from refold.projections.views import Queries
@@ -68,6 +69,7 @@ class Face:
         create: make the store if there is none.
 
     Raises:
+        InvalidArgument: an argument of a wrong type.
         NotAStore: nothing at that place can be a store; or there is none, and `create` is false.
         StoreUnreachable, AccessDenied: the server does not answer, or refuses.
         StoreTooNew: a newer refold wrote it.
@@ -96,6 +98,27 @@ class Face:
             raise
         self._about = NO_METADATA if actor is None else Metadata(actor=actor)
         self.payloads = PayloadCodec(key=signing_key, allow_dill=allow_dill)
+        self._options: dict[str, Any] = {
+            "path_or_url": absolute(path_or_url),
+            "actor": actor,
+            "durability": durability,
+            "timeout": timeout,
+            "signing_key": signing_key,
+            "allow_dill": allow_dill,
+            "projections": self.views.views[len(ALL) :],
+            "clock": clock,
+        }
+
+    def __reduce__(self) -> tuple[Callable[..., "Face"], tuple[Any, ...]]:
+        """Send it to another process, which opens one of its own: a connection cannot be shared.
+
+        Raises:
+            TypeError: it would be stored, with what opens it; or a view is not found by its name.
+        """
+        if is_storing():
+            raise TypeError("a face is a connection: store the path or URL, and open it where used")
+        past = self.views.position if not isinstance(self.views, Views) else None
+        return _opened, (type(self), self._options, past)
 
     @property
     def store(self) -> EventStore | PastStore:
@@ -109,10 +132,12 @@ class Face:
 
     def _on(self, views: "Views | PastViews") -> Self:
         """Return a face of the same kind, with the same actor and keys, on other views."""
-        face = copy(self)
+        face = object.__new__(type(self))
+        face.__dict__ |= self.__dict__
         face.views = views
         if isinstance(views, Views):  # of another store: it has a past of its own
             face.__dict__.pop("_versions", None)
+            face._options = {**self._options, "path_or_url": absolute(views.store.engine.name)}
         return face
 
     @cached_property
@@ -158,9 +183,15 @@ class Face:
         """
         if not isinstance(self.views, Views):
             self.views.store.refuse()
-        return execute(self.views, command, self._metadata(about))
+        if not isinstance(command, Command):
+            raise InvalidCommand(f"{excerpt(command)} is no command: pass a commands.Command")
+        named = type(command).__name__, type(command).__struct_fields__
+        return execute(self.views, command, self._metadata(about, *named))
 
-    def _metadata(self, about: About) -> Metadata:
+    def _metadata(self, about: About, callee: str, others: Iterable[str]) -> Metadata:
+        unknown = about.keys() - About.__annotations__.keys()
+        if unknown:
+            raise unexpected(callee, unknown, (*others, *About.__annotations__))
         return replace(self._about, **about) if about else self._about
 
     def append(
@@ -176,7 +207,9 @@ class Face:
         Raises:
             InvalidEvent: one of them cannot be kept exactly, or names no stream.
         """
-        return self.store.append(stream, events, metadata=self._metadata(about))
+        return self.store.append(
+            stream, events, metadata=self._metadata(about, "append", ("stream",))
+        )
 
     def batch(self) -> AbstractContextManager[object]:
         """Put the commands of the block into one transaction: all of them happen or none.
@@ -308,6 +341,8 @@ class Face:
         """
         from refold.projections.past.changes import changes_by
 
+        if not isinstance(recorded, Recorded):
+            raise InvalidCommand(f"{excerpt(recorded)} is no event of the log: pass a Recorded")
         self.position_at(recorded.position)
         return changes_by(self._versions, recorded)
 
@@ -389,6 +424,7 @@ class Face:
         self, view: View[Any], key: Any, noun: str, hint: str, *, config: bool = True
     ) -> dict[str, Any]:
         """Return the row with a key, all of which can be read."""
+        key = argument(view.key, key, Id)
         found = self._rows(view, f"WHERE {view.key} = ?", key, config=config)
         if not found:
             raise NotFound(f"there is no {noun} {key}: {hint}")
@@ -506,3 +542,9 @@ class Face:
                 )
                 named |= {row["digest"]: f"{entity_of(view)} {row['key']}" for row in rows}
         return named
+
+
+def _opened(kind: type[Face], options: dict[str, Any], past: int | None) -> Face:
+    """Open a face like another process's."""
+    face = kind(**options, create=False)
+    return face if past is None else face.as_of(past)

@@ -23,8 +23,9 @@ from refold.commands.evals import (
 )
 from refold.commands.store import CreateExperiment, SetExperimentError, SetExperimentStatus
 from refold.eventstore import times
+from refold.eventstore.arguments import argument, excerpt, plain_scalar
 from refold.eventstore.errors import InvalidCommand, NotFound
-from refold.eventstore.event import plain_scalar, to_json
+from refold.eventstore.event import Id, to_json
 from refold.eventstore.log.transaction import Transaction
 from refold.eventstore.statuses import (
     ActorTaskStatus,
@@ -256,7 +257,7 @@ class RFDatabase(Face):
     def get_all_pipelines(self, experiment_id: int) -> Dicts:
         """Return the pipelines of an experiment, by id."""
         rest = "WHERE experiment_id = ? ORDER BY pipeline_id"
-        return self._rows(pipelines, rest, experiment_id)
+        return self._rows(pipelines, rest, argument("experiment_id", experiment_id, Id))
 
     def set_pipeline_status(
         self, pipeline_id: int, status: PipelineStatus | str, **about: Unpack[About]
@@ -324,7 +325,9 @@ class RFDatabase(Face):
     def get_next_actor_task(self, actor_id: int) -> dict[str, Any] | None:
         """Return the oldest task that is scheduled for an actor, or None."""
         return self._first(
-            actor_tasks, "WHERE status = 'scheduled' AND actor_id = ? ORDER BY task_id", actor_id
+            actor_tasks,
+            "WHERE status = 'scheduled' AND actor_id = ? ORDER BY task_id",
+            argument("actor_id", actor_id, Id),
         )
 
     def claim_next_actor_task(self, actor_id: int, **about: Unpack[About]) -> dict[str, Any] | None:
@@ -348,7 +351,7 @@ class RFDatabase(Face):
         return self._rows(
             actor_tasks,
             "WHERE status = 'in_progress' AND experiment_id = ? ORDER BY task_id",
-            experiment_id,
+            argument("experiment_id", experiment_id, Id),
         )
 
     def set_actor_task_status(
@@ -420,5 +423,6 @@ def _time(value: Time) -> str:
         return times.to_text(times.from_datetime(time.astimezone(UTC)))
     except (TypeError, ValueError, OverflowError, OSError) as error:
         raise InvalidCommand(
-            f"{value!r} is no time: pass ISO text, a datetime or seconds since 1970 ({error})"
+            f"{excerpt(value)} is no time: pass ISO text, a datetime or seconds since 1970 "
+            f"({error})"
         ) from None

@@ -25,7 +25,9 @@ from refold.commands.fit import (
     UpdateRunMetrics,
 )
 from refold.commands.store import CreateExperiment, SetExperimentStatus
+from refold.eventstore.arguments import argument
 from refold.eventstore.errors import InvalidCommand, NotFound
+from refold.eventstore.event import Id
 from refold.eventstore.log.transaction import Transaction
 from refold.eventstore.sql import marks
 from refold.eventstore.statuses import (
@@ -285,8 +287,8 @@ class RfDb(Face):
     ) -> Dicts:
         """Return the tasks of a run, of a worker, with a status, or all three, by id."""
         wanted = {
-            "run_id": run_id,
-            "worker_id": worker_id,
+            "run_id": argument("run_id", run_id, Id | None),
+            "worker_id": argument("worker_id", worker_id, Id | None),
             "status": None if status is None else TaskStatus.of(status).value,
         }
         given = {name: value for name, value in wanted.items() if value is not None}
@@ -298,7 +300,7 @@ class RfDb(Face):
         return self._first(
             worker_task,
             "WHERE status = 'SCHEDULED' AND worker_id = ? ORDER BY task_id",
-            worker_id,
+            argument("worker_id", worker_id, Id),
         )
 
     def claim_next_worker_task(
@@ -352,7 +354,9 @@ class RfDb(Face):
 
     def get_worker_progress(self, worker_id: int) -> dict[str, Any] | None:
         """Return what a worker does (`task`, `status`), or None if it never told."""
-        return self._first(worker_progress, "WHERE worker_id = ?", worker_id)
+        return self._first(
+            worker_progress, "WHERE worker_id = ?", argument("worker_id", worker_id, Id)
+        )
 
     def set_worker_progress(
         self,

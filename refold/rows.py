@@ -7,7 +7,8 @@ from typing import Any, NoReturn
 import msgspec
 
 from refold.eventstore import times
-from refold.eventstore.errors import DBException, StoreDamaged
+from refold.eventstore.arguments import excerpt
+from refold.eventstore.errors import DBException, InvalidCommand, StoreDamaged
 from refold.eventstore.payloads import PayloadCodec, check_digest
 from refold.eventstore.statuses import (
     ActorTaskStatus,
@@ -110,6 +111,8 @@ def read_rows(
         payloads: decodes configurations.
         config: whether configurations are decoded, or left out.
     """
+    if not isinstance(config, bool):
+        raise InvalidCommand(f"config is {excerpt(config)}: pass True or False")
     found = views.select(f"{_selection(view, config)} {rest}", *values)
     readers = _READERS.get(view.name, {})
     configured = config and view.name in _CONFIGURED
@@ -173,7 +176,7 @@ def _word(*kinds: type[Word]) -> Read:
 
     def read(value: Any) -> Any:
         if value not in words:
-            raise ValueError(f"{value!r} is none of {', '.join(sorted(words))}")
+            raise ValueError(f"{excerpt(value)} is none of {', '.join(sorted(words))}")
         return value
 
     return read

@@ -7,12 +7,13 @@ from typing import Any, Protocol
 
 import msgspec
 
-from refold.eventstore.arguments import check_name
+from refold.eventstore.arguments import check_name, excerpt
 from refold.eventstore.engines.engine import LogEnd, NotExclusive, Projections, Values
 from refold.eventstore.engines.log_end import EventRow, ExclusiveEnd, StoreRow
 from refold.eventstore.errors import (
     CommandIdReused,
     InvalidEvent,
+    InvalidPayload,
     TransactionFailed,
     WrongExpectedVersion,
 )
@@ -192,17 +193,24 @@ class Transaction:
     def _stream_name(event: Event, stream: str | None) -> str:
         if not isinstance(event, Event):
             raise InvalidEvent(
-                f"{event!r} is not an event: subclass eventstore.Event to define your own"
+                f"{excerpt(event)} is not an event: subclass eventstore.Event to define your own"
             )
         name = event.stream if stream is None else stream
         try:
-            check_name("name of a stream", name)
+            check_name("name for a stream", name)
         except ValueError as error:
             raise InvalidEvent(str(error)) from None
         return name
 
     def put_payload(self, content: bytes) -> str:
-        """Store bytes under their SHA-256, which is returned in hexadecimal; known ones once."""
+        """Store bytes under their SHA-256, which is returned in hexadecimal; known ones once.
+
+        Raises:
+            InvalidPayload: they are none.
+        """
+        if not isinstance(content, bytes | bytearray | memoryview):
+            raise InvalidPayload(f"a payload is bytes, not {excerpt(content)}")
+        content = bytes(content)
         digest = hashlib.sha256(content).hexdigest()
         self.writer.run(
             "INSERT INTO payloads (digest, content) VALUES (?, ?) ON CONFLICT (digest) DO NOTHING",
@@ -222,7 +230,7 @@ class Transaction:
             InvalidEvent: the id is not text that can be stored.
         """
         try:
-            check_name("command id", command_id)
+            check_name("command_id", command_id)
         except ValueError as error:
             raise InvalidEvent(str(error)) from None
         if self.lock is not None:
@@ -237,8 +245,8 @@ class Transaction:
             before, now = known.split()[0], command.split()[0]
             what = f"other arguments of {now}" if before == now else f"{before}, not {now}"
             raise CommandIdReused(
-                f"command id {command_id!r} was sent before with {what}: give each command an id "
-                f"of its own"
+                f"command id {excerpt(command_id)} was sent before with {what}: give each command "
+                f"an id of its own"
             )
         return Sent(first, last, msgspec.json.decode(result))
 

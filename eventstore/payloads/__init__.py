@@ -4,6 +4,7 @@ import hmac
 import os
 import struct
 from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from hashlib import sha256
 from typing import Any, cast
 from zlib import crc32
@@ -98,7 +99,10 @@ def signing_key(key: bytes | str | None) -> bytes | None:
         raise InvalidPayload(
             f"the payload key is empty: set {KEY_VARIABLE} to a secret, or unset it to not sign"
         )
-    return key if isinstance(key, bytes) else key.encode("utf-8", "surrogateescape")
+    try:
+        return key if isinstance(key, bytes) else key.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise InvalidPayload("the payload key holds a lone surrogate: pass bytes") from None
 
 
 def sign(parts: Sequence[bytes | memoryview], key: bytes) -> list[bytes | memoryview]:
@@ -299,6 +303,14 @@ class PayloadCodec(msgspec.Struct, frozen=True):
         return pickled.load(tree, tensors.get)
 
 
+_storing = ContextVar("storing", default=False)
+
+
+def is_storing() -> bool:
+    """Return whether an object that is being pickled becomes a payload, and is not just sent."""
+    return _storing.get()
+
+
 def _parts(obj: Any, *, allow_dill: bool) -> list[bytes | memoryview]:
     tensors = Tensors()
     try:
@@ -311,7 +323,11 @@ def _parts(obj: Any, *, allow_dill: bool) -> list[bytes | memoryview]:
             ) from None
         from refold.eventstore.payloads import pickled
 
-        data = pickled.dump(obj, tensors)
+        token = _storing.set(True)
+        try:
+            data = pickled.dump(obj, tensors)
+        finally:
+            _storing.reset(token)
         # Of its own accord pickle tells only the reader that an object cannot be made again.
         pickled.check(data, StoredTensors(tensors.layouts, tensors.buffers).get, obj)
         return bundle(DILL, data, tensors)

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from refold.eventstore import times
+from refold.eventstore.arguments import excerpt
 from refold.eventstore.engines.engine import Values
 from refold.eventstore.errors import NotFound
 from refold.eventstore.events import (
@@ -17,7 +18,7 @@ from refold.eventstore.events import (
 )
 from refold.eventstore.log.readable import ReadableLog
 from refold.eventstore.log.recorded import Recorded
-from refold.projections.entities import check_column, check_key, entity_of
+from refold.projections.entities import check_column, entity_of, key_of
 from refold.projections.past.changes import Change, change
 from refold.projections.past.version_writer import UNTIL, columns_of
 from refold.projections.past.versions import Versions
@@ -52,7 +53,7 @@ def history(store: ReadableLog, versions: Versions, view: View[Any], key: Key) -
         NotFound: no event ever did.
         InvalidCommand: the key is of a wrong type.
     """
-    check_key(view, key)
+    key = key_of(view, key)
     end = store.head()
     if versions.has(view, end):
         touched = list(_from_versions(store, versions, view, key, end))
@@ -70,7 +71,7 @@ def history(store: ReadableLog, versions: Versions, view: View[Any], key: Key) -
     else:
         touched = list(_from_versions(store, versions, view, key, end))
     if not touched:
-        raise NotFound(f"{view.name}: no event up to {end} touches {view.key} {key!r}")
+        raise NotFound(f"{view.name}: no event up to {end} touches {view.key} {excerpt(key)}")
     return touched
 
 
