@@ -3,7 +3,7 @@
 import hashlib
 
 from refold.commands.command import Command, Decision, existing
-from refold.commands.moves import REQUEST, RUN, WORKER_TASK, move
+from refold.commands.moves import REQUEST, RUN, WORKER_TASK, move, status_of
 from refold.eventstore.errors import IllegalTransition, InvalidCommand
 from refold.eventstore.event import Id, Int, Name, encode, to_json
 from refold.eventstore.events import (
@@ -39,6 +39,19 @@ from refold.projections.fit import (
     worker_task,
 )
 from refold.projections.unit_of_work import Rows
+
+
+def _refuse_killed(rows: Rows, run_id: int, what: str) -> None:
+    """Refuse what begins something for a run that is KILLED; late reports on it stay facts.
+
+    Raises:
+        NotFound: there is no such run.
+        IllegalTransition: it is KILLED.
+        StoreDamaged: its row holds no status.
+    """
+    status = existing(rows, runs, run_id, "run").status
+    if status_of(f"run {run_id}", RunStatus, status) is RunStatus.KILLED:
+        raise IllegalTransition(f"run {run_id} is KILLED; {what} can follow: create a new run")
 
 
 class CreateRun(Command, frozen=True):
@@ -98,7 +111,10 @@ class SetRunEndedBy(Command, frozen=True):
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
-        if existing(rows, runs, self.run_id, "run").ended_by == self.ended_by:
+        row = existing(rows, runs, self.run_id, "run")
+        if row.status == RunStatus.KILLED and self.ended_by is RunEndedBy.COMPLETED:
+            raise IllegalTransition(f"run {self.run_id} is KILLED; it cannot have ended COMPLETED")
+        if row.ended_by == self.ended_by:
             return Decision()
         return Decision([RunEnded(self.run_id, self.ended_by)])
 
@@ -143,7 +159,7 @@ class CreateWorkerTask(Command, frozen=True):
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
-        existing(rows, runs, self.run_id, "run")
+        _refuse_killed(rows, self.run_id, "no task")
         task_id = next_id(rows, "task")
         scheduled = TaskScheduled(task_id, self.run_id, self.worker_id, self.chunk_id, self.epoch)
         return Decision([scheduled], task_id)
@@ -213,10 +229,7 @@ class SetWorkerProgress(Command, frozen=True):
 
 
 def _next_ic_id(rows: Rows, run_id: int) -> int:
-    if existing(rows, runs, run_id, "run").status == RunStatus.KILLED:
-        raise IllegalTransition(
-            f"run {run_id} is KILLED; no interactive control can follow: create a new run"
-        )
+    _refuse_killed(rows, run_id, "no interactive control")
     return next_id(rows, "ic")
 
 

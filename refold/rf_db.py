@@ -221,6 +221,7 @@ class RfDb(Face):
 
         Raises:
             NotFound: there is no such run.
+            IllegalTransition: it is KILLED, so it has not COMPLETED.
         """
         self.send(SetRunEndedBy(run_id, RunEndedBy.of(ended_by)), **about)
 
@@ -266,6 +267,7 @@ class RfDb(Face):
 
         Raises:
             NotFound: there is no such run.
+            IllegalTransition: the run is KILLED.
         """
         return self.send(CreateWorkerTask(run_id, worker_id, chunk_id, epoch), **about)
 
