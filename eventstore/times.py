@@ -60,6 +60,11 @@ def from_calendar(moment: datetime | int) -> int:
     return moment if isinstance(moment, int) else from_datetime(moment)
 
 
+def within(microseconds: int) -> int:
+    """Return a time or, if it lies beyond the calendar, the nearest that the calendar has."""
+    return min(max(microseconds, _FIRST), _LAST)
+
+
 def checked(microseconds: int) -> int:
     """Return a time that every view can hold.
 

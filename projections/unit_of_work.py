@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 from msgspec.structs import force_setattr
 
+from refold.eventstore import times
 from refold.eventstore.engines.engine import Lock, NotExclusive, Writer
 from refold.eventstore.errors import ProjectionFailed
 from refold.eventstore.event import Event
@@ -241,6 +242,7 @@ class UnitOfWork:
 
     def take_in(self, position: int, event: Event, recorded_at: int) -> None:
         """Let each view take in an event: the one place where rows change, live and in replay."""
+        recorded_at = times.within(recorded_at)  # a log may hold times that no row can
         for view, clears, handler in self._concerns(event):
             key: Key | None = None
             clearing, taken = False, list[tuple[Key, Any]]()

@@ -58,6 +58,14 @@ class ReadableViews(ABC):
     def verify(self) -> Sequence[Difference | Fault]:
         """Fold the log in memory and return where the views differ from it; empty means equal."""
 
+    def refuse_failed(self, sql: str) -> None:
+        """Refuse a statement that names a view which stays behind the log.
+
+        Raises:
+            ProjectionFailed: it does.
+        """
+        return  # of the past, each view is known up to the event on which it fails
+
     @abstractmethod
     def close(self) -> None:
         """Let go of them; closing twice does nothing."""
@@ -132,12 +140,8 @@ class Views(ReadableViews):
                 plan[view] = position
         return plan
 
-    def _refuse_failed(self, sql: str) -> None:
-        """Refuse a statement that names a view which stays behind the log.
-
-        Raises:
-            ProjectionFailed: it does.
-        """
+    def refuse_failed(self, sql: str) -> None:
+        """Refuse a statement that names a view which stays behind the log."""
         if not self._failed:
             return
         words = {word.lower() for word in re.findall(r"\w+", sql)}
@@ -167,15 +171,15 @@ class Views(ReadableViews):
             with store.reading() as connection:
                 changes = connection.changes()
                 if self._knows(connection, changes):
-                    self._refuse_failed(sql)
+                    self.refuse_failed(sql)
                     return connection.select(sql, parameters)
                 with suppress(InvalidQuery):  # the tables may have to be made first
                     known, found = connection.select_together(PROJECTIONS, sql, parameters)
                     if self._look(connection, changes, by_name(known)):
-                        self._refuse_failed(sql)
+                        self.refuse_failed(sql)
                         return found
         with self.reading() as connection:
-            self._refuse_failed(sql)
+            self.refuse_failed(sql)
             return connection.select(sql, parameters)
 
     def is_settled(self, connection: Reader) -> bool:
@@ -201,7 +205,7 @@ class Views(ReadableViews):
     def query(self, sql: str, parameters: Values) -> list[dict[str, Any]]:
         """Answer a statement of a user's own as dicts; refuse one that would write."""
         with self.reading() as connection:
-            self._refuse_failed(sql)
+            self.refuse_failed(sql)
             within = connection if self.store.current() is not None else None
         return self.store.engine.query(sql, parameters, within=within)
 

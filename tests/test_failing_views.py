@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from raw import raw
 from refold import ProjectionFailed, RfDb
 from refold.eventstore import Event, Id, open_store
 from refold.eventstore.events import RunCreated, RunMetricsRecorded
+from refold.export.tables import write_csv
 from refold.projections import Row, View
 
 
@@ -48,6 +50,8 @@ def check_behind(db: RfDb, run_id: int, position: int) -> None:
             "RunMetricsRecorded",
             run_id,
         )
+    with pytest.raises(ProjectionFailed, match="view best"):
+        write_csv(db, "best", BytesIO())
     assert db.get_run(run_id)["run_id"] == run_id
     assert db.db.execute("SELECT count(*) AS n FROM runs")[0]["n"] == len(db.get_all_runs())
     assert db.create_run(1) > run_id

@@ -35,7 +35,7 @@ class Touched(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         by = self.recorded.metadata.actor
         return (
-            f"{self.recorded.position}  {times.to_iso(self.recorded.recorded_at)}  "
+            f"{self.recorded.position}  {times.to_iso(times.within(self.recorded.recorded_at))}  "
             f"{self.recorded.type}{f' by {by}' if by else ''}: {self.change}"
         )
 
@@ -196,4 +196,5 @@ def _summary(recorded: Recorded) -> str:
     """Return who did what when."""
     actor = recorded.metadata.actor
     by = f" by {actor}" if actor else ""
-    return f"{recorded.type} in {recorded.stream}{by} at {times.to_iso(recorded.recorded_at)}"
+    at = times.to_iso(times.within(recorded.recorded_at))
+    return f"{recorded.type} in {recorded.stream}{by} at {at}"

@@ -60,7 +60,8 @@ def check_order(connection: Reader, *, gapless: bool) -> Findings:
     if not count:
         yield Finding("fact", "log", "nothing has happened yet")
         return
-    told = f"{count} events, from {times.to_iso(begun)} to {times.to_iso(ended)}"
+    first, last = (times.to_iso(times.within(one)) for one in (begun, ended))
+    told = f"{count} events, from {first} to {last}"
     yield Finding("fact", "log", told)
     back = [position for (position,) in connection.execute(BACK_IN_TIME)]
     if back and gapless:  # on a server, of two commands at once the later may be a bit earlier
@@ -93,12 +94,12 @@ def check_times(connection: Reader, now: int) -> Findings:
     if not count:
         return
     before = connection.execute(BEFORE, (first,))
-    since = f"after {times.to_iso(before[0][0])}" if before else "from the first on"
+    since = f"after {times.to_iso(times.within(before[0][0]))}" if before else "from the first on"
     yield Finding(
         "note",
         "clock",
         f"events from the future: {count}, from position {first} on ({since}), with times up to "
-        f"{times.to_iso(latest)}; the clock is at {times.to_iso(now)}",
+        f"{times.to_iso(times.within(latest))}; the clock is at {times.to_iso(now)}",
         f"set the clocks by NTP. Where one was ahead, all that follows bears its time until the "
         f"clock has caught up: what has happened from position {first} on cannot be told apart by "
         f"the time, so look back by positions (--at {first})",

@@ -63,7 +63,7 @@ def show(
     fields = {name: value for name, value in row.items() if value not in (None, {})}
     fields |= {name: value for name, value in belonging.items() if value}
     del fields["position"]
-    _print_fields(str(found), {**fields, "last event": event_line(last).strip()})
+    _print_fields(str(found), {**fields, "last event": last})
 
 
 def _event(db: RfDb, words: list[str]) -> Recorded:
@@ -129,6 +129,8 @@ def _print_fields(title: str, fields: Mapping[str, Any]) -> None:
 
 
 def _lines(value: Any) -> list[str]:
+    if isinstance(value, Recorded):  # which comes in colours of its own
+        return [event_line(value).strip()]
     value = parsed(value)
     if isinstance(value, Mapping) and value:
         fields = cast("Mapping[Any, Any]", value)

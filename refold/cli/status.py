@@ -85,7 +85,7 @@ def _running(db: RfDb, view: View[Any], *, config: bool) -> list[Row]:
         stream = view.stream.format(row[view.key])
         events = db.store.read(stream=stream, types=begun, backwards=True, limit=1)
         row["since"] = next(
-            (times.to_iso(event.recorded_at) for event in events), row["created_at"]
+            (times.to_iso(times.within(event.recorded_at)) for event in events), row["created_at"]
         )
     return rows
 
@@ -173,7 +173,9 @@ def _print_last(last: Recorded, now: int) -> None:
     silence = now - last.recorded_at
     # As of a moment there is none; and a clock may have been ahead, see refold doctor.
     ago = f", {span(silence)} ago" if silence > 0 else ""
-    happened = f"{last.type} in {last.stream}{by}{ago} ({times.to_iso(last.recorded_at)})"
+    happened = (
+        f"{last.type} in {last.stream}{by}{ago} ({times.to_iso(times.within(last.recorded_at))})"
+    )
     _print_line("last event", printable(happened))
 
 

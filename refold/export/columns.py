@@ -119,6 +119,7 @@ def _view(face: Source, view: View[Any], table: str) -> Columns:
     declared = _declared(view, table)
     order = f" ORDER BY {view.key}" if view.key in declared else ""
     with face.views.reading() as connection:
+        face.views.refuse_failed(table)
         rows = connection.execute(f"SELECT {', '.join(declared)} FROM {table}{order}")
     columns = [
         Column(name, kind or _kind_of([row[index] for row in rows]))

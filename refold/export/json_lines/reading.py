@@ -209,7 +209,7 @@ class _Reading:
             version, previous, before = heads.get(line.stream, (0, 0, None))
             try:
                 row = _row(line, previous or None)
-            except (UnreadableEvent, ValueError) as error:
+            except (UnreadableEvent, UnicodeDecodeError) as error:
                 raise InvalidFile(f"line {number}: {error}") from error
             if line.position <= self.position:
                 raise InvalidFile(
@@ -305,7 +305,7 @@ def _row(line: EventLine, previous: int | None) -> EventRow:
     """Return the row that a line makes, if its event can be read.
 
     Raises:
-        UnreadableEvent, ValueError: it cannot, or its time is none.
+        UnreadableEvent, UnicodeDecodeError: it cannot.
     """
     row = EventRow(
         position=line.position,
@@ -316,7 +316,7 @@ def _row(line: EventLine, previous: int | None) -> EventRow:
         schema_version=line.schema_version,
         data=bytes(line.data).decode(),
         metadata=bytes(line.metadata).decode(),
-        recorded_at=times.checked(times.from_calendar(line.recorded_at)),
+        recorded_at=times.from_calendar(line.recorded_at),
         digest=None if line.digest is None else bytes.fromhex(line.digest),
     )
     refuse_unreadable(row)
