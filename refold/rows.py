@@ -1,12 +1,12 @@
 """Rows as people read them: plain dicts, in which what cannot be read here stands as such."""
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from functools import cache
 from typing import Any, NoReturn
 
 import msgspec
 
-from refold.eventstore import times
 from refold.eventstore.arguments import excerpt
 from refold.eventstore.errors import DBException, InvalidCommand, StoreDamaged
 from refold.eventstore.payloads import PayloadCodec, check_digest
@@ -190,7 +190,7 @@ _status = _word(TaskStatus)
 
 
 def _time(text: str) -> str:
-    times.from_text(text)
+    datetime.fromisoformat(text)
     return text
 
 

@@ -326,6 +326,20 @@ def test_modules_that_cannot_be_imported(
     assert "cannot be imported" in " ".join(done.err.split())
 
 
+def test_what_should_not_happen_is_told_without_a_traceback(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    RfDb(place).close()
+    (tmp_path / "breaks.py").write_text(
+        "from refold.face import Face\nFace.rebuild = lambda *_, **__: 1 / 0\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    done = refold("rebuild", "--yes", "--import", "breaks", "--store", place)
+    assert done.code == 3
+    assert done.err.startswith("refold: ZeroDivisionError: 'division by zero'")
+    assert "Traceback" not in done.err
+
+
 @pytest.mark.parametrize(
     "place",
     [
