@@ -3,9 +3,11 @@
 import copy
 import json
 import pickle
+import random
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from raw import raw
 
@@ -299,3 +301,21 @@ def test_every_error_of_a_row_is_one_of_refold(db: RfDb, place: str) -> None:
                     assert isinstance(row[column].error, DBException)
             with pytest.raises(DBException):
                 other.get_run(run_id)
+
+
+@pytest.mark.soak
+def test_of_two_thousand_flipped_bits_none_is_believed(db: RfDb, place: str, seed: int) -> None:
+    values = [{"lr": 0.1}, np.arange(100), lambda step: 0.1]
+    digests = [db.put_payload(value) for value in values]
+    contents = {digest: db.store.get_payload(digest) for digest in digests}
+    drawn = random.Random(seed)
+    for number in range(2_000):
+        digest = digests[number % len(digests)]
+        altered = bytearray(contents[digest])
+        bit = drawn.randrange(8 * len(altered))
+        altered[bit // 8] ^= 1 << bit % 8
+        set_payload(place, digest, bytes(altered))
+        with pytest.raises(PayloadRefused, match=digest):
+            db.get_payload(digest)
+        set_payload(place, digest, contents[digest])
+        assert db.store.get_payload(digest) == contents[digest]
