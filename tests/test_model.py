@@ -466,6 +466,7 @@ class BothFaces(RuleBasedStateMachine):
 
 
 NOT_MODELLED = {
+    "backup",
     "append",
     "as_of",
     "batch",
