@@ -2,22 +2,17 @@
 
 import hashlib
 from collections.abc import Sequence
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
 from typing import Any, Self
-from uuid import UUID
 
 import msgspec
 
+from refold.eventstore.arguments import converted
 from refold.eventstore.errors import InvalidCommand, NotFound
-from refold.eventstore.event import NO_METADATA, Event, Metadata, plain_scalar, to_json
+from refold.eventstore.event import NO_METADATA, Event, Metadata, to_json
 from refold.eventstore.log.transaction import Transaction
 from refold.projections.unit_of_work import Rows, unit_of
 from refold.projections.view import Key, R, View
 from refold.projections.views import Views
-
-# What would pass for text otherwise.
-_AS_THEY_ARE = (bytes, bytearray, memoryview, datetime, date, time, timedelta, Decimal, UUID)
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -51,9 +46,8 @@ class Command(msgspec.Struct, frozen=True):
             InvalidCommand: one does not fit; the message names it.
         """
         try:
-            fields = msgspec.to_builtins(self, builtin_types=_AS_THEY_ARE, enc_hook=plain_scalar)
-            return msgspec.convert(fields, type(self))
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            return converted(self, type(self))
+        except (TypeError, ValueError) as error:
             raise InvalidCommand(f"{type(self).__name__}: {error}") from None
 
 

@@ -3,7 +3,7 @@
 from refold.commands.command import Command, Decision, existing
 from refold.commands.moves import ACTOR_TASK, CONTEXT, PIPELINE, move
 from refold.eventstore.errors import InvalidCommand
-from refold.eventstore.event import Id, Int, Name
+from refold.eventstore.event import Handle, Id, Int, Name
 from refold.eventstore.events import (
     ActorTaskEndTimeRecorded,
     ActorTaskErrorRecorded,
@@ -28,7 +28,7 @@ from refold.projections.unit_of_work import Rows
 class CreateContext(Command, frozen=True):
     """Describe a context; the result is its id, that of the existing one if the hash is known."""
 
-    context_hash: Name
+    context_hash: Handle
     rag_config_json: str | None = None
     prompt_config_json: str | None = None
     status: ContextStatus = ContextStatus.PENDING
@@ -58,7 +58,7 @@ class SetContextStatus(Command, frozen=True):
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
-        before = ContextStatus(existing(rows, contexts, self.context_id, "context").status)
+        before = existing(rows, contexts, self.context_id, "context").status
         return move(f"context {self.context_id}", CONTEXT, before, self.status, self.context_id)
 
 
@@ -143,7 +143,7 @@ class SetPipelineStatus(Command, frozen=True):
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
-        before = PipelineStatus(existing(rows, pipelines, self.pipeline_id, "pipeline").status)
+        before = existing(rows, pipelines, self.pipeline_id, "pipeline").status
         return move(f"pipeline {self.pipeline_id}", PIPELINE, before, self.status, self.pipeline_id)
 
 
@@ -215,7 +215,7 @@ class SetActorTaskStatus(Command, frozen=True):
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
-        before = ActorTaskStatus(_task(rows, self.task_id).status)
+        before = _task(rows, self.task_id).status
         return move(f"actor task {self.task_id}", ACTOR_TASK, before, self.status, self.task_id)
 
 

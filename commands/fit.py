@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 from refold.commands.command import Command, Decision, existing
-from refold.commands.moves import REQUEST, RUN, WORKER_TASK, move
+from refold.commands.moves import REQUEST, RUN, WORKER_TASK, move, status_of
 from refold.eventstore.errors import IllegalTransition, InvalidCommand
 from refold.eventstore.event import Id, Int, Name, encode, plain_scalar, to_json
 from refold.eventstore.events import (
@@ -46,6 +46,19 @@ from refold.projections.fit import (
     worker_task,
 )
 from refold.projections.unit_of_work import Rows
+
+
+def _refuse_killed(rows: Rows, run_id: int, what: str) -> None:
+    """Refuse what begins something for a run that is KILLED; late reports on it stay facts.
+
+    Raises:
+        NotFound: there is no such run.
+        IllegalTransition: it is KILLED.
+        StoreDamaged: its row holds no status.
+    """
+    status = existing(rows, runs, run_id, "run").status
+    if status_of(f"run {run_id}", RunStatus, status) is RunStatus.KILLED:
+        raise IllegalTransition(f"run {run_id} is KILLED; {what} can follow: create a new run")
 
 
 class CreateRun(Command, frozen=True):
@@ -93,7 +106,7 @@ class SetRunStatus(Command, frozen=True):
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
-        before = RunStatus(existing(rows, runs, self.run_id, "run").status)
+        before = existing(rows, runs, self.run_id, "run").status
         return move(f"run {self.run_id}", RUN, before, self.status, self.run_id)
 
 
@@ -105,7 +118,10 @@ class SetRunEndedBy(Command, frozen=True):
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
-        if existing(rows, runs, self.run_id, "run").ended_by == self.ended_by:
+        row = existing(rows, runs, self.run_id, "run")
+        if row.status == RunStatus.KILLED and self.ended_by is RunEndedBy.COMPLETED:
+            raise IllegalTransition(f"run {self.run_id} is KILLED; it cannot have ended COMPLETED")
+        if row.ended_by == self.ended_by:
             return Decision()
         return Decision([RunEnded(self.run_id, self.ended_by)])
 
@@ -187,7 +203,7 @@ class CreateWorkerTask(Command, frozen=True):
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
-        existing(rows, runs, self.run_id, "run")
+        _refuse_killed(rows, self.run_id, "no task")
         task_id = next_id(rows, "task")
         scheduled = TaskScheduled(task_id, self.run_id, self.worker_id, self.chunk_id, self.epoch)
         return Decision([scheduled], task_id)
@@ -208,7 +224,7 @@ class SetWorkerTaskStatus(Command, frozen=True):
                 f"worker task {self.task_id}: an error goes with {TaskStatus.FAILED}, not with "
                 f"{self.status}"
             )
-        before = TaskStatus(existing(rows, worker_task, self.task_id, "worker task").status)
+        before = existing(rows, worker_task, self.task_id, "worker task").status
         fields = (self.error,) if self.status is TaskStatus.FAILED else ()
         entity = f"worker task {self.task_id}"
         return move(entity, WORKER_TASK, before, self.status, self.task_id, *fields)
@@ -257,10 +273,7 @@ class SetWorkerProgress(Command, frozen=True):
 
 
 def _next_ic_id(rows: Rows, run_id: int) -> int:
-    if existing(rows, runs, run_id, "run").status == RunStatus.KILLED:
-        raise IllegalTransition(
-            f"run {run_id} is KILLED; no interactive control can follow: create a new run"
-        )
+    _refuse_killed(rows, run_id, "no interactive control")
     return next_id(rows, "ic")
 
 
@@ -314,7 +327,7 @@ class RequestCloneModify(Command, frozen=True):
 
 
 def _processed(rows: Rows, ic_id: int, after: TaskStatus, *error: str | None) -> Decision:
-    before = TaskStatus(existing(rows, interactive_control, ic_id, "request").status)
+    before = existing(rows, interactive_control, ic_id, "request").status
     return move(f"request {ic_id}", REQUEST, before, after, ic_id, *error)
 
 

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from refold.commands.command import Decision
-from refold.eventstore.errors import IllegalTransition
+from refold.eventstore.arguments import excerpt
+from refold.eventstore.errors import IllegalTransition, StoreDamaged
 from refold.eventstore.event import Event
 from refold.eventstore.events import (
     ActorTaskCompleted,
@@ -142,19 +143,36 @@ ACTOR_TASK = _moves(
 )
 
 
-def move(entity: str, moves: Moves[W], before: W, after: W, *fields: object) -> Decision:
+def status_of(entity: str, kind: type[W], text: str) -> W:
+    """Return the status that a row holds.
+
+    Raises:
+        StoreDamaged: it is none.
+    """
+    try:
+        return kind(text)
+    except ValueError:
+        raise StoreDamaged(
+            f"{entity} is {excerpt(text)}, which is no {kind.__name__}: somebody has altered its "
+            f"row; rebuild() makes it anew from the log"
+        ) from None
+
+
+def move(entity: str, moves: Moves[W], status: str, after: W, *fields: object) -> Decision:
     """Decide that an entity goes from one status to another; if they are the same, nothing.
 
     Args:
         entity: its name in messages, such as `run 5`.
         moves: its table.
-        before: its present status.
+        status: its present one, as its row holds it.
         after: the one that was asked for.
         fields: of the event that leads there.
 
     Raises:
         IllegalTransition: the one cannot follow the other; the message says what can.
+        StoreDamaged: the row holds no status.
     """
+    before = status_of(entity, type(after), status)
     if before is after:
         return Decision()
     # A status that only a foreign event can have set has no row here, and so no way out.

@@ -80,7 +80,7 @@ class SetExperimentStatus(Command, frozen=True):
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
         row = existing(rows, experiments, self.experiment_id, "experiment")
-        entity, before = f"experiment {self.experiment_id}", ExperimentStatus(row.status)
+        entity, before = f"experiment {self.experiment_id}", row.status
         return move(entity, EXPERIMENT, before, self.status, self.experiment_id)
 
 

@@ -30,10 +30,20 @@ DBException
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Self
+
+LONGEST = 600
+"""Characters of a message: what was passed may be of any length, and stands in many of them."""
 
 
 class DBException(Exception):
     """The base of all errors of refold; catch it to catch everything."""
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        if len(text) <= LONGEST:
+            return text
+        return f"{text[: LONGEST - 200]} […] {text[-180:]}"
 
 
 class Transient(DBException):
@@ -80,7 +90,7 @@ class StoreUnreachable(Transient):
 
 
 class AccessDenied(DBException):
-    """The server refuses the user, the password, or the right to do what was asked."""
+    """The server or the file system refuses the user, the password, or what was asked."""
 
 
 class StoreFailed(DBException):
@@ -202,6 +212,35 @@ class ProjectionFailed(DBException):
     """The event's."""
     key: int | str | None = None
     """Of the row; None: the view had not come to one yet."""
+
+    @classmethod
+    def on(
+        cls,
+        view: str,
+        position: int,
+        event: str,
+        row: tuple[str, int | str] | None,
+        error: Exception,
+    ) -> Self:
+        """Return the error of a view on an event; `error` is what it raised, and the cause.
+
+        Args:
+            view: its name.
+            position: the event's.
+            event: its type, and what else tells where it stands.
+            row: the name of the key column and the key that the view had come to, if to any.
+            error: what was raised.
+        """
+        at = "before it came to a row" if row is None else f"at {row[0]} {row[1]!r}"
+        failed = cls(
+            f"view {view} fails on event {position}, {event}, {at}: {type(error).__name__}: "
+            f"{error}. Mend its code, and it goes on from there"
+        )
+        failed.view, failed.position = view, position
+        failed.key = None if row is None else row[1]
+        failed.type = event.split()[0]
+        failed.__cause__ = error
+        return failed
 
 
 # --- packages ---------------------------------------------------------------------------------

@@ -7,7 +7,8 @@ from typing import Annotated, Any, ClassVar, TypeVar, cast
 
 import msgspec
 
-from refold.eventstore.errors import DamagedEvent, InvalidEvent, UnknownEventType
+from refold.eventstore.arguments import NAME_LENGTH, excerpt, plain_scalar
+from refold.eventstore.errors import DamagedEvent, InvalidCommand, InvalidEvent, UnknownEventType
 from refold.eventstore.statuses import Word
 
 Int = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -18,6 +19,9 @@ Id = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 Name = Annotated[str, msgspec.Meta(min_length=1)]
 """A name, which is never empty."""
+
+Handle = Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_LENGTH)]
+"""A name by which something is looked up: no longer than every engine's indexes take."""
 
 Digest = Annotated[str, msgspec.Meta(min_length=64, max_length=64)]
 """Names a payload: the SHA-256 of its bytes in hexadecimal."""
@@ -59,8 +63,8 @@ class Event(msgspec.Struct, frozen=True, gc=False):
         pattern = cls.__dict__.get("stream_of")
         if isinstance(pattern, str) and {"{", "}"} & {*pattern.replace("{}", "", 1)}:
             raise InvalidEvent(
-                f"{cls.__name__}: stream_of is {pattern!r}; use text with one {{}} at most, such "
-                f"as 'run-{{}}'"
+                f"{cls.__name__}: stream_of is {excerpt(pattern)}; use text with one {{}} at most, "
+                f"such as 'run-{{}}'"
             )
         known = _types.get(cls.__name__)
         # The same class defined again (a notebook cell run twice) takes the place of the first.
@@ -154,11 +158,20 @@ def stored_names(types: Iterable[type[Event] | str] | type[Event] | str) -> set[
     """Return all names under which events of some types may stand in the log.
 
     A class stands for its subclasses too, and a type for those that upcasters turn into it.
+
+    Raises:
+        InvalidCommand: one of them is no type of event.
     """
     names: set[str] = set()
-    for given in [types] if isinstance(types, str | type) else types:
+    try:
+        chosen = [types] if isinstance(types, str | type) else [*types]
+    except TypeError:
+        chosen = [types]  # which is refused
+    for given in chosen:
         if isinstance(given, str):
             names.add(given)
+        elif not (isinstance(given, type) and issubclass(given, Event)):
+            raise InvalidCommand(f"{excerpt(given)} is no type of event: pass a class, or its name")
         else:
             names.add(given.__name__)
             names |= stored_names(given.__subclasses__())
@@ -174,21 +187,6 @@ E = TypeVar("E", bound=Event)
 
 _NEGATIVE_ZERO = re.compile(r'("(?:[^"\\]|\\.)*")|-0\.0(?![0-9])')
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
-
-
-def plain_scalar(value: Any) -> Any:
-    """Return the plain number that a NumPy or torch one holds.
-
-    Raises:
-        TypeError: it is something else.
-    """
-    try:
-        number = value.item()
-    except (AttributeError, ValueError, RuntimeError, TypeError):
-        number = None
-    if isinstance(number, int | float):
-        return number
-    raise TypeError(f"a {type(value).__name__} has no place in JSON")
 
 
 _encoder = msgspec.json.Encoder(enc_hook=plain_scalar)
@@ -232,8 +230,8 @@ def encode(event: E) -> tuple[str, E]:
         raise InvalidEvent(f"{name} is not valid: {error}") from error
     if kept != event:
         raise InvalidEvent(
-            f"{event!r} would come back from the log as {kept!r}: JSON has no NaN, infinity, "
-            f"tuples or keys other than strings. Say what it means instead, such as "
+            f"{excerpt(event)} would come back from the log as {excerpt(kept)}: JSON has no NaN, "
+            f"infinity, tuples or keys other than strings. Say what it means instead, such as "
             f"{{'diverged': True}}, or store it as a payload"
         )
     return text, cast("E", kept)

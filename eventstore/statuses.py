@@ -3,6 +3,7 @@
 from enum import Enum, StrEnum
 from typing import Self
 
+from refold.eventstore.arguments import excerpt
 from refold.eventstore.errors import InvalidCommand
 
 
@@ -40,10 +41,12 @@ class Word(StrEnum):
             InvalidCommand: it names none.
         """
         try:
-            return cls(value)
+            if isinstance(value, str):
+                return cls(value)
+            raise TypeError
         except (ValueError, TypeError):
             raise InvalidCommand(
-                f"{value!r} is no {cls.__name__}: it is one of {', '.join(cls)}"
+                f"{excerpt(value)} is no {cls.__name__}: it is one of {', '.join(cls)}"
             ) from None
 
     @classmethod

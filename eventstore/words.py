@@ -1,11 +1,9 @@
 """Numbers that JSON lacks: a word stands for each, beside the numbers."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Literal, TypeAlias, get_args
-
-import msgspec
 
 from refold.eventstore.event import plain_scalar, to_json
 
@@ -51,16 +49,8 @@ def take_words(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Not
     return numbers, dict(sorted(words.items()))
 
 
-def give_words(
-    values: dict[str, Any], words: Mapping[str, str], read: Callable[[str], Any] = float
-) -> dict[str, Any]:
-    """Put numbers that JSON lacks back among the others, in place; see `take_words`.
-
-    Args:
-        values: of JSON.
-        words: by their paths.
-        read: what makes of a word what stands in its place: `str` leaves it a word.
-    """
+def give_words(values: dict[str, Any], words: Mapping[str, str]) -> dict[str, Any]:
+    """Put numbers that JSON lacks back among the others, in place; see `take_words`."""
     for path, word in words.items():
         *groups, last = path.split("/")
         group: Any = values
@@ -69,19 +59,13 @@ def give_words(
         ):  # somebody has written what leads nowhere
             for step in groups:
                 group = group[int(step)] if isinstance(group, list) else group[name_of(step)]
-            group[int(last) if isinstance(group, list) else name_of(last)] = read(word)
+            group[int(last) if isinstance(group, list) else name_of(last)] = float(word)
     return values
 
 
 def words_text(words: Mapping[str, str]) -> str | None:
     """Return the JSON of words; None if there are none."""
     return to_json(words) if words else None
-
-
-def with_words(numbers: str, words: str | None, read: Callable[[str], Any] = float) -> Any:
-    """Return the values of two columns of JSON text, of numbers and of words; see `give_words`."""
-    values = msgspec.json.decode(numbers)
-    return values if words is None else give_words(values, msgspec.json.decode(words), read)
 
 
 _GONE = object()

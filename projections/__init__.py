@@ -6,8 +6,8 @@ if __name__ == "projections":
 
 from refold.projections.entities import ALL
 from refold.projections.unit_of_work import Rows, UnitOfWork
-from refold.projections.verify import Difference
+from refold.projections.verify import Difference, Findings
 from refold.projections.view import Row, View
 from refold.projections.views import Views
 
-__all__ = ["ALL", "Difference", "Row", "Rows", "UnitOfWork", "View", "Views"]
+__all__ = ["ALL", "Difference", "Findings", "Row", "Rows", "UnitOfWork", "View", "Views"]

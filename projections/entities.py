@@ -3,10 +3,8 @@
 from collections.abc import Iterable
 from typing import Any
 
-import msgspec
-
+from refold.eventstore.arguments import argument, excerpt
 from refold.eventstore.errors import InvalidCommand, NotFound
-from refold.eventstore.log.transaction import is_utf8
 from refold.projections.evals import actor_tasks, contexts, pipelines
 from refold.projections.experiments import experiments, ids
 from refold.projections.fit import (
@@ -17,7 +15,7 @@ from refold.projections.fit import (
     worker_progress,
     worker_task,
 )
-from refold.projections.view import View
+from refold.projections.view import Key, View
 
 ENTITIES: dict[str, View[Any]] = {
     "experiment": experiments,
@@ -35,25 +33,28 @@ ALL: tuple[View[Any], ...] = (*ENTITIES.values(), run_metrics, ids)
 """The views of refold itself."""
 
 
+def own_views(views: Iterable[View[Any]]) -> tuple[View[Any], ...]:
+    """Return those that are not refold's but a user's own: one that fails hinders no other."""
+    return tuple(view for view in views if view not in ALL)
+
+
 def entity_of(view: View[Any]) -> str:
     """Return the word for what a view's rows are about; for a view of one's own, its name."""
     return next((word for word, known in ENTITIES.items() if known.name == view.name), view.name)
 
 
-def check_key(view: View[Any], key: Any) -> None:
-    """Refuse what can be no key of a view.
+def key_of(view: View[Any], key: Any) -> Key:
+    """Return the key of a row that somebody has named, NumPy's numbers as plain ones.
 
     Raises:
-        InvalidCommand: it is of a wrong type, or too large.
+        InvalidCommand: it can be none: it is of a wrong type, too large or too long.
     """
+    key = argument(view.key, key, view.key_type)
     try:
-        msgspec.convert(key, view.key_type)
-    except msgspec.ValidationError as error:
-        raise InvalidCommand(f"{view.name}: {key!r} is no {view.key}: {error}") from None
-    if isinstance(key, str) and not is_utf8(key):
-        raise InvalidCommand(f"{view.name}: {key!r} is no {view.key}: it holds a lone surrogate")
-    if isinstance(key, int) and not -(2**63) <= key < 2**63:
-        raise InvalidCommand(f"{view.name}: {key} is no {view.key}: it has more than 64 bits")
+        view.check_key(key)
+    except ValueError as error:
+        raise InvalidCommand(f"{view.name}: {error}") from None
+    return key
 
 
 def check_column(view: View[Any], column: str) -> None:
@@ -64,8 +65,8 @@ def check_column(view: View[Any], column: str) -> None:
     """
     if column not in view.columns:
         raise NotFound(
-            f"the rows of {view.name}, as they are folded, have no column {column!r}: take one of "
-            f"{', '.join(view.columns)}"
+            f"the rows of {view.name}, as they are folded, have no column {excerpt(column)}: take "
+            f"one of {', '.join(view.columns)}"
         )
 
 
@@ -77,9 +78,10 @@ def view_of(entity: str, views: Iterable[View[Any]]) -> View[Any]:
     """
     known = {view.name: view for view in views}
     view = ENTITIES.get(entity) if isinstance(entity, str) else None
-    found = known.get(str(entity) if view is None else view.name)
+    entity = entity if isinstance(entity, str) else excerpt(entity)
+    found = known.get(entity) if view is None else known.get(view.name)
     if found is None:
         raise NotFound(
-            f"there is no entity {entity!r}: take one of {', '.join((*ENTITIES, *known))}"
+            f"there is no entity {excerpt(entity)}: take one of {', '.join((*ENTITIES, *known))}"
         )
     return found

@@ -1,12 +1,15 @@
 """The rows that one transaction touches: loaded once, evolved in memory, written in bulk."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from msgspec.structs import force_setattr
 
+from refold.eventstore import times
 from refold.eventstore.engines.engine import Lock, NotExclusive, Writer
+from refold.eventstore.errors import ProjectionFailed
 from refold.eventstore.event import Event
 from refold.eventstore.log.recorded import Recorded
 from refold.eventstore.log.transaction import Transaction
@@ -54,6 +57,7 @@ class UnitOfWork:
         views: those that are folded.
         writer: the transaction's connection.
         lock: locks names; None: the transaction is exclusive.
+        own: those of a user's own: one that fails is left behind, while the others go on.
     """
 
     def __init__(
@@ -61,8 +65,14 @@ class UnitOfWork:
         views: Iterable[View[Any]],
         writer: Writer | None = None,
         lock: Lock | None = None,
+        own: Iterable[View[Any]] = (),
     ) -> None:
         self.views = tuple(views)
+        self.failed: dict[View[Any], ProjectionFailed] = {}
+        """The views that have failed, each on the event that it stopped before."""
+        self.on_failure: Callable[[View[Any], ProjectionFailed, bool], None] | None = None
+        """Told of a view that fails, and whether the event has emptied it."""
+        self._own = frozenset(own)
         self._writer = writer
         self._lock = lock
         self._locking = "" if lock is None else " FOR UPDATE"
@@ -81,6 +91,8 @@ class UnitOfWork:
 
     def get(self, view: View[R], key: Key) -> R | None:
         """Return the row with a key, or None."""
+        if view in self.failed:
+            raise self.failed[view]
         rows = self._rows[view]
         try:
             return rows[key]
@@ -122,6 +134,8 @@ class UnitOfWork:
         return found[0] if found else None
 
     def _find(self, view: View[R], columns: dict[str, Any], limit: int | None) -> list[R]:
+        if view in self.failed:
+            raise self.failed[view]
         wanted: dict[str, tuple[Any, ...]] = {
             name: value if isinstance(value, tuple) else (value,) for name, value in columns.items()
         }
@@ -178,11 +192,17 @@ class UnitOfWork:
         touched: dict[View[Any], set[Key]] = {}
         for event in events:
             for view, clears, handler in self._concerns(event):
-                if clears is not None and clears(event):
+                try:
+                    clearing = clears is not None and clears(event)
+                    # A row that is created is of interest only to who might create it as well.
+                    needless = handler is None or (handler.regardless and self._lock is None)
+                    keys = () if needless else tuple(self._touched(view, handler, event))
+                except Exception:  # noqa: BLE001 the view will be found to fail when it takes the event in
+                    continue
+                if clearing:
                     self._be_exclusive()
-                # A row that is created is of interest only to who might create it as well.
-                if handler is not None and not (handler.regardless and self._lock is None):
-                    touched.setdefault(view, set()).update(handler.touched(event))
+                if keys:
+                    touched.setdefault(view, set()).update(keys)
         for view, keys in touched.items():
             rows = self._rows[view]
             unknown = sorted(key for key in keys if key not in rows)
@@ -198,9 +218,23 @@ class UnitOfWork:
             concerned = self._concerned[name] = [
                 (view, view.clearing.get(name), view.handlers.get(name))
                 for view in self.views
-                if name in view.handlers or name in view.clearing
+                if (name in view.handlers or name in view.clearing) and view not in self.failed
             ]
         return concerned
+
+    def _touched(self, view: View[Any], handler: Handler | None, event: Event) -> Iterable[Key]:
+        """Return the keys of the rows that an event touches."""
+        if handler is None:
+            return ()
+        if view not in self._own:
+            return handler.touched(event)
+        return self._checked(view, handler.touched(event))
+
+    @staticmethod
+    def _checked(view: View[Any], keys: Iterable[Key]) -> Iterator[Key]:
+        for key in keys:
+            view.check_key(key)
+            yield key
 
     def fold(self, recorded: Recorded) -> None:
         """Let each view take in an event that has been recorded."""
@@ -208,30 +242,72 @@ class UnitOfWork:
 
     def take_in(self, position: int, event: Event, recorded_at: int) -> None:
         """Let each view take in an event: the one place where rows change, live and in replay."""
+        recorded_at = times.within(recorded_at)  # a log may hold times that no row can
         for view, clears, handler in self._concerns(event):
-            if clears is not None and clears(event):
-                self.clear(view)
-            if handler is None:
-                continue
-            for key in handler.touched(event):
-                before = None if handler.regardless else self.get(view, key)
-                if before is None and not handler.begins:
-                    continue
-                after = (
-                    handler.evolve(before, event, key)
-                    if handler.keyed
-                    else handler.evolve(before, event)
-                )
-                if after is before:
-                    continue
-                if after is not None:
-                    # The fresh row is nobody else's yet.
-                    view.settle(after)
-                    if before is None:
-                        force_setattr(after, "created_at", recorded_at)
-                    force_setattr(after, "updated_at", recorded_at)
-                    force_setattr(after, "position", position)
-                self.put(view, key, after)
+            key: Key | None = None
+            clearing, taken = False, list[tuple[Key, Any]]()
+            asked = True  # the view's own code; what else fails here is no fault of the view
+            try:
+                clearing = clears is not None and clears(event)
+                if clearing:
+                    self.clear(view)
+                for key in self._touched(view, handler, event):
+                    assert handler is not None
+                    asked = False
+                    before = None if handler.regardless else self.get(view, key)
+                    asked = True
+                    if before is None and not handler.begins:
+                        continue
+                    after = (
+                        handler.evolve(before, event, key)
+                        if handler.keyed
+                        else handler.evolve(before, event)
+                    )
+                    if after is before:
+                        continue
+                    if after is not None:
+                        # The fresh row is nobody else's yet.
+                        view.settle(after)
+                        if before is None:
+                            force_setattr(after, "created_at", recorded_at)
+                        force_setattr(after, "updated_at", recorded_at)
+                        force_setattr(after, "position", position)
+                        if view in self._own:
+                            view.check(after)
+                    asked = False
+                    self.put(view, key, after)
+                    asked = True
+                    taken.append((key, before))
+            except Exception as error:
+                if not asked:
+                    raise
+                for done, row in reversed(taken):  # half of an event is none
+                    self.put(view, done, row)
+                self._fail(view, position, event, key, error, emptied=clearing)
+
+    def _fail(
+        self,
+        view: View[Any],
+        position: int,
+        event: Event,
+        key: Key | None,
+        error: Exception,
+        *,
+        emptied: bool,
+    ) -> None:
+        """Leave a view behind that fails on an event; refold's own must not."""
+        row = None if key is None else (view.key, key)
+        failed = ProjectionFailed.on(view.name, position, type(event).__name__, row, error)
+        if view not in self._own:
+            raise failed
+        if self.on_failure is not None:
+            self.on_failure(view, failed, emptied)
+        self.leave(view, failed)
+
+    def leave(self, view: View[Any], failed: ProjectionFailed) -> None:
+        """Fold nothing more into a view, which has failed."""
+        self.failed[view] = failed
+        self._concerned.clear()
 
     def flush(self) -> None:
         """Write what has changed to the tables."""
@@ -264,21 +340,35 @@ class UnitsOfWork:
 
     Args:
         views: those that are folded.
-        settle: brings them up to date with the log, within a transaction.
+        own: those of them that are a user's own.
+        settle: brings them up to date with the log, within a transaction; it returns those that
+            cannot be, and why.
+        fell_behind: told of one that fails within a transaction, and whether it was emptied.
     """
 
-    def __init__(self, views: Sequence[View[Any]], settle: Callable[[Transaction], None]) -> None:
+    def __init__(
+        self,
+        views: Sequence[View[Any]],
+        own: Sequence[View[Any]],
+        settle: Callable[[Transaction], Mapping[View[Any], ProjectionFailed]],
+        fell_behind: Callable[[Transaction, View[Any], ProjectionFailed, bool], None],
+    ) -> None:
         self._views = views
+        self._own = own
         self._settle = settle
+        self._fell_behind = fell_behind
         self._unit: UnitOfWork | None = None
 
     def begin(self, transaction: Transaction) -> UnitOfWork:
         """Return the unit of work that folds a transaction's events."""
         unit = self._unit
         if transaction.fresh or unit is None or len(unit) > ROWS_REMEMBERED:
-            self._settle(transaction)
-            self._unit = unit = UnitOfWork(self._views, transaction.writer, transaction.lock)
+            behind = self._settle(transaction)
+            unit = UnitOfWork(self._views, transaction.writer, transaction.lock, self._own)
+            unit.failed.update(behind)
+            self._unit = unit
         unit.before_query = transaction.flush
+        unit.on_failure = partial(self._fell_behind, transaction)
         return unit
 
 

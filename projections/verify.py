@@ -6,6 +6,8 @@ from typing import Any
 import msgspec
 
 from refold.eventstore.engines.engine import Reader
+from refold.eventstore.errors import ProjectionFailed
+from refold.eventstore.log.faults import Fault
 from refold.eventstore.log.reading import Fact
 from refold.projections.unit_of_work import UnitOfWork
 from refold.projections.view import Key, View
@@ -33,15 +35,41 @@ class Difference(msgspec.Struct, frozen=True):
         return f"{self.view} {self.key}: the log has no such row"
 
 
+class Findings(list[Difference | Fault]):
+    """What `verify` has found, which is nothing where all is right; and what it did not look at."""
+
+    unchecked: tuple[str, ...] = ()
+    """What was not looked at, each with what has it looked at."""
+
+
 def differences(
-    views: Iterable[View[Any]], pages: Iterable[Iterable[Fact]], connection: Reader
-) -> list[Difference]:
-    """Fold events in memory, and return where the tables of views differ from that."""
-    truth = UnitOfWork(views)
+    views: Iterable[View[Any]],
+    pages: Iterable[Iterable[Fact]],
+    connection: Reader,
+    own: Iterable[View[Any]] = (),
+) -> list[Difference | Fault]:
+    """Fold events in memory, and return where the tables of views differ from that.
+
+    Args:
+        views: whose tables they are.
+        pages: of the events.
+        connection: to the tables.
+        own: the views of a user's own: that one fails is a fault.
+    """
+    truth = UnitOfWork(views, own=own)
     for page in pages:
         for fact in page:
             truth.take_in(*fact)
-    return [found for view in truth.views for found in _of_view(view, truth, connection)]
+    compared = (view for view in truth.views if view not in truth.failed)
+    return [
+        *map(behind, truth.failed.values()),
+        *(found for view in compared for found in _of_view(view, truth, connection)),
+    ]
+
+
+def behind(failed: ProjectionFailed) -> Fault:
+    """Return the fault that a view has failed and stays behind the log."""
+    return Fault(f"view {failed.view}", str(failed))
 
 
 def _of_view(view: View[Any], truth: UnitOfWork, connection: Reader) -> Iterator[Difference]:

@@ -1,9 +1,11 @@
 """A view: rows that are folded from events, one pure function for each event that matters."""
 
 import re
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
+from importlib import import_module
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
@@ -11,8 +13,9 @@ import msgspec
 from msgspec.structs import force_setattr, replace
 
 from refold.eventstore import times
-from refold.eventstore.errors import InvalidView
-from refold.eventstore.event import Event, plain_scalar
+from refold.eventstore.arguments import check_text, excerpt, is_utf8, plain_scalar
+from refold.eventstore.errors import InvalidView, StoreDamaged
+from refold.eventstore.event import Event
 from refold.eventstore.sql import marks, statements
 
 Key = int | str
@@ -28,6 +31,18 @@ RESERVED = frozenset(
 )
 """Words that no engine, or not every one, takes for the name of a column:
 https://www.postgresql.org/docs/current/sql-keywords-appendix.html"""
+
+
+RESERVED_TABLES = RESERVED | {
+    *"""add alter authorization begin between binary by cast commit concurrently cross delete drop
+    escape exists freeze full glob group if ilike index inner insert is isnull join left like match
+    natural notnull nothing outer overlaps pragma regexp replace right rollback row rows select set
+    similar tablesample temp trigger update vacuum values verbose""".split()  # noqa: SIM905
+}
+"""Words that no engine, or not every one, takes for the name of a table."""
+
+# Longer ones are cut by PostgreSQL, and letters beyond ASCII have a case of their own there.
+_IDENTIFIER = re.compile("[A-Za-z_][A-Za-z0-9_]{0,62}")
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -105,15 +120,34 @@ class View(Generic[R]):
         table: str | None = None,
         stream: str | None = None,
     ) -> None:
-        if not name.isidentifier() or not (table or name).isidentifier():
+        if not (isinstance(row, type) and issubclass(row, Row)):
+            raise InvalidView(f"view {excerpt(name)}: {excerpt(row)} is no subclass of Row")
+        if not isinstance(version, int) or not 0 < version < 2**31:
             raise InvalidView(
-                f"view {name!r}: the name must be an identifier, such as 'checkpoints'"
+                f"view {excerpt(name)}: version is {excerpt(version)}: pass 1, 2, 3 …"
             )
-        reserved = RESERVED.intersection(row.__struct_fields__)
+        for word in (name, table or name):
+            if not isinstance(word, str) or not _IDENTIFIER.fullmatch(word):
+                raise InvalidView(
+                    f"view {excerpt(name)}: the name must be an identifier of 63 letters, digits "
+                    f"and _ at most, such as 'checkpoints'"
+                )
+            if word.lower() in RESERVED_TABLES:
+                raise InvalidView(
+                    f"view {name}: SQL keeps the word {word} for itself: take another name"
+                )
+        columns = row.__struct_fields__
+        reserved = [column for column in columns if column.lower() in RESERVED]
         if reserved:
             raise InvalidView(
                 f"view {name}: {', '.join(sorted(reserved))} cannot name a column: SQL keeps such "
                 f"words for itself; take others"
+            )
+        odd = [column for column in columns if not _IDENTIFIER.fullmatch(column)]
+        if odd or len({column.lower() for column in columns}) < len(columns):
+            raise InvalidView(
+                f"view {name}: the names of columns must be identifiers of 63 letters, digits and "
+                f"_ at most, which differ in more than case: not {excerpt(odd or columns)}"
             )
         self.name = name
         self.row = row
@@ -124,6 +158,17 @@ class View(Generic[R]):
         self.handlers: dict[str, Handler] = {}
         self.clearing: dict[str, Callable[[Any], bool]] = {}
         self._schema = schema
+
+    def __reduce__(self) -> tuple[Callable[[str, str], "View[Any]"], tuple[str, str]]:
+        """Pickle it by its name in the module of its rows, where another process finds it."""
+        module = self.row.__module__
+        for name, value in vars(sys.modules[module]).items():
+            if value is self:
+                return _named, (module, name)
+        raise TypeError(
+            f"cannot pickle view {self.name}: it is no global of {module}, where its rows are "
+            f"defined, so another process would not find it"
+        )
 
     def __repr__(self) -> str:
         return f"View({self.name!r}, version={self.version})"
@@ -246,6 +291,54 @@ class View(Generic[R]):
                 force_setattr(row, name, _settled(value, only_float))
 
     @cached_property
+    def _kinds(self) -> list[tuple[str, tuple[type, ...]]]:
+        # The columns, and what can stand in them; of a column of another type only SQL knows.
+        fields = msgspec.structs.fields(self.row)[: -len(Row.__struct_fields__)]
+        return [
+            (field.name, kinds)
+            for field in fields
+            if (kinds := tuple(kind for kind in _HELD if _holds(field.type, kind)))
+        ]
+
+    def check(self, row: R) -> None:
+        """Refuse a row that not every engine's table can hold.
+
+        Raises:
+            ValueError: a column holds what is no value of its type, or of SQL.
+        """
+        self.check_key(getattr(row, self.key))
+        for name, kinds in self._kinds:
+            value = getattr(row, name)
+            fits = value is None or isinstance(value, kinds)
+            if not fits and not (isinstance(value, int) and float in kinds):
+                raise ValueError(f"{name} is {excerpt(value)}, which is no {kinds[0].__name__}")
+        for name in self.columns:
+            value = getattr(row, name)
+            if isinstance(value, int):
+                fits = -(2**63) <= value < 2**63
+            elif isinstance(value, str):
+                fits = "\0" not in value and is_utf8(value)
+            else:
+                fits = value is None or isinstance(value, float | bytes)
+            if not fits:
+                raise ValueError(f"{name} is {excerpt(value)}, which SQL cannot keep")
+
+    def check_key(self, key: Key) -> None:
+        """Refuse what can be no key of a row, on any engine.
+
+        Raises:
+            ValueError: it is of a wrong type, or too large, or too long.
+        """
+        try:
+            msgspec.convert(key, self.key_type)
+        except msgspec.ValidationError as error:
+            raise ValueError(f"{excerpt(key)} is no {self.key}: {error}") from None
+        if isinstance(key, str):
+            check_text(self.key, key)
+        elif not -(2**63) <= key < 2**63:
+            raise ValueError(f"{key} is no {self.key}: it has more than 64 bits")
+
+    @cached_property
     def schema(self) -> list[str]:
         """The statements that create the table and what belongs to it."""
         return statements(self._schema or _table_of(self.table, self.row))
@@ -298,10 +391,24 @@ class View(Generic[R]):
         return typed
 
     def load(self, values: tuple[Any, ...]) -> R:
-        """Return the row that the values of its columns make."""
+        """Return the row that the values of its columns make.
+
+        Raises:
+            StoreDamaged: somebody has altered it.
+        """
         *fields, created_at, updated_at, position = values
-        created, updated = times.from_text(created_at), times.from_text(updated_at)
+        try:
+            created, updated = times.from_text(created_at), times.from_text(updated_at)
+        except (TypeError, ValueError) as error:
+            raise StoreDamaged(
+                f"{self.name} {values[0]}: somebody has altered its times ({error}): rebuild() "
+                f"makes the row anew from the log"
+            ) from error
         return self.row_of((*fields, created, updated, position))
+
+
+def _named(module: str, name: str) -> View[Any]:
+    return getattr(import_module(module), name)
 
 
 def _settled(value: Any, only_float: bool) -> int | float | None:
@@ -333,6 +440,7 @@ def created_by(schema: Iterable[str]) -> list[str]:
 
 
 _CREATES = re.compile(r"CREATE\s+(?:TABLE|VIEW)\s+(?:IF\s+NOT\s+EXISTS\s+)?(\w+)", re.IGNORECASE)
+_HELD = (bool, int, float, bytes, str)
 _SQL_TYPES = ((bool, "INTEGER"), (int, "INTEGER"), (float, "REAL"), (bytes, "BLOB"))
 
 

@@ -1,11 +1,13 @@
 """The views of a store: kept equal to the log, rebuilt, verified, and asked in SQL."""
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
+from refold.eventstore.arguments import excerpt, listed
 from refold.eventstore.blocks import Block, Nested
 from refold.eventstore.engines.engine import Definition, Projections, Reader, Sql, Values
 from refold.eventstore.engines.log_end import PROJECTIONS, by_name, projections_of
@@ -13,19 +15,22 @@ from refold.eventstore.errors import (
     AccessDenied,
     InvalidQuery,
     InvalidView,
+    ProjectionFailed,
     StoreReadOnly,
     StoreTooNew,
     UnreadableEvent,
 )
-from refold.eventstore.log.reading import read_facts
+from refold.eventstore.event import stored_names
+from refold.eventstore.log.faults import Fault
+from refold.eventstore.log.reading import Fact, read_facts
 from refold.eventstore.log.store import EventStore
 from refold.eventstore.log.transaction import Transaction
 from refold.eventstore.paging import position_of
 from refold.eventstore.progress import ProgressBar
 from refold.eventstore.sql import section, statements
-from refold.projections.entities import ALL
+from refold.projections.entities import ALL, own_views
 from refold.projections.unit_of_work import UnitOfWork, UnitsOfWork
-from refold.projections.verify import Difference, differences
+from refold.projections.verify import Difference, behind, differences
 from refold.projections.view import View, created_by, types_of
 
 ROWS_PER_FLUSH = 200_000
@@ -55,8 +60,16 @@ class ReadableViews(ABC):
         """Answer a statement of a user's own as dicts; refuse one that would write."""
 
     @abstractmethod
-    def verify(self) -> list[Difference]:
+    def verify(self) -> Sequence[Difference | Fault]:
         """Fold the log in memory and return where the views differ from it; empty means equal."""
+
+    def refuse_failed(self, sql: str) -> None:
+        """Refuse a statement that names a view which stays behind the log.
+
+        Raises:
+            ProjectionFailed: it does.
+        """
+        return  # of the past, each view is known up to the event on which it fails
 
     @abstractmethod
     def close(self) -> None:
@@ -83,10 +96,12 @@ class Views(ReadableViews):
     ) -> None:
         self.store = store
         self._progress = progress
-        self.views = (*ALL, *more)
+        self.views = (*ALL, *_checked(more))
         _check_places(self.views)
+        self._own = own_views(self.views)
+        self._failed: dict[View[Any], _Failure] = {}
         self._seen: WeakKeyDictionary[Reader, int] = WeakKeyDictionary()
-        units = UnitsOfWork(self.views, self._settle)
+        units = UnitsOfWork(self.views, self._own, self._settle, self._fell_behind)
         store.follow((view.name for view in self.views), units.begin)
         # An event that cannot be read stands in the way of the present, not of the past.
         with suppress(UnreadableEvent), self.reading():
@@ -94,11 +109,23 @@ class Views(ReadableViews):
 
     # --- live -----------------------------------------------------------------------------
 
-    def _settle(self, transaction: Transaction) -> None:
+    def _settle(self, transaction: Transaction) -> Mapping[View[Any], ProjectionFailed]:
         plan = self._unsettled(transaction.projections)
         if plan:
             transaction.be_exclusive()
             self._refold(transaction, plan, self._progress)
+        return {view: failure.error for view, failure in self._failed.items()}
+
+    def _fell_behind(
+        self, transaction: Transaction, view: View[Any], error: ProjectionFailed, emptied: bool
+    ) -> None:
+        """Note that a view of a user's own stays before the event on which it has failed."""
+        transaction.be_exclusive()
+        self._leave(transaction, view, _Failure(0 if emptied else error.position - 1, error))
+
+    def _leave(self, transaction: Transaction, view: View[Any], failure: "_Failure") -> None:
+        transaction.set_projection(view.name, view.version, failure.behind)
+        self._failed[view] = failure
 
     def _unsettled(self, known: Projections) -> dict[View[Any], int]:
         # Which views are to be folded again, and after which position.
@@ -112,9 +139,20 @@ class Views(ReadableViews):
                 )
             if version < view.version:
                 plan[view] = 0
-            elif position is not None:
+            elif position is None:
+                self._failed.pop(view, None)
+            elif view not in self._failed or self._failed[view].behind != position:
                 plan[view] = position
         return plan
+
+    def refuse_failed(self, sql: str) -> None:
+        """Refuse a statement that names a view which stays behind the log."""
+        if not self._failed:
+            return
+        words = {word.lower() for word in re.findall(r"\w+", sql)}
+        for view, failure in self._failed.items():
+            if words & {name.lower() for name in (view.table, *view.objects)}:
+                raise failure.error.with_traceback(None)
 
     def reading(self) -> Block[Reader]:
         """Lend a connection for reading on which the views are equal to the log."""
@@ -143,12 +181,15 @@ class Views(ReadableViews):
             with store.reading() as connection:
                 changes = connection.changes()
                 if self._knows(connection, changes):
+                    self.refuse_failed(sql)
                     return connection.select(sql, parameters)
                 with suppress(InvalidQuery):  # the tables may have to be made first
                     known, found = connection.select_together(PROJECTIONS, sql, parameters)
                     if self._look(connection, changes, by_name(known)):
+                        self.refuse_failed(sql)
                         return found
         with self.reading() as connection:
+            self.refuse_failed(sql)
             return connection.select(sql, parameters)
 
     def is_settled(self, connection: Reader) -> bool:
@@ -174,6 +215,7 @@ class Views(ReadableViews):
     def query(self, sql: str, parameters: Values) -> list[dict[str, Any]]:
         """Answer a statement of a user's own as dicts; refuse one that would write."""
         with self.reading() as connection:
+            self.refuse_failed(sql)
             within = connection if self.store.current() is not None else None
         return self.store.engine.query(sql, parameters, within=within)
 
@@ -181,6 +223,8 @@ class Views(ReadableViews):
 
     def rebuild(self, *, progress: bool | None = None) -> int:
         """Fold the whole log into new views; readers see the old ones until these are complete.
+
+        A view of a user's own that fails stays before the event on which it does.
 
         Args:
             progress: show a progress bar; None: only on a terminal.
@@ -200,6 +244,7 @@ class Views(ReadableViews):
         connection = transaction.writer
         anew = [Definition(view.objects, view.schema) for view in plan if plan[view] == 0]
         start = first = min(plan.values())
+        failed: dict[View[Any], _Failure] = {}
         bar = ProgressBar("folding events into views", transaction.head - start, progress)
         with bar, connection.renewed(anew):
             # Views that are behind by different amounts take turns: from the one that is furthest
@@ -207,11 +252,15 @@ class Views(ReadableViews):
             ends = [*sorted(set(plan.values()) - {start}), transaction.head]
             for end in ends:
                 views = [view for view, after in plan.items() if after < end]
-                unit = UnitOfWork(views, connection)
+                views = [view for view in views if view not in failed]
+                unit = UnitOfWork(views, connection, own=self._own)
+                unit.on_failure = lambda view, error, emptied: failed.update(
+                    {view: _Failure(0 if emptied else error.position - 1, error)}
+                )
                 for view in views:
                     if start == 0:
                         unit.clear(view)  # its table is empty: there is nothing to be loaded
-                for page in read_facts(self.store.reading, start, end, types_of(views)):
+                for page in self._facts(unit, start, end):
                     unit.expect(event for _, event, _ in page)
                     for fact in page:
                         unit.take_in(*fact)
@@ -223,11 +272,45 @@ class Views(ReadableViews):
                 bar.update(end - first - bar.n)
                 start = end
         for view in plan:
-            transaction.set_projection(view.name, view.version, None)
+            if view in failed:
+                self._leave(transaction, view, failed[view])
+            else:
+                transaction.set_projection(view.name, view.version, None)
         return transaction.head - first
 
-    def verify(self) -> list[Difference]:
-        """Fold the log in memory and return where the views differ from it; empty means equal."""
+    def _facts(self, unit: UnitOfWork, after: int, until: int) -> Iterator[list[Fact]]:
+        """Iterate over the pages of events that views fold.
+
+        An event that cannot be decoded, and that only views of a user's own fold, is a failure of
+        these; the others go on behind it.
+        """
+        while True:
+            views = [view for view in unit.views if view not in unit.failed]
+            try:
+                yield from read_facts(self.store.reading, after, until, types_of(views))
+            except UnreadableEvent as error:
+                with self.store.reading() as connection:
+                    found = connection.execute(
+                        "SELECT type FROM events WHERE position = ?", (error.position,)
+                    )
+                kind = found[0][0] if found else ""
+                concerned = [view for view in views if kind in stored_names(types_of((view,)))]
+                if not concerned or set(concerned) - set(self._own):
+                    raise
+                for view in concerned:
+                    failed = ProjectionFailed.on(view.name, error.position, kind, None, error)
+                    assert unit.on_failure is not None
+                    unit.on_failure(view, failed, False)
+                    unit.leave(view, failed)
+                after = error.position
+            else:
+                return
+
+    def verify(self) -> list[Difference | Fault]:
+        """Fold the log in memory and return where the views differ from it; empty means equal.
+
+        A view that stays behind, because it fails on an event, is a fault.
+        """
         while True:
             with self.reading():
                 pass
@@ -235,12 +318,24 @@ class Views(ReadableViews):
                 if self._unsettled(projections_of(connection)):
                     continue  # somebody who does not fold them appended in between
                 ((end,),) = connection.execute("SELECT coalesce(max(position), 0) FROM events")
-                pages = read_facts(self.store.reading, 0, end, types_of(self.views))
-                return differences(self.views, pages, connection)
+                views = [view for view in self.views if view not in self._failed]
+                pages = read_facts(self.store.reading, 0, end, types_of(views))
+                return [
+                    *(behind(failure.error) for failure in self._failed.values()),
+                    *differences(views, pages, connection, own=self._own),
+                ]
 
     def close(self) -> None:
         """Close the store; closing twice does nothing."""
         self.store.close()
+
+
+class _Failure(NamedTuple):
+    """That a view of a user's own cannot take in an event."""
+
+    behind: int
+    """The position up to which it is folded; the next that it folds is the one it fails on."""
+    error: ProjectionFailed
 
 
 class _Reading(Nested[Reader, Reader]):
@@ -258,6 +353,13 @@ class _Reading(Nested[Reader, Reader]):
         self.end(None)
         self._views.settle()
         return self.enter_anew(self._views.store.reading())
+
+
+def _checked(more: Iterable[View[Any]]) -> list[View[Any]]:
+    for view in (views := listed("projections", more, InvalidView)):
+        if not isinstance(view, View):
+            raise InvalidView(f"{excerpt(view)} is no view: pass a projections.View")
+    return views
 
 
 def _check_places(views: Iterable[View[Any]]) -> None:
@@ -306,15 +408,16 @@ class Queries:
             or not isinstance(params, Sequence)
         ):
             raise InvalidQuery(
-                f"{query!r} with {params!r}: pass SQL text, and a tuple or list of parameters"
+                f"{excerpt(query)} with {excerpt(params)}: pass SQL text, and a tuple or list of "
+                f"parameters"
             )
         for value in params:
             if not isinstance(value, _PARAMETERS) or (
                 isinstance(value, int) and not -(2**63) <= value < 2**63
             ):
                 raise InvalidQuery(
-                    f"{query!r}: parameter {value!r} is no value of SQL: pass int (64 bits), "
-                    f"float, str, bytes, bool or None"
+                    f"{excerpt(query)}: parameter {excerpt(value)} is no value of SQL: pass int "
+                    f"(64 bits), float, str, bytes, bool or None"
                 )
         return self._views.query(query, tuple(params))
 

@@ -71,6 +71,7 @@ from refold.eventstore.statuses import (
 from refold.replay import replay, try_projection
 from refold.rf_database import RFDatabase
 from refold.rf_db import RfDb
+from refold.rows import Unreadable
 
 if TYPE_CHECKING:
     from refold.asynchronous import AsyncRFDatabase, AsyncRfDb
@@ -126,6 +127,7 @@ __all__ = [
     "TransactionFailed",
     "Transient",
     "UnknownEventType",
+    "Unreadable",
     "UnreadableEvent",
     "WorkerTask",
     "WriteRefused",

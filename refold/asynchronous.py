@@ -42,6 +42,10 @@ class AsyncFace:
         # The process may be in another folder when it is opened.
         self._begin(partial(self.face_type, absolute(path_or_url), **options))
 
+    def __reduce__(self) -> tuple[Callable[..., "AsyncFace"], tuple[Any, ...]]:
+        """Send it to another process, which opens one of its own."""
+        return _begun, (type(self), self._open)
+
     def _begin(self, open_face: Callable[[], Face]) -> None:
         self._open = open_face
         self._face: Face | None = None
@@ -132,9 +136,7 @@ class AsyncFace:
             InvalidMoment: it lies in the future or before the first event, or has no zone.
         """
         past = await self._call(lambda face: face.as_of(moment))
-        around = object.__new__(type(self))
-        around._begin(lambda: past)
-        return around
+        return _begun(type(self), partial(_as_it_is, past))
 
     async def execute(self, query: str, params: Any = ()) -> list[dict[str, Any]]:
         """Answer a SELECT as dicts: `db.db.execute` of the sync face.
@@ -166,6 +168,20 @@ class AsyncFace:
         trace: TracebackType | None,
     ) -> None:
         await self.close()
+
+
+F = TypeVar("F", bound=AsyncFace)
+
+
+def _begun(kind: type[F], open_face: Callable[[], Face]) -> F:
+    """Return an async face on the face that a function returns."""
+    face = object.__new__(kind)
+    face._begin(open_face)  # pyright: ignore[reportPrivateUsage]
+    return face
+
+
+def _as_it_is(face: Face) -> Face:
+    return face
 
 
 class AsyncRfDb(AsyncFace, face=RfDb):

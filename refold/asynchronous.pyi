@@ -12,7 +12,6 @@ import pyarrow
 from refold.commands.command import Command
 from refold.eventstore import Event, Recorded, Subscription
 from refold.eventstore.engines.engine import Durability
-from refold.eventstore.log.faults import Fault
 from refold.eventstore.log.readable import Moment
 from refold.eventstore.statuses import (
     ActorTaskStatus,
@@ -28,7 +27,7 @@ from refold.eventstore.statuses import (
     WorkerTask,
 )
 from refold.face import About, Face
-from refold.projections import Difference, View
+from refold.projections import Findings, View
 from refold.projections.past.changes import Change
 from refold.projections.past.history import Touched, Why
 from refold.projections.view import Key
@@ -138,7 +137,7 @@ class AsyncFace:
     async def rebuild(self, *, progress: bool | None = None) -> int:
         """Fold the whole log into new views; readers see the old ones until these are complete."""
 
-    async def verify(self, *, log: bool = False) -> list[Difference | Fault]:
+    async def verify(self, *, log: bool = False, payloads: bool = False) -> Findings:
         """Fold the log and return every row and column in which a view differs; empty: equal."""
 
 class AsyncRfDb(AsyncFace, face=RfDb):
@@ -175,21 +174,26 @@ class AsyncRfDb(AsyncFace, face=RfDb):
     ) -> int:
         """Give a configuration a run and return its id."""
 
-    async def get_run(self, run_id: int) -> dict[str, Any]:
+    async def get_run(self, run_id: int, *, config: bool = True) -> dict[str, Any]:
         """Return a run."""
 
-    async def get_all_runs(self) -> Dicts:
+    async def get_all_runs(self, *, config: bool = True) -> Dicts:
         """Return all runs, with their metrics, by id."""
 
     async def search_runs(
-        self, where: str | None = None, *, sort: str | None = None, limit: int | None = None
+        self,
+        where: str | None = None,
+        *,
+        sort: str | None = None,
+        limit: int | None = None,
+        config: bool = True,
     ) -> list[dict[str, Any]]:
         """Return the runs for which something holds, the best first if you say what is best."""
 
     async def get_runs_by_status(
-        self, status: RunStatus | str | Iterable[RunStatus | str]
+        self, status: RunStatus | str | Iterable[RunStatus | str], *, config: bool = True
     ) -> Dicts:
-        """Return the runs that have a status, or one of several, by id."""
+        """Return the runs that have a status, or one of several, by id; see `get_all_runs`."""
 
     async def set_run_status(
         self, run_id: int, status: RunStatus | str, **about: Unpack[About]
@@ -297,7 +301,7 @@ class AsyncRfDb(AsyncFace, face=RfDb):
     async def request_delete(self, run_id: int, **about: Unpack[About]) -> int:
         """Ask to delete a run; return the request's id."""
 
-    async def get_ic_ops_request(self) -> Dicts:
+    async def get_ic_ops_request(self, *, config: bool = True) -> Dicts:
         """Return the requests that nobody has processed, the oldest first."""
 
     async def mark_ic_ops_in_progress(self, ic_id: int, **about: Unpack[About]) -> None:

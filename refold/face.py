@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from copy import copy
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
@@ -13,17 +12,21 @@ from msgspec.structs import replace
 from refold.commands.command import Command, execute
 from refold.commands.store import ResetAllTables, ResetExperimentStates
 from refold.eventstore import Event, EventStore, Metadata, Recorded, Subscription, open_store
+from refold.eventstore.arguments import argument, excerpt, unexpected
 from refold.eventstore.engines.engine import Durability
-from refold.eventstore.errors import InvalidPayload, NotFound
-from refold.eventstore.event import NO_METADATA
-from refold.eventstore.log.faults import Fault
+from refold.eventstore.engines.log_end import store_row
+from refold.eventstore.errors import InvalidCommand, InvalidPayload, NotFound
+from refold.eventstore.event import NO_METADATA, Id
 from refold.eventstore.log.past import PastStore
 from refold.eventstore.log.readable import Moment
-from refold.eventstore.payloads import PayloadCodec, is_payload
-from refold.projections import Difference, View, Views
-from refold.projections.entities import view_of
+from refold.eventstore.log.store import absolute
+from refold.eventstore.payloads import PayloadCodec, is_payload, is_storing
+from refold.projections import Findings, View, Views
+from refold.projections.entities import ALL, entity_of, view_of
+from refold.projections.experiments import experiments
 from refold.projections.view import Key
 from refold.projections.views import Queries
+from refold.rows import read_rows, whole
 
 if TYPE_CHECKING:
     import pyarrow
@@ -66,6 +69,7 @@ class Face:
         create: make the store if there is none.
 
     Raises:
+        InvalidArgument: an argument of a wrong type.
         NotAStore: nothing at that place can be a store; or there is none, and `create` is false.
         StoreUnreachable, AccessDenied: the server does not answer, or refuses.
         StoreTooNew: a newer refold wrote it.
@@ -94,6 +98,27 @@ class Face:
             raise
         self._about = NO_METADATA if actor is None else Metadata(actor=actor)
         self.payloads = PayloadCodec(key=signing_key, allow_dill=allow_dill)
+        self._options: dict[str, Any] = {
+            "path_or_url": absolute(path_or_url),
+            "actor": actor,
+            "durability": durability,
+            "timeout": timeout,
+            "signing_key": signing_key,
+            "allow_dill": allow_dill,
+            "projections": self.views.views[len(ALL) :],
+            "clock": clock,
+        }
+
+    def __reduce__(self) -> tuple[Callable[..., "Face"], tuple[Any, ...]]:
+        """Send it to another process, which opens one of its own: a connection cannot be shared.
+
+        Raises:
+            TypeError: it would be stored, with what opens it; or a view is not found by its name.
+        """
+        if is_storing():
+            raise TypeError("a face is a connection: store the path or URL, and open it where used")
+        past = self.views.position if not isinstance(self.views, Views) else None
+        return _opened, (type(self), self._options, past)
 
     @property
     def store(self) -> EventStore | PastStore:
@@ -107,10 +132,12 @@ class Face:
 
     def _on(self, views: "Views | PastViews") -> Self:
         """Return a face of the same kind, with the same actor and keys, on other views."""
-        face = copy(self)
+        face = object.__new__(type(self))
+        face.__dict__ |= self.__dict__
         face.views = views
         if isinstance(views, Views):  # of another store: it has a past of its own
             face.__dict__.pop("_versions", None)
+            face._options = {**self._options, "path_or_url": absolute(views.store.engine.name)}
         return face
 
     @cached_property
@@ -156,9 +183,15 @@ class Face:
         """
         if not isinstance(self.views, Views):
             self.views.store.refuse()
-        return execute(self.views, command, self._metadata(about))
+        if not isinstance(command, Command):
+            raise InvalidCommand(f"{excerpt(command)} is no command: pass a commands.Command")
+        named = type(command).__name__, type(command).__struct_fields__
+        return execute(self.views, command, self._metadata(about, *named))
 
-    def _metadata(self, about: About) -> Metadata:
+    def _metadata(self, about: About, callee: str, others: Iterable[str]) -> Metadata:
+        unknown = about.keys() - About.__annotations__.keys()
+        if unknown:
+            raise unexpected(callee, unknown, (*others, *About.__annotations__))
         return replace(self._about, **about) if about else self._about
 
     def append(
@@ -174,7 +207,9 @@ class Face:
         Raises:
             InvalidEvent: one of them cannot be kept exactly, or names no stream.
         """
-        return self.store.append(stream, events, metadata=self._metadata(about))
+        return self.store.append(
+            stream, events, metadata=self._metadata(about, "append", ("stream",))
+        )
 
     def batch(self) -> AbstractContextManager[object]:
         """Put the commands of the block into one transaction: all of them happen or none.
@@ -306,6 +341,8 @@ class Face:
         """
         from refold.projections.past.changes import changes_by
 
+        if not isinstance(recorded, Recorded):
+            raise InvalidCommand(f"{excerpt(recorded)} is no event of the log: pass a Recorded")
         self.position_at(recorded.position)
         return changes_by(self._versions, recorded)
 
@@ -335,7 +372,8 @@ class Face:
         Put the digest into an event of your own to find it again.
 
         Raises:
-            InvalidPayload: it cannot be stored.
+            InvalidPayload: it cannot be stored, or not so that it can be read again.
+            PayloadRefused: it needs dill, and dill is not allowed.
         """
         return self.store.put_payload(self.payloads.encode(value))
 
@@ -349,7 +387,11 @@ class Face:
         return self.payloads.decode(self.store.get_payload(digest))
 
     def _encoded(self, value: Any) -> bytes | None:
-        """Return a value as payload bytes; bytes are taken for a payload already."""
+        """Return a value as payload bytes that this face can read back; bytes are a payload.
+
+        Raises:
+            InvalidPayload, PayloadRefused: it could not.
+        """
         if value is None:
             return None
         if not isinstance(value, bytes):
@@ -359,7 +401,7 @@ class Face:
                 "config_leaf is bytes that do not come from encode_payload: pass the object "
                 "itself, or encode_payload(object)"
             )
-        return value
+        return self.payloads.adopt(value)
 
     # --- reading --------------------------------------------------------------------------
 
@@ -369,17 +411,29 @@ class Face:
         Raises:
             NotFound: there is no such experiment.
         """
-        return self._one(
-            "SELECT * FROM experiments WHERE experiment_id = ?",
-            experiment_id,
-            f"there is no experiment {experiment_id}: create_experiment() returns ids",
-        )
+        hint = "create_experiment() returns ids"
+        return self._one(experiments, experiment_id, "experiment", hint)
 
-    def _one(self, query: str, key: Any, missing: str) -> dict[str, Any]:
-        found = self.views.select(query, key)
+    def _rows(
+        self, view: View[Any], rest: str, *values: Any, config: bool = True
+    ) -> list[dict[str, Any]]:
+        """Return rows of a view; see `read_rows`."""
+        return read_rows(self.views, view, rest, *values, payloads=self.payloads, config=config)
+
+    def _one(
+        self, view: View[Any], key: Any, noun: str, hint: str, *, config: bool = True
+    ) -> dict[str, Any]:
+        """Return the row with a key, all of which can be read."""
+        key = argument(view.key, key, Id)
+        found = self._rows(view, f"WHERE {view.key} = ?", key, config=config)
         if not found:
-            raise NotFound(missing)
-        return found[0]
+            raise NotFound(f"there is no {noun} {key}: {hint}")
+        return whole(found[0])
+
+    def _first(self, view: View[Any], rest: str, *values: Any) -> dict[str, Any] | None:
+        """Return the first of some rows, or None."""
+        found = self._rows(view, f"{rest} LIMIT 1", *values)
+        return whole(found[0]) if found else None
 
     def subscribe(
         self,
@@ -440,13 +494,56 @@ class Face:
         """
         return self.views.rebuild(progress=progress)
 
-    def verify(self, *, log: bool = False) -> list[Difference | Fault]:
+    def verify(self, *, log: bool = False, payloads: bool = False) -> Findings:
         """Fold the log and return every row and column in which a view differs; empty: equal.
+
+        What it did not look at stands in the result's `unchecked`.
 
         Args:
             log: check the log, too: return first what was altered in it, is missing, was inserted
                 or swapped, by the digest of each event, and tables, columns and triggers that are
                 not refold's.
+            payloads: compare every payload with its digest, too, and look for those that rows name
+                and that are missing. Nothing is decoded.
+
+        >>> from refold import RfDb
+        >>> with RfDb("example.db") as db:
+        ...     print(db.verify(log=True), *db.verify(log=True).unchecked)
+        [] payloads: verify(payloads=True)
         """
-        names = [name for view in self.views.views for name in view.objects]
-        return [*(self.store.faults(known=names) if log else ()), *self.views.verify()]
+        found = Findings()
+        unchecked: list[str] = []
+        if log:
+            names = [name for view in self.views.views for name in view.objects]
+            found += self.store.faults(known=names)
+            with self.store.reading() as connection:
+                without = store_row(connection).unchecked
+            if without:
+                unchecked.append(f"events up to {without}: they have no digest")
+        else:
+            unchecked.append("the log: verify(log=True)")
+        if payloads:
+            found += self.store.payload_faults(self._named_payloads())
+        else:
+            unchecked.append("payloads: verify(payloads=True)")
+        found += self.views.verify()
+        found.unchecked = tuple(unchecked)
+        return found
+
+    def _named_payloads(self) -> dict[str, str]:
+        """Return the digests that rows name, and which row does."""
+        named: dict[str, str] = {}
+        for view in self.views.views:
+            for column in (name for name in view.columns if name == "config_digest"):
+                rows = self.views.select(
+                    f"SELECT {view.key} AS key, {column} AS digest FROM {view.table} "
+                    f"WHERE {column} IS NOT NULL"
+                )
+                named |= {row["digest"]: f"{entity_of(view)} {row['key']}" for row in rows}
+        return named
+
+
+def _opened(kind: type[Face], options: dict[str, Any], past: int | None) -> Face:
+    """Open a face like another process's."""
+    face = kind(**options, create=False)
+    return face if past is None else face.as_of(past)

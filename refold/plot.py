@@ -10,6 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+from refold.eventstore.arguments import excerpt
 from refold.eventstore.errors import InvalidCommand, NotFound, needed_for
 from refold.eventstore.events import RunCreated, RunMetricsRecorded, RunProgressed
 from refold.export.metrics import numbers
@@ -155,7 +156,7 @@ def plot(face: Face, run_ids: Iterable[int], metric: str, *, over: Over = "posit
     [Curve(run_id=1, x=[0, 1, 2], y=[0.9, 0.4, 0.3])]
     """
     if over not in get_args(Over):
-        raise InvalidCommand(f"over is {over!r}: pass one of {', '.join(get_args(Over))}")
+        raise InvalidCommand(f"over is {excerpt(over)}: pass one of {', '.join(get_args(Over))}")
     runs = {run_id: _measurements(face, run_id) for run_id in run_ids}
     if over == "chunk":
         _refuse_unknown_chunks(runs)
@@ -222,7 +223,7 @@ def _refuse_unknown_chunks(runs: dict[int, _Run]) -> None:
 
 def _never(runs: dict[int, _Run], metric: str) -> str:
     had = sorted({name for run in runs.values() for one in run.measured for name in one.numbers})
-    missing = f"run {', '.join(map(str, runs))} never had a metric {metric!r}"
+    missing = f"run {', '.join(map(str, runs))} never had a metric {excerpt(metric)}"
     return f"{missing}: take {' or '.join(had)}" if had else f"{missing}, nor any other yet"
 
 

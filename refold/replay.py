@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from refold.eventstore.arguments import excerpt
 from refold.eventstore.errors import InvalidCommand, UnreadableEvent
 from refold.eventstore.log.readable import Moment
 from refold.eventstore.log.recorded import Recorded
@@ -177,7 +178,9 @@ def replay(
     3 RunProgressed 1
     """
     if not isinstance(step, int) or not step:
-        raise InvalidCommand(f"step is {step!r}: pass a number of events, negative to go backwards")
+        raise InvalidCommand(
+            f"step is {excerpt(step)}: pass a number of events, negative to go backwards"
+        )
     head = db.store.committed_head()
     first, last = (0, head) if step > 0 else (head, 0)
     start = first if start_at is None else db.position_at(start_at)
@@ -220,7 +223,7 @@ def try_projection(db: Face, view: View[Any], *, at: Moment | None = None) -> "T
       chunks_seen 1 added: run_id 1, seen 3
     """
     if not isinstance(view, View):
-        raise InvalidCommand(f"{view!r} is no view: pass a projections.View")
+        raise InvalidCommand(f"{excerpt(view)} is no view: pass a projections.View")
     from refold.projections.past.trial import trial  # only those who try a view need it
 
     return trial((db if at is None else db.as_of(at)).views, view)

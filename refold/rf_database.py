@@ -23,8 +23,9 @@ from refold.commands.evals import (
 )
 from refold.commands.store import CreateExperiment, SetExperimentError, SetExperimentStatus
 from refold.eventstore import times
+from refold.eventstore.arguments import argument, excerpt, plain_scalar
 from refold.eventstore.errors import InvalidCommand, NotFound
-from refold.eventstore.event import plain_scalar, to_json
+from refold.eventstore.event import Id, to_json
 from refold.eventstore.log.transaction import Transaction
 from refold.eventstore.statuses import (
     ActorTaskStatus,
@@ -35,6 +36,8 @@ from refold.eventstore.statuses import (
     TaskStatus,
 )
 from refold.face import About, Face
+from refold.projections.evals import actor_tasks, contexts, pipelines
+from refold.projections.experiments import experiments
 
 Dicts = list[dict[str, Any]]
 Time = str | datetime | float
@@ -91,13 +94,14 @@ class RFDatabase(Face):
         Raises:
             NotFound: none does.
         """
-        found = self.views.select(
-            "SELECT * FROM experiments WHERE status = ? ORDER BY experiment_id DESC LIMIT 1",
+        found = self._first(
+            experiments,
+            "WHERE status = ? ORDER BY experiment_id DESC",
             InferenceStatus.RUNNING.value,
         )
-        if not found:
+        if found is None:
             raise NotFound("no experiment is running: create_experiment() begins one")
-        return found[0]
+        return found
 
     def get_all_experiment_names(self) -> list[str]:
         """Return the names of all inference experiments, by id."""
@@ -134,12 +138,7 @@ class RFDatabase(Face):
         Raises:
             NotFound: there is no such experiment.
         """
-        row = self._one(
-            "SELECT error FROM experiments WHERE experiment_id = ?",
-            experiment_id,
-            f"there is no experiment {experiment_id}: get_all_experiment_names() lists them",
-        )
-        return row["error"] or ""
+        return self.get_experiment(experiment_id)["error"] or ""
 
     # --- contexts -------------------------------------------------------------------------
 
@@ -170,11 +169,7 @@ class RFDatabase(Face):
         Raises:
             NotFound: there is no such context.
         """
-        return self._one(
-            "SELECT * FROM contexts WHERE context_id = ?",
-            context_id,
-            f"there is no context {context_id}: create_context() returns ids",
-        )
+        return self._one(contexts, context_id, "context", "create_context() returns ids")
 
     def set_context_status(
         self, context_id: int, status: ContextStatus | str, **about: Unpack[About]
@@ -256,16 +251,13 @@ class RFDatabase(Face):
             NotFound: there is no such pipeline.
         """
         return self._one(
-            "SELECT * FROM pipelines WHERE pipeline_id = ?",
-            pipeline_id,
-            f"there is no pipeline {pipeline_id}: get_all_pipelines() lists those that there are",
+            pipelines, pipeline_id, "pipeline", "get_all_pipelines() lists those that there are"
         )
 
     def get_all_pipelines(self, experiment_id: int) -> Dicts:
         """Return the pipelines of an experiment, by id."""
-        return self.views.select(
-            "SELECT * FROM pipelines WHERE experiment_id = ? ORDER BY pipeline_id", experiment_id
-        )
+        rest = "WHERE experiment_id = ? ORDER BY pipeline_id"
+        return self._rows(pipelines, rest, argument("experiment_id", experiment_id, Id))
 
     def set_pipeline_status(
         self, pipeline_id: int, status: PipelineStatus | str, **about: Unpack[About]
@@ -328,20 +320,15 @@ class RFDatabase(Face):
         Raises:
             NotFound: there is no such task.
         """
-        return self._one(
-            "SELECT * FROM actor_tasks WHERE task_id = ?",
-            task_id,
-            f"there is no actor task {task_id}: create_actor_task() returns ids",
-        )
+        return self._one(actor_tasks, task_id, "actor task", "create_actor_task() returns ids")
 
     def get_next_actor_task(self, actor_id: int) -> dict[str, Any] | None:
         """Return the oldest task that is scheduled for an actor, or None."""
-        found = self.views.select(
-            "SELECT * FROM actor_tasks WHERE status = 'scheduled' AND actor_id = ? "
-            "ORDER BY task_id LIMIT 1",
-            actor_id,
+        return self._first(
+            actor_tasks,
+            "WHERE status = 'scheduled' AND actor_id = ? ORDER BY task_id",
+            argument("actor_id", actor_id, Id),
         )
-        return found[0] if found else None
 
     def claim_next_actor_task(self, actor_id: int, **about: Unpack[About]) -> dict[str, Any] | None:
         """Start the oldest task that is scheduled for an actor and return it, or None.
@@ -354,19 +341,17 @@ class RFDatabase(Face):
             if task_id is None:
                 return None
             # A claim that is sent again may be of a task that a recovery has failed meanwhile.
-            found = self.views.select(
-                "SELECT * FROM actor_tasks WHERE status = 'in_progress' AND task_id = ?", task_id
-            )
-            return found[0] if found else None
+            rest = "WHERE status = 'in_progress' AND task_id = ?"
+            return self._first(actor_tasks, rest, task_id)
 
         return self.store.perform(claimed)
 
     def get_running_actor_tasks(self, experiment_id: int) -> Dicts:
         """Return the tasks of an experiment that are in progress, by id."""
-        return self.views.select(
-            "SELECT * FROM actor_tasks WHERE status = 'in_progress' AND experiment_id = ? "
-            "ORDER BY task_id",
-            experiment_id,
+        return self._rows(
+            actor_tasks,
+            "WHERE status = 'in_progress' AND experiment_id = ? ORDER BY task_id",
+            argument("experiment_id", experiment_id, Id),
         )
 
     def set_actor_task_status(
@@ -438,5 +423,6 @@ def _time(value: Time) -> str:
         return times.to_text(times.from_datetime(time.astimezone(UTC)))
     except (TypeError, ValueError, OverflowError, OSError) as error:
         raise InvalidCommand(
-            f"{value!r} is no time: pass ISO text, a datetime or seconds since 1970 ({error})"
+            f"{excerpt(value)} is no time: pass ISO text, a datetime or seconds since 1970 "
+            f"({error})"
         ) from None

@@ -27,7 +27,9 @@ from refold.commands.fit import (
 )
 from refold.commands.store import CreateExperiment, SetExperimentStatus
 from refold.eventstore import times
-from refold.eventstore.errors import InvalidCommand, InvalidPayload, NotFound
+from refold.eventstore.arguments import argument
+from refold.eventstore.errors import InvalidCommand, NotFound
+from refold.eventstore.event import Id
 from refold.eventstore.events import MetricsLogged, RunMetricsRecorded
 from refold.eventstore.log.transaction import Transaction
 from refold.eventstore.sql import marks
@@ -40,12 +42,22 @@ from refold.eventstore.statuses import (
     TaskStatus,
     WorkerTask,
 )
-from refold.eventstore.words import with_words
 from refold.face import About, Face
-from refold.projections.fit import points_of
+from refold.projections.experiments import experiments
+from refold.projections.fit import (
+    controller_progress,
+    interactive_control,
+    points_of,
+    runs,
+    worker_progress,
+    worker_task,
+)
 from refold.search import found
 
 Dicts = list[dict[str, Any]]
+
+AT_ONCE = 10_000
+"""How many runs are read by one statement."""
 
 
 class RfDb(Face):
@@ -91,15 +103,16 @@ class RfDb(Face):
         Raises:
             NotFound: none does.
         """
-        found = self.views.select(
-            "SELECT * FROM experiments WHERE status = ? ORDER BY experiment_id DESC LIMIT 1",
+        found = self._first(
+            experiments,
+            "WHERE status = ? ORDER BY experiment_id DESC",
             ExperimentStatus.RUNNING.value,
         )
-        if not found:
+        if found is None:
             raise NotFound(
                 "no experiment is running: set_experiment_status(id, ExperimentStatus.RUNNING)"
             )
-        return found[0]
+        return found
 
     def set_experiment_status(
         self, experiment_id: int, status: ExperimentStatus | str, **about: Unpack[About]
@@ -161,25 +174,38 @@ class RfDb(Face):
         )
         return self.send(command, **about)
 
-    def get_run(self, run_id: int) -> dict[str, Any]:
+    def get_run(self, run_id: int, *, config: bool = True) -> dict[str, Any]:
         """Return a run.
+
+        Args:
+            run_id: its id.
+            config: whether its configuration is decoded, or left out.
 
         Raises:
             NotFound: there is no such run.
+            InvalidPayload, StoreDamaged: its configuration, metrics or a word cannot be read here.
         """
-        row = self._one(
-            "SELECT * FROM runs WHERE run_id = ?",
-            run_id,
-            f"there is no run {run_id}: get_all_runs() lists those that there are",
+        return self._one(
+            runs, run_id, "run", "get_all_runs() lists those that there are", config=config
         )
-        return self._run(row)
 
-    def get_all_runs(self) -> Dicts:
-        """Return all runs, with their metrics, by id."""
-        return [self._run(row) for row in self.views.select("SELECT * FROM runs ORDER BY run_id")]
+    def get_all_runs(self, *, config: bool = True) -> Dicts:
+        """Return all runs, with their metrics, by id.
+
+        What cannot be read here of a run is an `Unreadable` in its place.
+
+        Args:
+            config: whether their configurations are decoded, or left out, which is quicker.
+        """
+        return self._rows(runs, "ORDER BY run_id", config=config)
 
     def search_runs(
-        self, where: str | None = None, *, sort: str | None = None, limit: int | None = None
+        self,
+        where: str | None = None,
+        *,
+        sort: str | None = None,
+        limit: int | None = None,
+        config: bool = True,
     ) -> list[dict[str, Any]]:
         """Return the runs for which something holds, the best first if you say what is best.
 
@@ -192,6 +218,7 @@ class RfDb(Face):
             sort: such as `loss` (smallest first), `-accuracy` (largest first) or `status, lr desc`;
                 NaN and what has no value come last. None: by id.
             limit: return so many at most.
+            config: whether their configurations are decoded, or left out, which is quicker.
 
         Raises:
             InvalidQuery: it cannot be understood, and where; or a name means nothing, or both.
@@ -205,10 +232,18 @@ class RfDb(Face):
         ...     [run["config_leaf"]["lr"] for run in db.search_runs("loss < 0.5", sort="loss")]
         [0.01, 0.001]
         """
-        return [self._run(row) for row in found(self.views, where, sort, limit)]
+        ids = found(self.views, where, sort, limit)
+        rows: dict[int, dict[str, Any]] = {}
+        for start in range(0, len(ids), AT_ONCE):
+            some = ids[start : start + AT_ONCE]
+            for row in self._rows(runs, f"WHERE run_id IN ({marks(some)})", *some, config=config):
+                rows[row["run_id"]] = row
+        return [rows[run_id] for run_id in ids if run_id in rows]
 
-    def get_runs_by_status(self, status: RunStatus | str | Iterable[RunStatus | str]) -> Dicts:
-        """Return the runs that have a status, or one of several, by id."""
+    def get_runs_by_status(
+        self, status: RunStatus | str | Iterable[RunStatus | str], *, config: bool = True
+    ) -> Dicts:
+        """Return the runs that have a status, or one of several, by id; see `get_all_runs`."""
         try:
             wanted = [status] if isinstance(status, str) else list(status)
         except TypeError:
@@ -216,8 +251,8 @@ class RfDb(Face):
         values = [RunStatus.of(word).value for word in wanted]
         if not values:
             return []
-        query = f"SELECT * FROM runs WHERE status IN ({marks(values)}) ORDER BY run_id"
-        return [self._run(row) for row in self.views.select(query, *values)]
+        rest = f"WHERE status IN ({marks(values)}) ORDER BY run_id"
+        return self._rows(runs, rest, *values, config=config)
 
     def set_run_status(self, run_id: int, status: RunStatus | str, **about: Unpack[About]) -> None:
         """Move a run to a status.
@@ -235,6 +270,7 @@ class RfDb(Face):
 
         Raises:
             NotFound: there is no such run.
+            IllegalTransition: it is KILLED, so it has not COMPLETED.
         """
         self.send(SetRunEndedBy(run_id, RunEndedBy.of(ended_by)), **about)
 
@@ -313,7 +349,7 @@ class RfDb(Face):
             NotFound: there is no such run, or it has no such metric.
             InvalidCommand: the name is no text.
         """
-        self.get_run(run_id)
+        self.get_run(run_id, config=False)
         if not isinstance(metric, str):
             raise InvalidCommand(f"metric is a {type(metric).__name__}: pass its name")
         points = [
@@ -346,24 +382,6 @@ class RfDb(Face):
         """
         self.send(SetRunProgress(run_id, current_chunk, current_epoch), **about)
 
-    def _run(self, row: dict[str, Any]) -> dict[str, Any]:
-        self._decode_config(row)
-        del row["config_json"]  # the same as `config_leaf`
-        row["metrics"] = with_words(row["metrics"], row.pop("metric_words"))
-        return row
-
-    def _decode_config(self, row: dict[str, Any]) -> None:
-        try:
-            if row["config_leaf"] is not None:
-                row["config_leaf"] = self.payloads.decode(row["config_leaf"])
-        except InvalidPayload as error:
-            whose = f"run {row['run_id']}"
-            if "ic_id" in row:
-                whose = f"request {row['ic_id']} for {whose}"
-            advice = f"; mark_ic_ops_failed({row['ic_id']}) takes it away" if "ic_id" in row else ""
-            raise type(error)(f"config_leaf of {whose}: {error}{advice}") from error
-        row["warm_start"] = bool(row["warm_start"])
-
     # --- tasks of workers -----------------------------------------------------------------
 
     def create_worker_task(
@@ -373,6 +391,7 @@ class RfDb(Face):
 
         Raises:
             NotFound: there is no such run.
+            IllegalTransition: the run is KILLED.
         """
         return self.send(CreateWorkerTask(run_id, worker_id, chunk_id, epoch), **about)
 
@@ -383,9 +402,7 @@ class RfDb(Face):
             NotFound: there is no such task.
         """
         return self._one(
-            "SELECT * FROM worker_task WHERE task_id = ?",
-            task_id,
-            f"there is no worker task {task_id}: SELECT task_id FROM worker_task lists them",
+            worker_task, task_id, "worker task", "get_worker_tasks() lists those that there are"
         )
 
     def get_worker_tasks(
@@ -396,23 +413,21 @@ class RfDb(Face):
     ) -> Dicts:
         """Return the tasks of a run, of a worker, with a status, or all three, by id."""
         wanted = {
-            "run_id": run_id,
-            "worker_id": worker_id,
+            "run_id": argument("run_id", run_id, Id | None),
+            "worker_id": argument("worker_id", worker_id, Id | None),
             "status": None if status is None else TaskStatus.of(status).value,
         }
         given = {name: value for name, value in wanted.items() if value is not None}
         conditions = "".join(f" AND {name} = ?" for name in given)
-        query = f"SELECT * FROM worker_task WHERE true{conditions} ORDER BY task_id"
-        return self.views.select(query, *given.values())
+        return self._rows(worker_task, f"WHERE true{conditions} ORDER BY task_id", *given.values())
 
     def get_next_worker_task(self, worker_id: int) -> dict[str, Any] | None:
         """Return the oldest task that is scheduled for a worker, or None."""
-        found = self.views.select(
-            "SELECT * FROM worker_task WHERE status = 'SCHEDULED' AND worker_id = ? "
-            "ORDER BY task_id LIMIT 1",
-            worker_id,
+        return self._first(
+            worker_task,
+            "WHERE status = 'SCHEDULED' AND worker_id = ? ORDER BY task_id",
+            argument("worker_id", worker_id, Id),
         )
-        return found[0] if found else None
 
     def claim_next_worker_task(
         self, worker_id: int, **about: Unpack[About]
@@ -427,10 +442,8 @@ class RfDb(Face):
             if task_id is None:
                 return None
             # A claim that is sent again may be of a task that a recovery has failed meanwhile.
-            found = self.views.select(
-                "SELECT * FROM worker_task WHERE status = 'IN_PROGRESS' AND task_id = ?", task_id
-            )
-            return found[0] if found else None
+            rest = "WHERE status = 'IN_PROGRESS' AND task_id = ?"
+            return self._first(worker_task, rest, task_id)
 
         return self.store.perform(claimed)
 
@@ -454,8 +467,7 @@ class RfDb(Face):
 
     def get_controller_task(self) -> dict[str, Any] | None:
         """Return what the controller does (`task`, `status`), or None if it never told."""
-        found = self.views.select("SELECT * FROM controller_progress")
-        return found[0] if found else None
+        return self._first(controller_progress, "")
 
     def set_controller_task(
         self,
@@ -468,8 +480,9 @@ class RfDb(Face):
 
     def get_worker_progress(self, worker_id: int) -> dict[str, Any] | None:
         """Return what a worker does (`task`, `status`), or None if it never told."""
-        found = self.views.select("SELECT * FROM worker_progress WHERE worker_id = ?", worker_id)
-        return found[0] if found else None
+        return self._first(
+            worker_progress, "WHERE worker_id = ?", argument("worker_id", worker_id, Id)
+        )
 
     def set_worker_progress(
         self,
@@ -526,17 +539,17 @@ class RfDb(Face):
         """
         return self.send(RequestDelete(run_id), **about)
 
-    def get_ic_ops_request(self) -> Dicts:
+    def get_ic_ops_request(self, *, config: bool = True) -> Dicts:
         """Return the requests that nobody has processed, the oldest first.
 
         Pass a request's `position` on as `cause` of what it leads to, so that it can be told why.
+        A configuration that cannot be read here is an `Unreadable` in its place.
+
+        Args:
+            config: whether their configurations are decoded, or left out.
         """
-        rows = self.views.select(
-            "SELECT * FROM interactive_control WHERE status = 'PENDING' ORDER BY ic_id"
-        )
-        for row in rows:
-            self._decode_config(row)
-        return rows
+        rest = "WHERE status = 'PENDING' ORDER BY ic_id"
+        return self._rows(interactive_control, rest, config=config)
 
     def mark_ic_ops_in_progress(self, ic_id: int, **about: Unpack[About]) -> None:
         """Note that a request is being carried out, so that it is no longer pending.

@@ -87,7 +87,7 @@ def search(
         f" LEFT JOIN run_metrics m{n} ON m{n}.run_id = r.run_id AND m{n}.metric = ?"
         for n in range(len(reader.metrics))
     )
-    text = f"SELECT r.* FROM runs r{joins} WHERE {condition} ORDER BY {order}r.run_id"
+    text = f"SELECT r.run_id FROM runs r{joins} WHERE {condition} ORDER BY {order}r.run_id"
     parameters = [*reader.metrics, *asked, *reader.parameters]
     if limit is not None:
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
@@ -393,8 +393,8 @@ def found(
     where: str | None = None,
     sort: str | None = None,
     limit: int | None = None,
-) -> list[dict[str, Any]]:
-    """Return the rows of `runs` for which something holds; see `search`."""
+) -> list[int]:
+    """Return the ids of the runs for which something holds; see `search`."""
     select, sql = views.select, views.sql
 
     def is_metric(name: str) -> bool:
@@ -405,12 +405,17 @@ def found(
 
     def names() -> list[str]:
         metrics = select("SELECT DISTINCT metric FROM run_metrics")
-        configs = select("SELECT DISTINCT config_json FROM runs WHERE config_json IS NOT NULL")
-        keys = {key for row in configs for key in flat(msgspec.json.decode(row["config_json"]))}
+        keys = {key for config in configurations(views).values() for key in config}
         return [row["metric"] for row in metrics] + sorted(keys)
 
     query = search(where, sort, limit, sql=sql, known=Known(is_metric, is_parameter, names))
-    return select(query.sql, *query.parameters)
+    return [row["run_id"] for row in select(query.sql, *query.parameters)]
+
+
+def configurations(views: ReadableViews) -> dict[int, dict[str, Any]]:
+    """Return the parameters of all runs whose configuration is plain data, by id; see `flat`."""
+    rows = views.select("SELECT run_id, config_json FROM runs WHERE config_json IS NOT NULL")
+    return {row["run_id"]: flat(msgspec.json.decode(row["config_json"])) for row in rows}
 
 
 def flat(config: Any) -> dict[str, Any]:

@@ -310,7 +310,10 @@ class Fit(Model):
         self._move("runs", run_id, status)
 
     def set_run_ended_by(self, run_id: int, ended_by: str) -> None:
-        self._row("runs", run_id)["ended_by"] = ended_by
+        row = self._row("runs", run_id)
+        if row["status"] == "KILLED" and ended_by == "COMPLETED":
+            raise Refused
+        row["ended_by"] = ended_by
 
     def update_run_metrics(self, run_id: int, metrics: Row) -> None:
         row, kept = self._row("runs", run_id), json.loads(json.dumps(metrics))
@@ -364,7 +367,8 @@ class Fit(Model):
         self._row("runs", run_id).update(current_chunk=current_chunk, current_epoch=current_epoch)
 
     def create_worker_task(self, run_id: int, worker_id: int, chunk_id: int, epoch: int = 0) -> int:
-        self._row("runs", run_id)
+        if self._row("runs", run_id)["status"] == "KILLED":
+            raise Refused
         return self._insert(
             "worker_task",
             run_id=run_id,

@@ -30,7 +30,7 @@ Place = Callable[[], str]
 # --- when a fold of the past is interrupted ----------------------------------------------------
 
 
-class Interrupted(Exception):
+class Interrupted(BaseException):
     pass
 
 

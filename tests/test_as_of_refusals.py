@@ -19,6 +19,7 @@ from refold.face import Face
 # --- nothing but reads -------------------------------------------------------------------------
 
 READS = {
+    "backup",
     "as_of",
     "changes_by",
     "close",

@@ -245,6 +245,7 @@ def test_a_configuration_that_runs_code_is_decoded_only_if_asked_for(
     sprung = tmp_path / "sprung"
     with RfDb(place) as db:
         db.create_run(db.create_experiment("digits"), config_leaf=Trap(str(sprung)))
+    sprung.rmdir()  # whoever writes an object looks whether it can be read
     shown, listed = run("show run 1", "runs --json", store=place)
     assert shown.code == listed.code == 0
     assert "pickled with dill" in shown.out

@@ -275,6 +275,19 @@ REQUESTS = [
 ]
 
 
+def test_a_killed_run_begins_nothing_and_has_not_completed():
+    for command in (CreateWorkerTask(5, 0, 0), SetRunEndedBy(5, RunEndedBy.COMPLETED)):
+        given(run(RunStatus.KILLED)).when(command).refused(IllegalTransition, "run 5 is KILLED")
+    ended = RunEnded(5, RunEndedBy.KILLED)
+    given(run(RunStatus.KILLED)).when(SetRunEndedBy(5, RunEndedBy.KILLED)).then(ended)
+    # What is told late is a fact.
+    given(run(RunStatus.KILLED)).when(SetRunProgress(5, 1, 0)).then(RunProgressed(5, 1, 0))
+    metrics = {"loss": 0.5}
+    given(run(RunStatus.KILLED)).when(UpdateRunMetrics(5, metrics)).then(
+        RunMetricsRecorded(5, metrics)
+    )
+
+
 @pytest.mark.parametrize("status", [s for s in RunStatus if s is not RunStatus.KILLED])
 @pytest.mark.parametrize(("command", "event"), REQUESTS)
 def test_requests(command, event, status):

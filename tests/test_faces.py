@@ -448,11 +448,12 @@ def test_a_row_that_evolve_gives_up_is_deleted(place):
 
 def test_a_payload_that_cannot_be_read_is_told_with_its_request(db, place, run_id):
     db.request_clone_modify(run_id, {"lr": 1})
-    with (
-        RfDb(place, signing_key="a key") as other,
-        pytest.raises(PayloadRefused, match=r"request 1 for run 1: .*mark_ic_ops_failed\(1\)"),
-    ):
-        other.get_ic_ops_request()
+    db.request_stop(run_id)
+    with RfDb(place, signing_key="a key") as other:
+        clone, stop = other.get_ic_ops_request()
+    assert (clone["operation"], stop["operation"]) == ("CLONE_MODIFY", "STOP")
+    with pytest.raises(PayloadRefused, match=r"request 1 for run 1: .*mark_ic_ops_failed\(1\)"):
+        clone["config_leaf"]["lr"]
 
 
 def test_a_claim_sent_again_after_a_recovery_gives_nothing(db, run_id):
@@ -803,9 +804,9 @@ def test_what_was_signed_with_another_key_is_refused(place, key):
         db.request_clone_modify(run_id, {"lr": 0.01})
         for read in (
             lambda: other.get_run(run_id),
-            lambda: other.get_all_runs(),
-            lambda: other.get_runs_by_status("NEW"),
-            lambda: other.get_ic_ops_request(),
+            lambda: other.get_all_runs()[0]["config_leaf"]["lr"],
+            lambda: other.get_runs_by_status("NEW")[0]["config_leaf"]["lr"],
+            lambda: other.get_ic_ops_request()[0]["config_leaf"]["lr"],
             lambda: other.get_payload(digest),
         ):
             with pytest.raises(PayloadRefused, match="sign"):

@@ -502,11 +502,33 @@ def test_streams_that_every_process_has_can_be_stored() -> None:
 
 
 class Broken:
+    text = "no number"
+
     def __reduce__(self) -> Any:
-        return int, ("no number",)
+        return int, (self.text,)
 
 
-def test_an_object_that_fails_on_reading_is_an_invalid_payload() -> None:
-    data = encode_payload(Broken())
+def test_an_object_that_cannot_be_read_again_is_not_written() -> None:
+    with pytest.raises(InvalidPayload, match=r"Broken .* not unpickled.*no number"):
+        encode_payload(Broken())
+
+
+def _number(text: str) -> int:
+    return int(text) if _numbers else int("no number")
+
+
+_numbers = True
+
+
+class Number:
+    def __reduce__(self) -> Any:
+        return _number, ("1",)
+
+
+def test_an_object_that_fails_on_reading_is_an_invalid_payload(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = encode_payload(Number())
+    monkeypatch.setitem(globals(), "_numbers", False)
     with pytest.raises(InvalidPayload, match="no number"):
         decode_db_payload(data)

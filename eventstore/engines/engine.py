@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple, Protocol, get_args
 
+from refold.eventstore.arguments import excerpt
 from refold.eventstore.errors import InvalidCommand, StoreBusy
 
 Values = Sequence[Any]
@@ -34,9 +35,9 @@ def check_options(durability: str, timeout: float) -> None:
         InvalidCommand: one of them is not what it should be.
     """
     if durability not in get_args(Durability):
-        raise InvalidCommand(f"durability is {durability!r}: pass 'normal' or 'full'")
+        raise InvalidCommand(f"durability is {excerpt(durability)}: pass 'normal' or 'full'")
     if not isinstance(timeout, int | float) or not timeout >= 0:
-        raise InvalidCommand(f"timeout is {timeout!r}: pass seconds, 0 or more")
+        raise InvalidCommand(f"timeout is {excerpt(timeout)}: pass seconds, 0 or more")
 
 
 def busy(name: str, timeout: float) -> StoreBusy:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from refold.eventstore import times
 from refold.eventstore.digests import Signer, digest_of
 from refold.eventstore.engines.engine import Lock, Projections, Reader, Slot, Values, Writer
-from refold.eventstore.errors import StoreTooNew
+from refold.eventstore.errors import InvalidCommand, StoreTooNew
 from refold.eventstore.paging import chunks
 from refold.eventstore.sql import marks
 
@@ -205,9 +205,17 @@ class End(ABC):
         self._signer.need(row.key_id)
 
     def now(self) -> int:
-        """Return the time, in microseconds since 1970-01-01 UTC; it never runs back."""
+        """Return the time, in microseconds since 1970-01-01 UTC; it never runs back.
+
+        Raises:
+            InvalidCommand: the clock shows no time.
+        """
+        try:
+            now = times.checked(self._clock())
+        except ValueError as error:
+            raise InvalidCommand(f"the clock is wrong: {error}") from None
         # A clock that is set back must not make a later event look like an earlier one.
-        self._recorded_at = max(self._clock(), self._recorded_at)
+        self._recorded_at = max(now, self._recorded_at)
         return self._recorded_at
 
     def write(self, events: Sequence[Values]) -> None:

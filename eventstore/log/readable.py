@@ -1,23 +1,28 @@
 """What can be read of a log, now or as it was at a moment."""
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from refold.eventstore import times
+from refold.eventstore.arguments import argument, converted, excerpt, listed, positions_of
 from refold.eventstore.engines.engine import Engine, Reader
-from refold.eventstore.errors import InvalidMoment, NotFound
-from refold.eventstore.event import Event
+from refold.eventstore.errors import InvalidMoment, NotFound, PayloadRefused
+from refold.eventstore.event import Event, Id
 from refold.eventstore.log.faults import Fault, faults
 from refold.eventstore.log.reading import read_at, read_events
 from refold.eventstore.log.recorded import Recorded
 from refold.eventstore.paging import chunks, parcels
+from refold.eventstore.payloads import check_digest
 from refold.eventstore.sql import marks
 
 if TYPE_CHECKING:
     from refold.eventstore.log.transaction import Transaction
+
+DIGEST = re.compile("[0-9a-f]{64}")
 
 Moment = int | datetime
 """A position, or a time with its zone."""
@@ -119,13 +124,13 @@ class ReadableLog(ABC):
         """
         there = positions
         if self.until is not None:
-            # What is no position is refused below.
-            there = [at for at in positions if not isinstance(at, int) or at <= self.until]
+            there = [at for at in positions_of(positions) if at <= self.until]
         return read_at(self.reading, there, types=types, unknown=unknown)
 
     def _up_to(self, position: int | None) -> int | None:
-        if self.until is None or not isinstance(position, int | None):
+        if self.until is None:
             return position
+        position = argument("until", position, Id | None)
         return self.until if position is None else min(position, self.until)
 
     def strays(self) -> list[int]:
@@ -149,16 +154,18 @@ class ReadableLog(ABC):
         head = self.committed_head()
         if isinstance(moment, datetime):
             return self._position_at_time(moment, head)
-        if not isinstance(moment, int) or isinstance(moment, bool):
+        try:
+            position = converted(moment, int)
+        except (TypeError, ValueError):
             raise InvalidMoment(
-                f"{moment!r} is no moment: pass a position, or a time with its zone"
-            )
-        if not 0 <= moment <= head:
+                f"{excerpt(moment)} is no moment: pass a position, or a time with its zone"
+            ) from None
+        if not 0 <= position <= head:
             raise InvalidMoment(
-                f"{self.engine.name}: there is no position {moment}: the last that was committed "
+                f"{self.engine.name}: there is no position {position}: the last that was committed "
                 f"is {head}"
             )
-        return moment
+        return position
 
     def _position_at_time(self, time: datetime, head: int) -> int:
         name = self.engine.name
@@ -218,22 +225,52 @@ class ReadableLog(ABC):
 
         Raises:
             NotFound: there are none.
+            PayloadRefused: they were altered: the digest is not theirs.
         """
         with self.reading() as connection:
-            found = connection.execute("SELECT content FROM payloads WHERE digest = ?", (digest,))
+            found = (
+                connection.execute("SELECT content FROM payloads WHERE digest = ?", (digest,))
+                if isinstance(digest, str) and DIGEST.fullmatch(digest)
+                else []
+            )
         if not found:
-            raise NotFound(f"no payload has the digest {digest!r}: put_payload returns digests")
-        return found[0][0]
+            raise NotFound(
+                f"no payload has the digest {excerpt(digest)}: put_payload returns digests"
+            )
+        return check_digest(digest, found[0][0])
 
     def get_payloads(self, digests: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         """Iterate over the payloads that have these digests, as far as there are any.
 
-        However many they are, some 16 MB of them are in memory at a time.
+        However many they are, some 16 MB of them are in memory at a time. They are given as they
+        are stored, so that a copy is one: who decodes them compares them with their digests.
         """
-        for some in chunks(sorted(set(digests))):
+        wanted = argument("digests", listed("digests", digests), list[str])
+        for some in chunks(sorted(set(wanted))):
             weights = self._payloads("length(content)", some)
             for parcel in parcels(weights):
                 yield from self._payloads("content", parcel)
+
+    def payload_faults(self, named: Mapping[str, str] | None = None) -> list[Fault]:
+        """Compare every payload with its digest: return those that were altered or are missing.
+
+        Args:
+            named: digests that something names, and what: payloads that must be there.
+        """
+        with self.reading() as connection:
+            stored = [digest for (digest,) in connection.execute("SELECT digest FROM payloads")]
+        there = set(stored)
+        missing = {digest: who for digest, who in (named or {}).items() if digest not in there}
+        found = [
+            Fault(f"payload {digest}", f"it is missing, and {who} names it")
+            for digest, who in missing.items()
+        ]
+        for digest, content in self.get_payloads(stored):
+            try:
+                check_digest(digest, content)
+            except PayloadRefused:
+                found.append(Fault(f"payload {digest}", "its digest is another: it was altered"))
+        return found
 
     def _payloads(self, what: str, digests: Sequence[str]) -> list[tuple[str, Any]]:
         where = f"digest IN ({marks(digests)})"

@@ -8,10 +8,12 @@ from typing import Any
 
 import msgspec
 
+from refold.eventstore.arguments import argument, excerpt, positions_of
 from refold.eventstore.engines.engine import Reader
 from refold.eventstore.errors import InvalidCommand, UnknownEventType, UnreadableEvent
 from refold.eventstore.event import (
     Event,
+    Id,
     damaged,
     decode,
     decode_metadata,
@@ -57,9 +59,16 @@ def read_events(
     unknown: bool = False,
 ) -> Iterator[Recorded]:
     """Iterate over the events after a position; see `EventStore.read`."""
-    for name, bound in (("after", after), ("until", until), ("limit", limit)):
-        if bound is not None and (not isinstance(bound, int) or not 0 <= bound < 2**63):
-            raise InvalidCommand(f"{name} is {bound!r}: pass a number from 0, of 64 bits at most")
+    after, until, limit = (
+        argument(name, bound, kind, advice="pass a number from 0, of 64 bits at most")
+        for name, bound, kind in (
+            ("after", after, Id),
+            ("until", until, Id | None),
+            ("limit", limit, Id | None),
+        )
+    )
+    if stream is not None and not isinstance(stream, str):
+        raise InvalidCommand(f"stream is {excerpt(stream)}: pass its name, such as 'run-5'")
     names = None if types is None else sorted(stored_names(types))
     if names == []:
         return iter(())
@@ -103,11 +112,7 @@ def read_at(
     unknown: bool = False,
 ) -> Iterator[Recorded]:
     """Iterate over the events at some positions, in order; see `EventStore.read_at`."""
-    wanted = list(positions)
-    for position in wanted:
-        if not isinstance(position, int):
-            raise InvalidCommand(f"{position!r} is no position: pass a number")
-    known = sorted({position for position in wanted if 0 < position < 2**63})
+    known = sorted({at for at in positions_of(positions) if 0 < at < 2**63})
     names = None if types is None else sorted(stored_names(types))
     return _decoded(_pages_at(reading, known, names, backwards=False), unknown)
 

@@ -45,4 +45,4 @@ class Recorded(msgspec.Struct, frozen=True, gc=False):
     @property
     def time(self) -> datetime:
         """When it was appended."""
-        return times.to_datetime(self.recorded_at)
+        return times.to_datetime(times.within(self.recorded_at))

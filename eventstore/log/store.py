@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import msgspec
 
 from refold.eventstore import times
+from refold.eventstore.arguments import argument, excerpt, listed
 from refold.eventstore.blocks import Block, Nested, Use
 from refold.eventstore.engines.engine import Durability, Engine, LogEnd, NotExclusive, Reader
 from refold.eventstore.engines.sqlite.engine import SqliteEngine
@@ -24,7 +25,7 @@ from refold.eventstore.errors import (
     InvalidEvent,
     NotAStore,
 )
-from refold.eventstore.event import NO_METADATA, Event, Metadata, to_json
+from refold.eventstore.event import NO_METADATA, Event, Id, Metadata, stored_names, to_json
 from refold.eventstore.forks import FORK_PATIENCE, watch_forks
 from refold.eventstore.log.readable import ReadableLog
 from refold.eventstore.log.reading import read_events, read_head
@@ -182,7 +183,7 @@ class EventStore(ReadableLog):
             CommandIdReused: `command_id` was used for something else.
         """
         if isinstance(events, Event):
-            raise InvalidEvent(f"{events!r} stands alone: append a list, [event]")
+            raise InvalidEvent(f"{excerpt(events)} stands alone: append a list, [event]")
         if not isinstance(metadata, Metadata):
             try:
                 metadata = Metadata(**metadata) if metadata else NO_METADATA
@@ -190,7 +191,8 @@ class EventStore(ReadableLog):
                 raise InvalidEvent(f"metadata is not valid: {error}") from None
         if command_id is not None:
             metadata = msgspec.structs.replace(metadata, command_id=command_id)
-        events = list(events)
+        events = listed("events", events, InvalidEvent)
+        expected_version = argument("expected_version", expected_version, Id | None)
         about = metadata
 
         def work(transaction: Transaction) -> list[Recorded]:
@@ -300,6 +302,8 @@ class EventStore(ReadableLog):
 
     def version(self, stream: str) -> int:
         """Return how many events a stream has."""
+        if not isinstance(stream, str):
+            raise InvalidCommand(f"stream is {excerpt(stream)}: pass its name, such as 'run-5'")
         with self.reading() as connection:
             found = connection.execute("SELECT version FROM streams WHERE stream = ?", (stream,))
         return found[0][0] if found else 0
@@ -333,7 +337,7 @@ class EventStore(ReadableLog):
         """
         # What a transaction of this thread has not committed has not happened yet.
         committed = self.engine.read
-        chosen = None if types is None else list(types)
+        chosen = None if types is None else sorted(stored_names(types))
 
         def read(position: int) -> Iterator[Recorded]:
             return read_events(
@@ -346,7 +350,7 @@ class EventStore(ReadableLog):
                 unknown=unknown,
             )
 
-        start = read_head(committed) if after is None else after
+        start = read_head(committed) if after is None else argument("after", after, Id)
         return Subscription(self.engine.watch(), lambda: read_head(committed), read, start)
 
     def reading(self) -> AbstractContextManager[Reader]:
@@ -451,7 +455,7 @@ def open_store(
                 f"postgresql://user@host/database"
             )
         if not rest.startswith("/"):
-            raise NotAStore(f"{path} names no file: pass sqlite:///path")
+            raise NotAStore("a URL that begins with sqlite:// names no file: pass sqlite:///path")
         path = rest[1:]
     return EventStore(
         SqliteEngine(

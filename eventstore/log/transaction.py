@@ -7,11 +7,13 @@ from typing import Any, Protocol
 
 import msgspec
 
+from refold.eventstore.arguments import check_name, excerpt
 from refold.eventstore.engines.engine import LogEnd, NotExclusive, Projections, Values
 from refold.eventstore.engines.log_end import EventRow, ExclusiveEnd, StoreRow
 from refold.eventstore.errors import (
     CommandIdReused,
     InvalidEvent,
+    InvalidPayload,
     TransactionFailed,
     WrongExpectedVersion,
 )
@@ -191,15 +193,24 @@ class Transaction:
     def _stream_name(event: Event, stream: str | None) -> str:
         if not isinstance(event, Event):
             raise InvalidEvent(
-                f"{event!r} is not an event: subclass eventstore.Event to define your own"
+                f"{excerpt(event)} is not an event: subclass eventstore.Event to define your own"
             )
         name = event.stream if stream is None else stream
-        if not isinstance(name, str) or not name or "\0" in name or not is_utf8(name):
-            raise InvalidEvent(f"{name!r} is no name for a stream: use text such as 'run-5'")
+        try:
+            check_name("name for a stream", name)
+        except ValueError as error:
+            raise InvalidEvent(str(error)) from None
         return name
 
     def put_payload(self, content: bytes) -> str:
-        """Store bytes under their SHA-256, which is returned in hexadecimal; known ones once."""
+        """Store bytes under their SHA-256, which is returned in hexadecimal; known ones once.
+
+        Raises:
+            InvalidPayload: they are none.
+        """
+        if not isinstance(content, bytes | bytearray | memoryview):
+            raise InvalidPayload(f"a payload is bytes, not {excerpt(content)}")
+        content = bytes(content)
         digest = hashlib.sha256(content).hexdigest()
         self.writer.run(
             "INSERT INTO payloads (digest, content) VALUES (?, ?) ON CONFLICT (digest) DO NOTHING",
@@ -218,7 +229,10 @@ class Transaction:
             CommandIdReused: the id belongs to another command.
             InvalidEvent: the id is not text that can be stored.
         """
-        encode_metadata(Metadata(command_id=command_id))
+        try:
+            check_name("command_id", command_id)
+        except ValueError as error:
+            raise InvalidEvent(str(error)) from None
         if self.lock is not None:
             self.lock([f"command {command_id}"])
         found = self.writer.execute(
@@ -231,8 +245,8 @@ class Transaction:
             before, now = known.split()[0], command.split()[0]
             what = f"other arguments of {now}" if before == now else f"{before}, not {now}"
             raise CommandIdReused(
-                f"command id {command_id!r} was sent before with {what}: give each command an id "
-                f"of its own"
+                f"command id {excerpt(command_id)} was sent before with {what}: give each command "
+                f"an id of its own"
             )
         return Sent(first, last, msgspec.json.decode(result))
 
@@ -280,12 +294,3 @@ def _names_another(event: Event, stream: str) -> bool:
         return event.stream != stream
     except InvalidEvent:  # it names none
         return False
-
-
-def is_utf8(text: str) -> bool:
-    """Return whether a database can hold a text."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -4,6 +4,7 @@ import hmac
 import os
 import struct
 from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from hashlib import sha256
 from typing import Any, cast
 from zlib import crc32
@@ -105,7 +106,10 @@ def signing_key(key: bytes | str | None) -> bytes | None:
         raise InvalidPayload(
             f"the payload key is empty: set {KEY_VARIABLE} to a secret, or unset it to not sign"
         )
-    return key if isinstance(key, bytes) else key.encode("utf-8", "surrogateescape")
+    try:
+        return key if isinstance(key, bytes) else key.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise InvalidPayload("the payload key holds a lone surrogate: pass bytes") from None
 
 
 def sign(parts: Sequence[bytes | memoryview], key: bytes) -> list[bytes | memoryview]:
@@ -212,7 +216,7 @@ class PayloadCodec(msgspec.Struct, frozen=True):
     Args:
         key: signs payloads, and refuses those that are not signed with it; by default what the
             environment variable `REFOLD_PAYLOAD_KEY` holds now; without it nothing is signed.
-        allow_dill: whether `decode` accepts dill.
+        allow_dill: whether payloads may be dill; without, they are neither read nor written.
 
     Raises:
         InvalidPayload: the key is empty.
@@ -237,10 +241,12 @@ class PayloadCodec(msgspec.Struct, frozen=True):
         """The object as bytes.
 
         Raises:
-            InvalidPayload: it holds what cannot be stored, such as a socket or a generator.
+            InvalidPayload: it holds what cannot be stored, such as a socket or a generator, or what
+                can be pickled but not unpickled.
+            PayloadRefused: it needs dill, and dill is not allowed.
         """
         try:
-            parts = _parts(obj)
+            parts = _parts(obj, allow_dill=self.allow_dill)
         except msgspec.EncodeError as error:
             raise InvalidPayload(
                 f"an object is too large to be stored ({error}): store it as a NumPy array"
@@ -277,6 +283,24 @@ class PayloadCodec(msgspec.Struct, frozen=True):
             return self._unpickle(payload)
         raise InvalidPayload("the payload is signed twice")
 
+    def adopt(self, data: bytes) -> bytes:
+        """The bytes of a payload that somebody else made, as this codec can read them back.
+
+        With a key, plain data and tensors are signed, as the object itself would be. What is
+        pickled and not signed is refused, since to look at it would run its code.
+
+        Raises:
+            InvalidPayload: the bytes are not a payload, or cannot be decoded here.
+            PayloadRefused: they are signed with another key, or pickled and not signed, or dill is
+                not allowed.
+        """
+        payload = view_of(data)
+        key = cast("bytes | None", self.key)
+        if key is not None and kind_of(payload) in (PLAIN, TENSORS):
+            data = b"".join(sign([payload], key))
+        self.decode(data)
+        return data
+
     def _unpickle(self, payload: memoryview) -> Any:
         if not self.allow_dill:
             raise PayloadRefused(
@@ -289,14 +313,34 @@ class PayloadCodec(msgspec.Struct, frozen=True):
         return pickled.load(tree, tensors.get)
 
 
-def _parts(obj: Any) -> list[bytes | memoryview]:
+_storing = ContextVar("storing", default=False)
+
+
+def is_storing() -> bool:
+    """Return whether an object that is being pickled becomes a payload, and is not just sent."""
+    return _storing.get()
+
+
+def _parts(obj: Any, *, allow_dill: bool) -> list[bytes | memoryview]:
     tensors = Tensors()
     try:
         tree = pack_plain(obj, tensors.add)
     except NotPlain:
+        if not allow_dill:
+            raise PayloadRefused(
+                f"an object of type {type(obj).__qualname__} can only be pickled with dill, which "
+                f"allow_dill=False refuses: store plain data, tensors or arrays"
+            ) from None
         from refold.eventstore.payloads import pickled
 
-        return bundle(DILL, pickled.dump(obj, tensors), tensors)
+        token = _storing.set(True)
+        try:
+            data = pickled.dump(obj, tensors)
+        finally:
+            _storing.reset(token)
+        # Of its own accord pickle tells only the reader that an object cannot be made again.
+        pickled.check(data, StoredTensors(tensors.layouts, tensors.buffers).get, obj)
+        return bundle(DILL, data, tensors)
     except RecursionError as error:
         raise InvalidPayload("an object is nested too deeply to be stored") from error
     if tensors.layouts:
@@ -342,3 +386,16 @@ def digest(data: bytes) -> str:
     'e3b0c442'
     """
     return sha256(data).hexdigest()
+
+
+def check_digest(name: str, content: bytes) -> bytes:
+    """Return the bytes of a payload, which are those that their digest names.
+
+    Raises:
+        PayloadRefused: they are not.
+    """
+    if sha256(content).hexdigest() != name:
+        raise PayloadRefused(
+            f"the payload {name} was altered: its bytes have another digest; restore a backup"
+        )
+    return content

@@ -67,7 +67,7 @@ def lower_array(array: Any, place: Callable[[memoryview], int]) -> ArrayLayout |
     if type(array) is not np.ndarray:
         return None
     dtype = _dtype_text(array.dtype)
-    if dtype is None:
+    if dtype is None or (not array.itemsize and array.size > WITHOUT_BYTES):
         return None
     order = memory_order(array.strides)
     dense = array.transpose(order)
@@ -85,14 +85,29 @@ def raise_array(layout: ArrayLayout, data: memoryview) -> Any:
     """
     import numpy as np
 
-    dtype = _dtype(layout.dtype)
-    if math.prod(layout.shape) * dtype.itemsize != len(data):
-        raise ValueError("the shape of an array does not fit its bytes")
+    # Where there are no bytes NumPy may give each element one.
+    dtype = np.empty(0, _dtype(layout.dtype)).dtype
+    _check_size(layout, dtype.itemsize, len(data))
     array = np.empty(layout.shape, dtype)
     if len(data):
         # By bytes, because a copy by fields would leave what lies between them to chance.
         array.reshape(-1).view(np.uint8)[:] = np.frombuffer(data, np.uint8)
     return array.transpose(layout.axes) if layout.axes else array
+
+
+WITHOUT_BYTES = 10_000
+"""Elements that an array has at most whose dtype has no bytes: nothing else bounds them."""
+
+
+def _check_size(layout: Layout, itemsize: int, size: int) -> None:
+    """Refuse a layout that does not fit its bytes.
+
+    Raises:
+        ValueError: it does not.
+    """
+    count = math.prod(layout.shape)
+    if count * itemsize != size or (not itemsize and count > WITHOUT_BYTES):
+        raise ValueError("the shape of an array or a tensor does not fit its bytes")
 
 
 def pack_scalar(value: Any) -> bytes | None:
@@ -235,8 +250,7 @@ def raise_tensor(layout: TensorLayout, storage: Any) -> Any:
     dtype = getattr(torch, layout.dtype, None)
     if not isinstance(dtype, torch.dtype) or _is_quantised(layout.dtype):
         raise ValueError(f"this torch has no dtype {layout.dtype!r}: update torch")
-    if math.prod(layout.shape) * dtype.itemsize != storage.numel():
-        raise ValueError("the shape of a tensor does not fit its bytes")
+    _check_size(layout, dtype.itemsize, storage.numel())
     tensor = storage.view(dtype).reshape(layout.shape)
     if layout.axes:
         tensor = tensor.permute(layout.axes)
@@ -300,11 +314,20 @@ class Tensors:
 
 
 class StoredTensors:
-    """Makes the tensors and arrays of a payload that is read, each once."""
+    """Makes the tensors and arrays of a payload that is read, each once.
+
+    Raises:
+        InvalidPayload: two arrays share a buffer.
+    """
 
     def __init__(
         self, layouts: Sequence[ArrayLayout | TensorLayout], buffers: Sequence[memoryview]
     ) -> None:
+        # Tensors share what they are made from. An array is a copy, and so needs a buffer of its
+        # own, or a small payload could make any number of large ones.
+        arrays = [one.buffer for one in layouts if isinstance(one, ArrayLayout)]
+        if len({*arrays}) < len(arrays):
+            raise InvalidPayload("two arrays of the payload share their bytes: it was altered")
         self._layouts = layouts
         self._buffers = buffers
         self._made: dict[int, Any] = {}

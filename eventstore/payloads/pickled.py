@@ -82,6 +82,22 @@ def load(data: bytes, tensor: Callable[[int], Any]) -> Any:
         ) from error
 
 
+def check(data: bytes, tensor: Callable[[int], Any], obj: Any) -> None:
+    """Look whether what `dump` made of an object can be read again.
+
+    Raises:
+        InvalidPayload: it cannot be unpickled.
+    """
+    try:
+        load(data, tensor)
+    except InvalidPayload as error:
+        raise InvalidPayload(
+            f"an object of type {_type_name(obj)} can be pickled but not unpickled, so it is not "
+            f"stored ({error.__cause__}): an exception with an __init__ of its own needs a "
+            f"__reduce__; or store the data that it is made from"
+        ) from error
+
+
 def _type_name(obj: Any) -> str:
     kind: type = obj if isinstance(obj, type) else type(obj)
     return f"{kind.__module__}.{kind.__qualname__}"

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from refold.eventstore import times
+from refold.eventstore.arguments import excerpt
 from refold.eventstore.engines.engine import Values
 from refold.eventstore.errors import NotFound
 from refold.eventstore.events import (
@@ -17,7 +18,7 @@ from refold.eventstore.events import (
 )
 from refold.eventstore.log.readable import ReadableLog
 from refold.eventstore.log.recorded import Recorded
-from refold.projections.entities import check_column, check_key, entity_of
+from refold.projections.entities import check_column, entity_of, key_of
 from refold.projections.past.changes import Change, change
 from refold.projections.past.version_writer import UNTIL, columns_of
 from refold.projections.past.versions import Versions
@@ -34,7 +35,7 @@ class Touched(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         by = self.recorded.metadata.actor
         return (
-            f"{self.recorded.position}  {times.to_iso(self.recorded.recorded_at)}  "
+            f"{self.recorded.position}  {times.to_iso(times.within(self.recorded.recorded_at))}  "
             f"{self.recorded.type}{f' by {by}' if by else ''}: {self.change}"
         )
 
@@ -52,7 +53,7 @@ def history(store: ReadableLog, versions: Versions, view: View[Any], key: Key) -
         NotFound: no event ever did.
         InvalidCommand: the key is of a wrong type.
     """
-    check_key(view, key)
+    key = key_of(view, key)
     end = store.head()
     if versions.has(view, end):
         touched = list(_from_versions(store, versions, view, key, end))
@@ -70,7 +71,7 @@ def history(store: ReadableLog, versions: Versions, view: View[Any], key: Key) -
     else:
         touched = list(_from_versions(store, versions, view, key, end))
     if not touched:
-        raise NotFound(f"{view.name}: no event up to {end} touches {view.key} {key!r}")
+        raise NotFound(f"{view.name}: no event up to {end} touches {view.key} {excerpt(key)}")
     return touched
 
 
@@ -195,4 +196,5 @@ def _summary(recorded: Recorded) -> str:
     """Return who did what when."""
     actor = recorded.metadata.actor
     by = f" by {actor}" if actor else ""
-    return f"{recorded.type} in {recorded.stream}{by} at {times.to_iso(recorded.recorded_at)}"
+    at = times.to_iso(times.within(recorded.recorded_at))
+    return f"{recorded.type} in {recorded.stream}{by} at {at}"

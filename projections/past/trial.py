@@ -3,9 +3,8 @@
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from copy import copy
 from typing import Any, NamedTuple
 
 import msgspec
@@ -19,7 +18,7 @@ from refold.eventstore.paging import chunks
 from refold.projections.past.changes import BOOKKEEPING, Change
 from refold.projections.past.views import PastViews
 from refold.projections.unit_of_work import UnitOfWork
-from refold.projections.view import Handler, Key, R, View, types_of
+from refold.projections.view import Key, R, View, types_of
 from refold.projections.views import Views
 
 SHOWN = 5
@@ -241,10 +240,10 @@ def _fold(view: View[Any], scratch: Reader, page: Sequence[Recorded]) -> None:
         for recorded in page:
             unit.fold(recorded)
         unit.flush()
-    except Exception:
+    except Exception as error:  # noqa: BLE001
         scratch.execute("ROLLBACK")
         _fold_one_by_one(view, scratch, page)
-        raise
+        raise (_raised(error) or error) from None
     scratch.execute("COMMIT")
 
 
@@ -259,44 +258,35 @@ def _fold_one_by_one(view: View[Any], scratch: Reader, page: Iterable[Recorded])
         unit.key = None
         try:
             unit.fold(recorded)
-        except Exception as error:
-            raise _failed(view, recorded, unit.key, error) from error
+        except Exception as error:  # noqa: BLE001
+            key = error.key if isinstance(error, ProjectionFailed) else unit.key
+            cause = _raised(error) or error
+            raise _failed(view, recorded, key, cause) from cause
+
+
+def _raised(error: Exception) -> Exception | None:
+    """Return what the view itself has raised, if it has."""
+    cause = error.__cause__ if isinstance(error, ProjectionFailed) else None
+    return cause if isinstance(cause, Exception) else None
 
 
 class _Watched(UnitOfWork):
-    """Knows the key of the row that the view is at, and writes each row at once."""
+    """Knows the key of the row that it writes, and writes each row at once."""
 
     def __init__(self, view: View[Any], scratch: Reader) -> None:
+        super().__init__((view,), scratch)
         self.key: Key | None = None
-        watched = copy(view)
-        watched.handlers = {
-            name: msgspec.structs.replace(handler, key=None, keys=self._noting(handler))
-            for name, handler in view.handlers.items()
-        }
-        super().__init__((watched,), scratch)
-
-    def _noting(self, handler: Handler) -> Callable[[Any], Iterator[Key]]:
-        def keys(event: Any) -> Iterator[Key]:
-            for key in handler.touched(event):
-                self.key = key
-                yield key
-
-        return keys
 
     def put(self, view: View[R], key: Key, row: R | None) -> None:
         """Set the row with a key, or delete it with None."""
         super().put(view, key, row)
+        self.key = key
         self.flush()
 
 
 def _failed(
     view: View[Any], recorded: Recorded, key: Key | None, error: Exception
 ) -> ProjectionFailed:
-    row = "before it came to a row" if key is None else f"at {view.key} {key!r}"
-    failed = ProjectionFailed(
-        f"view {view.name} fails on event {recorded.position}, {recorded.type} in "
-        f"{recorded.stream}, {row}: {type(error).__name__}: {error}"
-    )
-    failed.view, failed.position, failed.type = view.name, recorded.position, recorded.type
-    failed.key = key
-    return failed
+    row = None if key is None else (view.key, key)
+    event = f"{recorded.type} in {recorded.stream}"
+    return ProjectionFailed.on(view.name, recorded.position, event, row, error)

@@ -15,6 +15,7 @@ from refold.eventstore.log.reading import Fact
 from refold.eventstore.log.store import EventStore
 from refold.eventstore.paging import chunks
 from refold.eventstore.sql import marks
+from refold.projections.entities import own_views
 from refold.projections.unit_of_work import UnitOfWork
 from refold.projections.view import Key, R, View
 
@@ -96,7 +97,8 @@ class VersionWriter(UnitOfWork):
     """Folds events and writes each version of each row, with the position that ended it."""
 
     def __init__(self, views: Iterable[View[Any]], path: Path) -> None:
-        super().__init__(views)
+        views = tuple(views)
+        super().__init__(views, own=own_views(views))
         self._db = connect(path, str(path))
         self._db.execute("PRAGMA cache_size = -65536")  # KiB
         self._db.execute("PRAGMA journal_mode = WAL")  # neither readers nor the writer ever wait
@@ -120,6 +122,7 @@ class VersionWriter(UnitOfWork):
     def writing(self, views: Sequence[View[Any]], store: EventStore) -> Generator[None, None, None]:
         """Have the block fold events into some of the views, and write all of it or nothing."""
         self.views = tuple(views)
+        self.failed.clear()
         self._concerned.clear()
         self._db.execute("BEGIN")
         yield

@@ -11,7 +11,13 @@ from shutil import rmtree
 from typing import Any
 
 from refold.eventstore.engines.sqlite.connection import SqliteConnection
-from refold.eventstore.errors import InvalidMoment, StoreClosed, StoreFailed, UnreadableEvent
+from refold.eventstore.errors import (
+    InvalidMoment,
+    ProjectionFailed,
+    StoreClosed,
+    StoreFailed,
+    UnreadableEvent,
+)
 from refold.eventstore.forks import FORK_PATIENCE, Gate, watch_forks
 from refold.eventstore.log.reading import read_facts, read_head
 from refold.eventstore.log.store import EventStore
@@ -54,7 +60,7 @@ class Versions:
         self._path: Path | None = None
         self._writer: VersionWriter | None = None
         self._reached = dict.fromkeys(self.views, -1)
-        self._obstacles: dict[View[Any], UnreadableEvent] = {}
+        self._obstacles: dict[View[Any], UnreadableEvent | ProjectionFailed] = {}
 
     def before_fork(self) -> None:
         """Wait until no thread is folding or looking."""
@@ -83,6 +89,7 @@ class Versions:
 
         Raises:
             DamagedEvent, UnknownEventType: an event up to there cannot be folded.
+            ProjectionFailed: a view of a user's own fails on one.
         """
         with self.gate.open(), self._lock:
             _, writer = self._made()
@@ -140,6 +147,9 @@ class Versions:
             self._let_go()
             raise
         self._reached.update(dict.fromkeys(views, end))
+        for view, failed in writer.failed.items():
+            self._obstacles[view] = failed
+            self._reached[view] = failed.position - 1
 
     def _made(self) -> tuple[Path, VersionWriter]:
         if self._closed:

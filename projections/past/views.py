@@ -10,8 +10,10 @@ from typing import Any, NoReturn
 from refold.eventstore.engines.engine import Reader, Sql, Values
 from refold.eventstore.engines.sqlite.connection import SqliteConnection, only_reads
 from refold.eventstore.errors import StoreBusy, StoreClosed
+from refold.eventstore.log.faults import Fault
 from refold.eventstore.log.past import PastStore
 from refold.eventstore.log.reading import read_facts
+from refold.projections.entities import own_views
 from refold.projections.past.version_writer import UNTIL, columns_of, connect
 from refold.projections.past.versions import Versions
 from refold.projections.verify import Difference, differences
@@ -96,11 +98,11 @@ class PastViews(ReadableViews):
             _inherited.append(self._connection)
             self._connection = None
 
-    def verify(self) -> list[Difference]:
+    def verify(self) -> list[Difference | Fault]:
         """Fold the log up to the moment and return where the views differ; empty: nowhere."""
         pages = read_facts(self.versions.store.reading, 0, self.position, types_of(self.views))
         with self.reading() as connection:
-            return differences(self.views, pages, connection)
+            return differences(self.views, pages, connection, own=own_views(self.views))
 
 
 _WORD = re.compile(r"\w+")

@@ -14,7 +14,18 @@ from typer.core import TyperGroup
 from refold import __version__
 from refold.cli.options import BROKEN_PIPE, FAILED, INTERRUPTED, NEVER_IN_A_URL
 from refold.cli.output import complain, is_terminal
+from refold.eventstore.arguments import excerpt
 from refold.eventstore.errors import DBException
+
+DEBUG = "REFOLD_DEBUG"
+"""The environment variable that has the whole traceback shown of what should not happen."""
+
+# Some releases of typer bring a click of their own, others do not.
+_WRONG_USAGE: type[Exception] = next(
+    kind
+    for kind in typer.BadParameter.__mro__
+    if kind.__name__ == "ClickException" and issubclass(kind, Exception)
+)
 
 COMMANDS: dict[str, dict[str, str]] = {
     "See what there is": {
@@ -138,6 +149,16 @@ class Group(TyperGroup):
             # Whoever read has had enough. What is still in the buffer goes nowhere, quietly.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(BROKEN_PIPE) from error
+        except (_WRONG_USAGE, typer.Exit, typer.Abort):
+            raise
+        except Exception as error:
+            if os.environ.get(DEBUG):
+                raise
+            complain(
+                f"{type(error).__name__}: {excerpt(str(error))}: this should not happen; report it "
+                f"with what {DEBUG}=1 shows"
+            )
+            raise typer.Exit(FAILED) from error
         return result
 
 

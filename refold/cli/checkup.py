@@ -1,6 +1,5 @@
 """What `refold doctor` looks at: the log, the views, what was left behind."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
@@ -12,10 +11,12 @@ from refold.cli.output import printable, size, span
 from refold.eventstore import EventStore, times
 from refold.eventstore.engines.engine import Reader
 from refold.eventstore.engines.log_end import projections_of, store_row
-from refold.eventstore.errors import DamagedEvent, DBException
+from refold.eventstore.errors import DamagedEvent, DBException, ProjectionFailed
 from refold.eventstore.event import UnknownEvent
+from refold.eventstore.log.reading import read_facts
 from refold.eventstore.statuses import STAGES, Stage
-from refold.projections import ALL, View, Views
+from refold.projections import ALL, UnitOfWork, View, Views
+from refold.projections.view import types_of
 
 FEW = 10
 """Of things of one kind, so many are named."""
@@ -59,7 +60,8 @@ def check_order(connection: Reader, *, gapless: bool) -> Findings:
     if not count:
         yield Finding("fact", "log", "nothing has happened yet")
         return
-    told = f"{count} events, from {times.to_iso(begun)} to {times.to_iso(ended)}"
+    first, last = (times.to_iso(times.within(one)) for one in (begun, ended))
+    told = f"{count} events, from {first} to {last}"
     yield Finding("fact", "log", told)
     back = [position for (position,) in connection.execute(BACK_IN_TIME)]
     if back and gapless:  # on a server, of two commands at once the later may be a bit earlier
@@ -92,12 +94,12 @@ def check_times(connection: Reader, now: int) -> Findings:
     if not count:
         return
     before = connection.execute(BEFORE, (first,))
-    since = f"after {times.to_iso(before[0][0])}" if before else "from the first on"
+    since = f"after {times.to_iso(times.within(before[0][0]))}" if before else "from the first on"
     yield Finding(
         "note",
         "clock",
         f"events from the future: {count}, from position {first} on ({since}), with times up to "
-        f"{times.to_iso(latest)}; the clock is at {times.to_iso(now)}",
+        f"{times.to_iso(times.within(latest))}; the clock is at {times.to_iso(now)}",
         f"set the clocks by NTP. Where one was ahead, all that follows bears its time until the "
         f"clock has caught up: what has happened from position {first} on cannot be told apart by "
         f"the time, so look back by positions (--at {first})",
@@ -175,19 +177,14 @@ def check_payloads(store: EventStore, *, thorough: bool) -> Findings:
     with store.reading() as connection:
         [(count, total)] = connection.execute("SELECT count(*), sum(length(content)) FROM payloads")
         yield Finding("fact", "payloads", f"{count} of {size(int(total or 0))}")
-        digests = [one for (one,) in connection.execute("SELECT digest FROM payloads")]
     if not thorough:
         return
-    wrong = [
-        digest
-        for digest, content in store.get_payloads(digests)
-        if hashlib.sha256(content).hexdigest() != digest
-    ]
-    for digest in wrong[:FEW]:
+    wrong = store.payload_faults()
+    for fault in wrong[:FEW]:
         yield Finding(
             "problem",
             "payloads",
-            f"payload {digest} is not what its digest says",
+            printable(str(fault)),
             "somebody has altered it: restore a backup",
         )
     if count and not wrong:
@@ -204,6 +201,10 @@ def check_views(store: EventStore, more: Sequence[View[Any]]) -> Findings:
     newer = [name for name, (version, _) in known.items() if version > here.get(name, version)]
     older = [name for name, version in here.items() if version > known.get(name, (0, None))[0]]
     behind = {name: by for name, by in lag(store).items() if name in here}
+    for view in more:
+        if view.name in behind and (failed := _failure_of(view, store)) is not None:
+            del behind[view.name]
+            yield Finding("problem", "views", printable(str(failed)), "the others go on")
     if newer:
         yield Finding(
             "problem", "views", f"a newer refold made {', '.join(newer)}", "upgrade this one"
@@ -230,6 +231,15 @@ def check_views(store: EventStore, more: Sequence[View[Any]]) -> Findings:
         )
     if not (newer or older or behind):
         yield Finding("ok", "views", "up to date")
+
+
+def _failure_of(view: View[Any], store: EventStore) -> ProjectionFailed | None:
+    """Fold the log into a view, in memory, and return what it fails on."""
+    unit = UnitOfWork((view,), own=(view,))
+    for page in read_facts(store.reading, 0, store.head(), types_of((view,))):
+        for fact in page:
+            unit.take_in(*fact)
+    return unit.failed.get(view)
 
 
 def check_equality(store: EventStore, more: Sequence[View[Any]]) -> Findings:

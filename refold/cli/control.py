@@ -11,10 +11,12 @@ import typer
 from refold.cli.open_face import actor_name, open_face
 from refold.cli.options import DEFAULT_STORE, Actor, AllowDill, Json, Store, Yes
 from refold.cli.output import note, print_json, shown
-from refold.cli.rows import Row, select
+from refold.cli.rows import select
 from refold.cli.safely import ask, tell_if_interrupted
 from refold.eventstore.errors import InvalidPayload, NotFound
+from refold.projections.fit import interactive_control, runs
 from refold.rf_db import RfDb
+from refold.rows import Row
 
 Run = Annotated[int, typer.Argument(metavar="RUN", help="Its id, such as 5.")]
 
@@ -121,7 +123,7 @@ def clone(
 
 
 def _described(db: RfDb, run_id: int) -> str:
-    found = select(db, "runs_folded", "run_id", {"run_id": run_id})
+    found = select(db, runs, {"run_id": run_id})
     if not found:
         raise NotFound(f"there is no run {run_id}: refold runs lists those that there are")
     [run] = found
@@ -133,7 +135,7 @@ def _request(db: RfDb, run_id: int, request: Callable[..., int], *, json: bool) 
     with tell_if_interrupted(db, command_id):
         ic_id = request(run_id, command_id=command_id)
         row: Row
-        [row] = select(db, "interactive_control", "ic_id", {"ic_id": ic_id})
+        [row] = select(db, interactive_control, {"ic_id": ic_id}, config=json)
         if json:
             print_json(row)
             return

@@ -32,7 +32,7 @@ def event_as_json(recorded: Recorded) -> dict[str, Any]:
         else event.schema_version,
         "data": data_of(recorded),
         "metadata": msgspec.to_builtins(recorded.metadata),
-        "recorded_at": times.to_iso(recorded.recorded_at),
+        "recorded_at": times.to_iso(times.within(recorded.recorded_at)),
     }
 
 
@@ -48,7 +48,7 @@ def event_line(recorded: Recorded, what: str | None = None) -> str:
     cause = "" if about.cause is None else f"because of {about.cause}"
     parts = (
         f"{recorded.position:>6}",
-        paint(times.to_iso(recorded.recorded_at), dim=True),
+        paint(times.to_iso(times.within(recorded.recorded_at)), dim=True),
         paint(f"{printable(recorded.stream):<12}", "cyan"),
         f"{printable(about.actor or ''):<10}",
         paint(printable(recorded.type), colour_of(recorded.event.leads_to), bold=True),

@@ -1,6 +1,7 @@
 """The commands that list rows: `runs`, `tasks`, `requests` …"""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ import typer
 from refold.cli.open_face import open_face
 from refold.cli.options import DEFAULT_STORE, At, Json, Store
 from refold.cli.output import Columns, show_rows
-from refold.cli.rows import Row, decoded, select
+from refold.cli.rows import is_time, select, shown_row
 from refold.eventstore import times
 from refold.eventstore.statuses import (
     ActorTaskStatus,
@@ -22,7 +23,8 @@ from refold.eventstore.statuses import (
 )
 from refold.eventstore.words import WORDS
 from refold.projections.entities import ENTITIES
-from refold.search import COLUMNS, OTHER_NAMES, flat, found
+from refold.rows import Row
+from refold.search import COLUMNS, OTHER_NAMES, configurations, found
 
 
 def _status(words: type[StrEnum]) -> Any:
@@ -45,7 +47,7 @@ PipelineId = Annotated[
     int | None, typer.Option("--pipeline", metavar="ID", help="Only those of a pipeline.")
 ]
 
-CHANGED: Columns = {"CHANGED": lambda row: times.to_datetime(times.from_iso(row["updated_at"]))}
+CHANGED: Columns = {"CHANGED": lambda row: _moment(row["updated_at"])}
 
 
 def experiments(
@@ -118,7 +120,10 @@ def runs(
         refold runs --columns name,lr,loss --at 2h
     """
     with open_face(store, at=at) as db:
-        rows = [decoded(db, row) for row in found(db.views, where, best or sort)]
+        ids = found(db.views, where, best or sort)
+        by_id = {row["run_id"]: row for row in db.get_all_runs(config=json)}
+        configs = configurations(db.views)
+    rows = [shown_row(by_id[run_id]) for run_id in ids if run_id in by_id]
     rows = [
         row
         for row in rows
@@ -130,30 +135,34 @@ def runs(
     elif limit is not None:
         rows = rows[:limit] if sort else rows[-limit:]
     asked = " like that" if status or where or experiment is not None else ""
-    show_rows(rows, columns_of_runs(rows, shown), json=json, none=f"there are no runs{asked}")
+    show_rows(
+        rows, columns_of_runs(rows, configs, shown), json=json, none=f"there are no runs{asked}"
+    )
 
 
 MANY = 8
 """How many columns of parameters, and of metrics, are shown if nobody names them."""
 
 
-def columns_of_runs(rows: list[Row], shown: str | None = None) -> Columns:
+def columns_of_runs(
+    rows: list[Row], configs: Mapping[int, dict[str, Any]], shown: str | None = None
+) -> Columns:
     """Return what a table of runs shows.
 
     Args:
         rows: the runs.
+        configs: their parameters, by id.
         shown: names of columns, parameters and metrics, separated by commas; `all`: all parameters
             and metrics, also those that are the same in all runs.
     """
-    configs = [flat(row["config_leaf"]) for row in rows]
-    parameters = list(dict.fromkeys(name for config in configs for name in config))
+    own = [configs.get(row["run_id"], {}) for row in rows]
+    parameters = list(dict.fromkeys(name for config in own for name in config))
     metrics = list(dict.fromkeys(name for row in rows for name in row["metrics"]))
     groups = {name for row in rows for name, value in row["metrics"].items() if _is_group(value)}
     single = [name for name in metrics if name not in groups]
-    by_id = {row["run_id"]: config for row, config in zip(rows, configs, strict=True)}
 
     def parameter(name: str) -> Callable[[Row], Any]:
-        return lambda row: by_id[row["run_id"]].get(name)
+        return lambda row: configs.get(row["run_id"], {}).get(name)
 
     def metric(name: str) -> Callable[[Row], Any]:
         return lambda row: row["metrics"].get(name)
@@ -178,7 +187,7 @@ def columns_of_runs(rows: list[Row], shown: str | None = None) -> Columns:
                 raise typer.BadParameter(f"there is no {name}: {known}", param_hint="--columns")
         return columns
     if shown is None:
-        different = [name for name in parameters if _differs([c.get(name) for c in configs])]
+        different = [name for name in parameters if _differs([config.get(name) for config in own])]
         parameters, single = different[:MANY], single[:MANY]
     return {
         "RUN": "run_id",
@@ -273,7 +282,7 @@ def requests(
         "RUN": "run_id",
         "STATUS": "status",
         "ERROR": "error",
-        "MADE": lambda row: times.to_datetime(times.from_iso(row["created_at"])),
+        "MADE": lambda row: _moment(row["created_at"]),
     }
     wanted = {"status": status, "operation": operation, "run_id": run}
     _list("request", "requests", columns, wanted, limit, at, json, store)
@@ -378,9 +387,13 @@ def _list(
 ) -> None:
     view = ENTITIES[entity]
     with open_face(store, at=at) as db:
-        rows: list[Row] = select(db, view.name, view.key, wanted, limit=limit)
+        rows: list[Row] = select(db, view, wanted, limit=limit, config=json)
     asked = " like that" if any(value not in (None, []) for value in wanted.values()) else ""
     show_rows(rows, {**columns, **CHANGED}, json=json, none=f"there are no {plural}{asked}")
+
+
+def _moment(text: str) -> datetime | str:
+    return times.to_datetime(times.from_iso(text)) if is_time(text) else text
 
 
 def _of(done: int, all_: int | None) -> str:

@@ -7,7 +7,7 @@ import typer
 
 from refold.cli.open_face import actor_name, open_face, open_log
 from refold.cli.options import DEFAULT_STORE, NO, Actor, Imports, Json, Store, Yes, position
-from refold.cli.output import note, paint, print_json, printable, shown
+from refold.cli.output import is_terminal, note, paint, print_json, printable, shown
 from refold.cli.safely import ask, note_if_interrupted, tell_if_interrupted
 from refold.commands.store import ResetExperimentStates
 from refold.eventstore.engines.engine import Writer
@@ -29,6 +29,9 @@ def verify(
     log: Annotated[
         bool, typer.Option("--log", help="Compare every event with its digest, too.")
     ] = False,
+    payloads: Annotated[
+        bool, typer.Option("--payloads", help="Compare every payload with its digest, too.")
+    ] = False,
     json: Json = False,
     store: Store = DEFAULT_STORE,
     imports: Imports = None,
@@ -37,21 +40,24 @@ def verify(
 
     Examples:
         refold verify
-        refold verify --log
+        refold verify --log --payloads
         refold verify --import my_package.views --json
     """
     with open_face(store, imports=imports) as db:
         _note_unknown(db, "verified")
-        found = db.verify(log=log)
+        found = db.verify(log=log, payloads=payloads)
         head = db.store.head()
     if json:
         print_json({"position": head, "differences": found})
     elif not found:
         print(f"{paint('equal', 'green')}: the views are what the log makes of them up to {head}")
-    for difference in [] if json else found:
-        print(printable(str(difference)))
+    if not json:
+        for difference in found:
+            print(printable(str(difference)))
     if any(isinstance(one, Difference) for one in found):
         note("refold rebuild folds the views anew")
+    elif found.unchecked and not json and is_terminal():
+        note(f"not looked at: {'; '.join(found.unchecked)}")
     if found:
         raise typer.Exit(NO)
 

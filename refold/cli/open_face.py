@@ -13,6 +13,7 @@ import typer
 from refold.cli.options import position
 from refold.cli.output import note
 from refold.eventstore import EventStore, open_store
+from refold.eventstore.arguments import excerpt
 from refold.eventstore.engines.log_end import projections_of
 from refold.eventstore.errors import StoreWarning
 from refold.projections import ALL, View
@@ -93,8 +94,8 @@ def import_views(modules: Iterable[str]) -> dict[str, View[Any]]:
     for name in modules:
         try:
             module = import_module(name)
-        except ImportError as error:
-            message = f"{name} cannot be imported: {error}"
+        except Exception as error:  # the module's own, whatever it is
+            message = f"{excerpt(name)} cannot be imported: {type(error).__name__}: {error}"
             raise typer.BadParameter(message, param_hint="--import") from error
         for value in vars(module).values():
             if isinstance(value, View) and value not in ALL:

@@ -67,12 +67,24 @@ def complain(message: str) -> None:
 def print_json(value: Any) -> None:
     """Print a value as JSON, indented on a terminal."""
     text = _json(value)
-    print((msgspec.json.format(text) if is_terminal() else text).decode())
+    print(_harmless((msgspec.json.format(text) if is_terminal() else text).decode()))
 
 
 def print_json_line(value: Any) -> None:
     """Print a value as one line of JSON Lines, at once."""
-    print(_json(value).decode(), flush=True)
+    print(_harmless(_json(value).decode()), flush=True)
+
+
+def _harmless(text: str) -> str:
+    """Return JSON that cannot play on the terminal, if one shows it: the same value, escaped."""
+    if not is_terminal() or text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one == "\n" else _escaped(one) for one in text)
+
+
+def _escaped(character: str) -> str:
+    units = character.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
 
 
 def _json(value: Any) -> bytes:
@@ -155,7 +167,7 @@ def _within(value: Any) -> str:
 
 def seconds_of(microseconds: int) -> str:
     """Return a time as ISO text, without the fractions of a second."""
-    return f"{times.to_iso(microseconds)[:19]}Z"
+    return f"{times.to_iso(times.within(microseconds))[:19]}Z"
 
 
 def span(microseconds: int) -> str:

@@ -1,27 +1,31 @@
-"""Rows of the views as the command line shows them: configurations decoded, times with zone."""
+"""Rows of the views as the command line shows them: times with zone, what is unreadable as text."""
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any, cast
 
 from refold.eventstore import times
-from refold.eventstore.errors import InvalidPayload
-from refold.eventstore.words import with_words
 from refold.face import Face
-
-Row = dict[str, Any]
+from refold.projections import View
+from refold.rows import Row, Unreadable, read_rows
 
 
 def select(
-    db: Face, table: str, key: str, wanted: Mapping[str, Any], *, limit: int | None = None
+    db: Face,
+    view: View[Any],
+    wanted: Mapping[str, Any],
+    *,
+    limit: int | None = None,
+    config: bool = False,
 ) -> list[Row]:
     """Return the rows of a view whose columns hold what is wanted, by key.
 
     Args:
         db: the store.
-        table: the view, as SQL knows it.
-        key: its key column.
+        view: the view.
         wanted: by the column, a value or a list of values; None or no value: any.
         limit: only the last so many.
+        config: whether configurations are decoded, or left out.
     """
     conditions = ["true"]
     parameters: list[Any] = []
@@ -32,11 +36,12 @@ def select(
             column = f"lower({name})" if isinstance(values[0], str) else name
             conditions.append(f"{column} IN ({', '.join('?' * len(values))})")
             parameters += [one.lower() if isinstance(one, str) else one for one in values]
-    sql = f"SELECT * FROM {table} WHERE {' AND '.join(conditions)} ORDER BY {key} DESC"
+    rest = f"WHERE {' AND '.join(conditions)} ORDER BY {view.key} DESC"
     if limit is not None:
-        sql += " LIMIT ?"
+        rest += " LIMIT ?"
         parameters.append(limit)
-    return [decoded(db, row) for row in reversed(db.views.select(sql, *parameters))]
+    rows = read_rows(db.views, view, rest, *parameters, payloads=db.payloads, config=config)
+    return [shown_row(row) for row in reversed(rows)]
 
 
 def _values(value: Any) -> list[Any]:
@@ -45,23 +50,32 @@ def _values(value: Any) -> list[Any]:
     return cast("list[Any]", value) if isinstance(value, list) else [value]
 
 
-def decoded(db: Face, row: Row) -> Row:
-    """Return a row with its configuration and metrics decoded, and its times as `--at` takes."""
-    row = dict(row)
-    for name in ("created_at", "updated_at"):
-        row[name] = times.to_iso(row[name])
+def shown_row(row: Row) -> Row:
+    """Return a row as it is shown."""
+    row = {
+        name: str(value) if isinstance(value, Unreadable) else value for name, value in row.items()
+    }
     if "metrics" in row:
-        row["metrics"] = with_words(row["metrics"], row.pop("metric_words"), read=str)
-    row.pop("config_json", None)  # the same as `config_leaf`
-    if "warm_start" in row:
-        row["warm_start"] = bool(row["warm_start"])
-    if row.get("config_leaf") is not None:
-        row["config_leaf"] = _config(db, row["config_leaf"])
+        row["metrics"] = _worded(row["metrics"])
+    for name in ("created_at", "updated_at"):
+        if is_time(row.get(name)):
+            row[name] = times.to_iso(row[name])
     return row
 
 
-def _config(db: Face, content: bytes) -> Any:
+def _worded(value: Any) -> Any:
+    # JSON has no NaN: the word for it stands in its place.
+    if isinstance(value, dict):
+        return {name: _worded(one) for name, one in cast("dict[str, Any]", value).items()}
+    if isinstance(value, list):
+        return [_worded(one) for one in cast("list[Any]", value)]
+    return str(value) if isinstance(value, float) and not isfinite(value) else value
+
+
+def is_time(value: Any) -> bool:
+    """Return whether a value is a time as the views have it, or as it is shown."""
     try:
-        return db.payloads.decode(content)
-    except InvalidPayload as error:
-        return f"not decoded: {error}"
+        times.from_text(value.removesuffix("Z"))
+    except (AttributeError, TypeError, ValueError):
+        return False
+    return True

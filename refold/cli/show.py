@@ -19,12 +19,13 @@ from refold.cli.options import (
     entity,
 )
 from refold.cli.output import colour_of, paint, parsed, print_json, printable, shown
-from refold.cli.rows import Row, select
+from refold.cli.rows import select
 from refold.eventstore.errors import NotFound
 from refold.eventstore.log.recorded import Recorded
 from refold.projections import View
 from refold.projections.entities import ENTITIES
 from refold.rf_db import RfDb
+from refold.rows import Row
 
 NAMED = {("run", "requests"), ("run", "clones"), ("context", "pipelines")}
 """What belongs to an entity and is named one by one; all else is counted by status."""
@@ -62,7 +63,7 @@ def show(
     fields = {name: value for name, value in row.items() if value not in (None, {})}
     fields |= {name: value for name, value in belonging.items() if value}
     del fields["position"]
-    _print_fields(str(found), {**fields, "last event": event_line(last).strip()})
+    _print_fields(str(found), {**fields, "last event": last})
 
 
 def _event(db: RfDb, words: list[str]) -> Recorded:
@@ -84,8 +85,7 @@ def _show_event(event: Recorded, json: bool) -> None:
 
 def _row(db: RfDb, found: Entity) -> Row:
     view = found.view
-    table = view.name if view.name in view.objects else view.table
-    rows = select(db, table, view.key, {view.key: found.key})
+    rows = select(db, view, {view.key: found.key}, config=True)
     if not rows:
         raise NotFound(
             f"there is no {found} in {view.name}; refold history {found} tells whether there was"
@@ -129,6 +129,8 @@ def _print_fields(title: str, fields: Mapping[str, Any]) -> None:
 
 
 def _lines(value: Any) -> list[str]:
+    if isinstance(value, Recorded):  # which comes in colours of its own
+        return [event_line(value).strip()]
     value = parsed(value)
     if isinstance(value, Mapping) and value:
         fields = cast("Mapping[Any, Any]", value)

@@ -16,14 +16,22 @@ from refold.cli.output import (
     seconds_of,
     span,
 )
-from refold.cli.rows import Row, select
+from refold.cli.rows import is_time, select
 from refold.eventstore import times
 from refold.eventstore.event import event_type
 from refold.eventstore.log.recorded import Recorded
 from refold.eventstore.statuses import STAGES, Stage
 from refold.projections import View
 from refold.projections.entities import ENTITIES
+from refold.projections.evals import actor_tasks
+from refold.projections.fit import (
+    controller_progress,
+    interactive_control,
+    worker_progress,
+    worker_task,
+)
 from refold.rf_db import RfDb
+from refold.rows import Row
 
 UNDER_WAY = [word for word, stage in STAGES.items() if stage is Stage.UNDER_WAY]
 
@@ -53,9 +61,9 @@ def status(at: At = None, json: Json = False, store: Store = DEFAULT_STORE) -> N
             "position": db.store.head(),
             "last_event": None if last is None else event_as_json(last),
             "behind": behind,
-            **{name: _running(db, ENTITIES[word]) for name, word in RUNNING.items()},
+            **{name: _running(db, ENTITIES[word], config=json) for name, word in RUNNING.items()},
             "who": _who(db),
-            "pending": select(db, "interactive_control", "ic_id", {"status": "PENDING"}),
+            "pending": select(db, interactive_control, {"status": "PENDING"}, config=json),
             "counts": {f"{word}s": _counts(db, ENTITIES[word].table) for word in COUNTED},
         }
     if json:
@@ -64,9 +72,9 @@ def status(at: At = None, json: Json = False, store: Store = DEFAULT_STORE) -> N
         _print(state, last, now)
 
 
-def _running(db: RfDb, view: View[Any]) -> list[Row]:
+def _running(db: RfDb, view: View[Any], *, config: bool) -> list[Row]:
     assert view.stream is not None
-    rows = select(db, view.name, view.key, {"status": UNDER_WAY})
+    rows = select(db, view, {"status": UNDER_WAY}, config=config)
     # The events since whose last one it has been running.
     begun = [
         name
@@ -77,7 +85,7 @@ def _running(db: RfDb, view: View[Any]) -> list[Row]:
         stream = view.stream.format(row[view.key])
         events = db.store.read(stream=stream, types=begun, backwards=True, limit=1)
         row["since"] = next(
-            (times.to_iso(event.recorded_at) for event in events), row["created_at"]
+            (times.to_iso(times.within(event.recorded_at)) for event in events), row["created_at"]
         )
     return rows
 
@@ -89,10 +97,10 @@ def _leads_to(type_name: str) -> str | None:
 
 def _who(db: RfDb) -> list[Row]:
     """Return what the controller, the workers and the actors do."""
-    tasks = select(db, "worker_task", "task_id", {"status": "IN_PROGRESS"})
-    actor_tasks = select(db, "actor_tasks", "task_id", {"status": "in_progress"})
-    controller = select(db, "controller_progress", "controller_id", {})
-    workers = select(db, "worker_progress", "worker_id", {})
+    tasks = select(db, worker_task, {"status": "IN_PROGRESS"})
+    of_actors = select(db, actor_tasks, {"status": "in_progress"})
+    controller = select(db, controller_progress, {})
+    workers = select(db, worker_progress, {})
     return [
         *(_doing("controller", row, []) for row in controller),
         *(
@@ -117,7 +125,7 @@ def _who(db: RfDb) -> list[Row]:
                 f"{task['shard_id']}",
                 "since": task["updated_at"],
             }
-            for task in actor_tasks
+            for task in of_actors
         ),
     ]
 
@@ -165,7 +173,9 @@ def _print_last(last: Recorded, now: int) -> None:
     silence = now - last.recorded_at
     # As of a moment there is none; and a clock may have been ahead, see refold doctor.
     ago = f", {span(silence)} ago" if silence > 0 else ""
-    happened = f"{last.type} in {last.stream}{by}{ago} ({times.to_iso(last.recorded_at)})"
+    happened = (
+        f"{last.type} in {last.stream}{by}{ago} ({times.to_iso(times.within(last.recorded_at))})"
+    )
     _print_line("last event", printable(happened))
 
 
@@ -173,6 +183,8 @@ def _sections(now: int) -> dict[str, Columns]:
     """Return the columns of each table that is shown."""
 
     def since(text: str) -> str:
+        if not is_time(text):
+            return text
         began = times.from_iso(text)
         return f"{seconds_of(began)} ({span(now - began)})"
 

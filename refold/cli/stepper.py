@@ -188,7 +188,7 @@ def _what_happened(place: Standpoint, recorded: Recorded) -> Iterator[Text]:
     yield what.append("  in ", style="not bold").append(printable(recorded.stream), style="cyan")
     actor = recorded.metadata.actor
     by = f"  by {printable(actor)}" if actor else ""
-    yield Text(f"{times.to_iso(recorded.recorded_at)}{by}")
+    yield Text(f"{times.to_iso(times.within(recorded.recorded_at))}{by}")
     cause = recorded.metadata.cause
     if cause is not None:
         yield Text(f"because of event {cause}{_cause(place)}")

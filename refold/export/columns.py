@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from refold.eventstore import times
+from refold.eventstore.arguments import excerpt
 from refold.eventstore.errors import DamagedEvent, InvalidView, NotFound
 from refold.eventstore.log.readable import ReadableLog
 from refold.eventstore.log.recorded import ReadRow
@@ -74,7 +75,7 @@ def columns_of(face: Source, what: str) -> Columns:
         if what in (view.name, *view.objects):
             return _view(face, view, what if what in view.objects else view.table)
     names = [view.name for view in face.views.views]
-    raise NotFound(f"there is no view {what!r}: take one of {', '.join(names)}, or {EVENTS}")
+    raise NotFound(f"there is no view {excerpt(what)}: take one of {', '.join(names)}, or {EVENTS}")
 
 
 def misfit(what: str, rows: Page, error: object) -> InvalidView | DamagedEvent:
@@ -118,6 +119,7 @@ def _view(face: Source, view: View[Any], table: str) -> Columns:
     declared = _declared(view, table)
     order = f" ORDER BY {view.key}" if view.key in declared else ""
     with face.views.reading() as connection:
+        face.views.refuse_failed(table)
         rows = connection.execute(f"SELECT {', '.join(declared)} FROM {table}{order}")
     columns = [
         Column(name, kind or _kind_of([row[index] for row in rows]))

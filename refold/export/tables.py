@@ -19,7 +19,7 @@ def write_csv(face: Source, what: str, file: BinaryIO) -> int:
     """Write a view, or the events, as CSV in UTF-8, the names of the columns first.
 
     Times are as in `2026-01-31T12:00:00.000000Z`, bytes in Base64. NULL is an empty field, and an
-    empty text is `""`.
+    empty text is `""`. Text that a spreadsheet would take for a formula has a `'` before it.
 
     Args:
         face: of a store, or of one as of a moment.
@@ -70,6 +70,12 @@ def _quoted(text: str) -> str:
     return '"' + text.replace('"', '""') + '"'
 
 
+def _harmless(text: str) -> str:
+    """Return text that no spreadsheet takes for a formula: one may run programs."""
+    return f"'{text}" if text[:1] in _FORMULA else text
+
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _SPECIAL = re.compile('[",\r\n]')
 
 
@@ -77,7 +83,7 @@ _WRITERS: dict[Kind, Callable[[Any], str]] = {
     int: str,
     float: repr,
     bool: lambda flag: "true" if flag else "false",
-    str: lambda text: _quoted(str(text)),
+    str: lambda text: _quoted(_harmless(text)),
     bytes: lambda content: b64encode(content).decode(),
     datetime: times.to_iso,
 }

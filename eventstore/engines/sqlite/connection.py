@@ -202,7 +202,12 @@ class SqliteConnection:
         """Whether it may be used again, rather than closed after its use."""
         self._name = name
 
-    def _fail(self) -> NoReturn:
+    def _check_begun(self) -> None:
+        try:
+            if self.raw.in_transaction:
+                return
+        except sqlite3.Error as error:  # it was closed
+            fail(self._name, error)
         # On a full disk, for one, SQLite ends a transaction by itself; what came after it would
         # be committed statement by statement.
         raise errors.TransactionFailed(
@@ -212,8 +217,8 @@ class SqliteConnection:
 
     def execute(self, sql: str, parameters: Values = (), /) -> list[tuple[Any, ...]]:
         """Run one statement and return all its rows."""
-        if self.begun and not self.raw.in_transaction:
-            self._fail()
+        if self.begun:
+            self._check_begun()
         try:
             return self.raw.execute(sql, parameters).fetchall()
         except FAILURES as error:
@@ -221,8 +226,8 @@ class SqliteConnection:
 
     def select(self, sql: str, parameters: Values = (), /) -> list[dict[str, Any]]:
         """Run one statement and return its rows as dicts."""
-        if self.begun and not self.raw.in_transaction:
-            self._fail()
+        if self.begun:
+            self._check_begun()
         try:
             cursor = self.raw.execute(sql, parameters)
             rows = cursor.fetchall()
@@ -239,8 +244,8 @@ class SqliteConnection:
 
     def run(self, sql: str, parameters: Values = (), /) -> None:
         """Run one statement that returns no rows."""
-        if self.begun and not self.raw.in_transaction:
-            self._fail()
+        if self.begun:
+            self._check_begun()
         try:
             self.raw.execute(sql, parameters)
         except FAILURES as error:
@@ -248,8 +253,8 @@ class SqliteConnection:
 
     def executemany(self, sql: str, rows: Sequence[Values], /) -> None:
         """Run one statement for each row of parameters."""
-        if self.begun and not self.raw.in_transaction:
-            self._fail()
+        if self.begun:
+            self._check_begun()
         try:
             self.raw.executemany(sql, rows)
         except FAILURES as error:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from refold.eventstore import errors
+from refold.eventstore.arguments import excerpt
 from refold.eventstore.blocks import Bell, Block, Having, Turn
 from refold.eventstore.digests import key_id, log_key
 from refold.eventstore.engines.log_end import (
@@ -36,22 +37,31 @@ def place_of(given: str | os.PathLike[str]) -> Path:
 
     Raises:
         NotAStore: none can be there; it says why, and what to pass instead.
+        AccessDenied: this user may not look into its folder.
     """
     try:
         path = Path(given).expanduser()
         if b"\0" in os.fsencode(path):
             raise ValueError("it holds a NUL character")
     except (TypeError, ValueError, RuntimeError) as error:
-        raise errors.NotAStore(f"{given!r} is no path: {error}") from None
+        raise errors.NotAStore(f"{excerpt(given)} is no path: {error}") from None
     if str(path) == ":memory:":
         raise errors.NotAStore(
             ":memory: cannot be shared by connections: pass the path of a temporary file"
         )
-    if path.is_dir():
-        raise errors.NotAStore(f"{path} is a folder: pass the path of a file in it")
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        raise errors.NotAStore(f"{path}: there is no folder {folder}: create it first")
+    try:
+        if path.is_dir():
+            raise errors.NotAStore(f"{path} is a folder: pass the path of a file in it")
+        folder = path.absolute().parent
+        if not folder.is_dir():
+            raise errors.NotAStore(f"{path}: there is no folder {folder}: create it first")
+        path.exists()
+    except PermissionError as error:
+        raise errors.AccessDenied(
+            f"{path}: {error.strerror}: it takes the right to look into its folder"
+        ) from None
+    except OSError as error:
+        raise errors.NotAStore(f"{path} is no path: {error.strerror}") from None
     return path
 
 
