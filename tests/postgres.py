@@ -59,7 +59,7 @@ class PostgresServer:
             within: the folder to make the directory in; otherwise that of temporary files.
         """
         self.listen = listen
-        self.port = _free_port()
+        self.port = free_port()
         self.prefix = prefix
         self.settings = dict(settings or {})
         self.password = f"{secrets.token_urlsafe(12)} @:/%"  # with what a URL must quote
@@ -234,7 +234,7 @@ def _has_ended(process: psutil.Process) -> bool:
         return True
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Return a free port that systems do not give to clients.
 
     Otherwise something else could have it before a restart: even a client that tries to connect

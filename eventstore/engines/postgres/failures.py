@@ -1,6 +1,9 @@
 """What errors of PostgreSQL mean, as `DBException`s."""
 
 import re
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import NoReturn
 
 import psycopg
@@ -75,6 +78,32 @@ def fail(name: str, error: Exception, sql: str = "") -> NoReturn:
     raise kind(f"{name}: {said}; {advice}") from error
 
 
+def raise_interrupt(error: BaseException, handled: BaseException | None) -> None:
+    """Raise the interrupt, such as a Ctrl-C, that an error has come out of, if one has.
+
+    psycopg's own clearing up may fail after an interrupt, and that error then takes its place.
+
+    Args:
+        error: what was raised.
+        handled: what was being handled before; who handles an interrupt has heard it.
+    """
+    found = error.__context__
+    while found is not None and found is not handled:
+        if not isinstance(found, Exception | GeneratorExit):
+            raise found.with_traceback(found.__traceback__) from None
+        found = found.__context__
+
+
+@contextmanager
+def quietly() -> Generator[None, None, None]:
+    """Have the block fail without a word; an interrupt is heard all the same."""
+    handled = sys.exception()
+    try:
+        yield
+    except psycopg.Error as error:
+        raise_interrupt(error, handled)
+
+
 # What a server or libpq says before it lets anybody in reaches us as text only.
 _REFUSALS = (
     ("authentication failed", "28"),
@@ -104,6 +133,17 @@ def fail_to_connect(name: str, error: Exception) -> NoReturn:
     if _TLS.search(said):
         advice = "check sslmode and the certificates in the URL, and whether the server has TLS on"
     raise errors.StoreUnreachable(f"{name}: {said}; {advice}") from error
+
+
+_STARTING = re.compile(
+    "starting up|shutting down|recovery mode|not yet accepting|hot standby mode"
+    "|session is (?:not )?read-only"
+)
+
+
+def is_starting(error: Exception) -> bool:
+    """Return whether the server is there and will soon let us in, also after a failover."""
+    return _STARTING.search(str(error)) is not None
 
 
 def _table(error: Exception) -> str | None:
