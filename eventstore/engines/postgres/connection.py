@@ -340,7 +340,15 @@ class WriteConnection(PostgresConnection):
                 f"{self._name}: this process was forked in the middle of a transaction: fork "
                 f"outside of them, or start processes with spawn"
             )
+        if self.raw.info.transaction_status == TransactionStatus.ACTIVE:
+            raise self._failed()  # an interrupt has hit a statement, and was caught
         return super()._do(work, sql)
+
+    def _failed(self) -> errors.TransactionFailed:
+        return errors.TransactionFailed(
+            f"{self._name}: a statement of this transaction failed, so all of it is rolled back: "
+            f"leave its block and begin anew"
+        )
 
     def execute(self, sql: str, parameters: Values = (), /) -> list[tuple[Any, ...]]:
         """Run one statement and return all its rows."""
@@ -468,10 +476,7 @@ class WriteConnection(PostgresConnection):
         """Commit and, if a channel is given, announce it there."""
         if self.raw.info.transaction_status == TransactionStatus.INERROR:
             # A statement failed and its error was caught. COMMIT would say ROLLBACK, and no more.
-            raise errors.TransactionFailed(
-                f"{self._name}: a statement of this transaction failed, so all of it is rolled "
-                f"back: leave its block and begin anew"
-            )
+            raise self._failed()
         if self._awaited:
             self._send()  # what is heard may yet be in the way
         # Not within the transaction: PostgreSQL lets only one that announces commit at a time.

@@ -189,6 +189,8 @@ class PostgresEngine:
         end.seal()
         try:
             connection.commit(None if end.last is None else self._address.channel)
+        except errors.TransactionFailed:  # before it came to a commit
+            raise
         except errors.DBException as error:
             # Without an event there was nothing that could happen twice.
             connection.roll_back(None)

@@ -141,6 +141,9 @@ class Raw(psycopg.Connection[tuple[Any, ...]]):
     deadline: float | None = None
     """When it has to have answered."""
 
+    def __del__(self) -> None:
+        """Warn of nothing: one that an interrupt has lost is closed by libpq."""
+
     def wait(self, gen: PQGen[Any], *args: Any, **kwargs: Any) -> Any:
         """Wait for an answer; see psycopg."""
         if self.deadline is not None:
