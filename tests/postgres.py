@@ -85,8 +85,23 @@ class PostgresServer:
             self.close()
             raise
 
-    def start(self) -> None:
-        """Start the server and wait until it takes connections; recovery is over by then."""
+    def follow(self, primary: str) -> None:
+        """Have it start as a standby that follows a primary, given as libpq takes it."""
+        quoted = primary.replace("'", "''")
+        with (self.data / "postgresql.auto.conf").open("a") as settings:
+            settings.write(f"primary_conninfo = '{quoted}'\n")
+        (self.data / "standby.signal").touch()
+
+    def promote(self) -> None:
+        """Make a standby a server that writes, and wait until it is."""
+        self._run("pg_ctl", "promote", "-D", str(self.data), "--wait")
+
+    def start(self, *, ready: bool = True) -> None:
+        """Start the server and wait until it takes connections; recovery is over by then.
+
+        Args:
+            ready: false: wait only until it says why it takes none.
+        """
         settings = {"listen_addresses": self.listen, "port": self.port, **self.settings}
         command = [*self.prefix, *self._as_user, str(self._bin / "postgres"), "-D", str(self.data)]
         with self._log.open("ab") as log:
@@ -98,7 +113,7 @@ class PostgresServer:
                 stderr=log,
                 start_new_session=True,
             )
-        self._wait_until_ready(self._postmaster)
+        self._wait_until(self._postmaster, ("ready",) if ready else ("ready", "standby"))
 
     def stop(self) -> None:
         """Break off all connections and shut the server down in good order."""
@@ -201,22 +216,22 @@ class PostgresServer:
         if done.returncode:
             raise RuntimeError(f"{program} failed:\n{done.stdout}{done.stderr}")
 
-    def _wait_until_ready(self, postmaster: subprocess.Popen[bytes]) -> None:
+    def _wait_until(self, postmaster: subprocess.Popen[bytes], states: Sequence[str]) -> None:
         deadline = time.monotonic() + 120
         while postmaster.poll() is None and time.monotonic() < deadline:
-            if self._says_ready(postmaster.pid):
+            if self._state(postmaster.pid) in states:
                 return
             time.sleep(0.01)
         self.kill()
         raise RuntimeError(f"PostgreSQL does not start:\n{self.log()[-4000:]}")
 
-    def _says_ready(self, pid: int) -> bool:
+    def _state(self, pid: int) -> str | None:
         """Read what the server says of itself; a file of an earlier one has another pid."""
         try:
             lines = (self.data / "postmaster.pid").read_text().split("\n")
         except FileNotFoundError:
-            return False
-        return lines[0] == str(pid) and [line.strip() for line in lines[7:8]] == ["ready"]
+            return None
+        return lines[7].strip() if lines[0] == str(pid) and len(lines) > 7 else None
 
 
 def programs() -> Path:

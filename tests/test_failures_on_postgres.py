@@ -4,6 +4,7 @@ import asyncio
 import os
 import random
 import signal
+import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -384,6 +385,40 @@ def test_a_server_is_not_there_yet_when_a_store_is_opened(
     check_told(caught.value, server, "check the host and the port")
     with RfDb(place) as db:
         assert db.create_experiment("digits") == 1
+
+
+def test_opening_waits_for_a_server_that_comes_back(server: PostgresServer, place: str) -> None:
+    with ThreadPoolExecutor(1) as pool, down(server):
+        opening = pool.submit(RfDb, place)
+    with opening.result() as db:
+        assert db.create_experiment("digits") == 1
+
+
+def test_opening_waits_for_a_server_that_is_starting() -> None:
+    standby = PostgresServer(settings={"hot_standby": "off"})
+    try:
+        standby.follow("host=127.0.0.1 port=1")  # a primary that is not there
+        standby.start(ready=False)  # "the database system is not accepting connections"
+        with ThreadPoolExecutor(1) as pool:
+            opening = pool.submit(RfDb, standby.url())
+            with pytest.raises(StoreUnreachable, match="not accepting connections"):
+                RfDb(standby.url(), timeout=0)
+            standby.promote()
+            with opening.result() as db:
+                assert db.create_experiment("digits") == 1
+    finally:
+        standby.close()
+
+
+def test_the_timeout_covers_connecting_and_what_follows_on_it(place: str, proxy: Proxy) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:  # it takes connections and says nothing
+        port = mute.getsockname()[1]
+        with pytest.raises(StoreUnreachable):
+            RfDb(f"postgresql://refold@127.0.0.1:{port}/postgres?connect_timeout=0", timeout=0.5)
+    held = proxy.hold("pg_backend_pid")
+    with pytest.raises(StoreUnreachable, match="takes connections and says nothing"):
+        RfDb(proxy.url(place), timeout=0.5)
+    held.drop()
 
 
 # --- between two calls -----------------------------------------------------------------------

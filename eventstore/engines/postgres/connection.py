@@ -201,12 +201,18 @@ class PostgresConnection:
             except FAILURES as error:
                 raise_interrupt(error, handled)
                 try:
-                    fail(self._name, error, sql)
+                    fail(self._name, error, sql, intact=self._is_intact())
                 except errors.ConnectionLost:
                     self.raw.close()
                     if self._replace is None:
                         raise
                     self.raw = self._replace(self.raw)
+
+    def _is_intact(self) -> bool:
+        return self.raw.info.transaction_status not in (
+            TransactionStatus.ACTIVE,
+            TransactionStatus.UNKNOWN,
+        )
 
     def begin(self, kind: str) -> None:
         """Begin a transaction of some kind, in which all that follows is done."""

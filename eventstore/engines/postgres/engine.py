@@ -43,6 +43,9 @@ IDENTITY = """
 
 RETRY = 0.1  # seconds between attempts to reach a server that does not answer
 
+GRACE = 5.0
+"""Seconds that opening waits for a server of which nothing is heard: the URL may be wrong."""
+
 # Connections of a process that this one was forked from: never used here, never closed.
 _inherited: list[Pool[Raw]] = []
 
@@ -117,6 +120,7 @@ class PostgresEngine:
     # --- connections ----------------------------------------------------------------------
 
     def _take(self, deadline: float, *, opening: bool = False) -> Raw:
+        hopeless = min(deadline, time.monotonic() + GRACE) if opening else deadline
         while True:
             self._check_open()
             raw = self._pool.take_idle()
@@ -125,9 +129,7 @@ class PostgresEngine:
             try:
                 return self._connect(deadline)
             except (errors.StoreUnreachable, errors.StoreBusy) as error:
-                # Where nothing answers, a store that is in use waits; a wrong URL is told at once.
-                in_vain = opening and not is_starting(error)
-                if in_vain or time.monotonic() + RETRY >= deadline:
+                if time.monotonic() + RETRY >= (deadline if is_starting(error) else hopeless):
                     raise
             time.sleep(RETRY)
 

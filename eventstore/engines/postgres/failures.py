@@ -41,6 +41,7 @@ _MEANINGS: dict[str, tuple[type[errors.DBException], str]] = {
     ),
     "25": (errors.InvalidQuery, ""),
     "42": (errors.InvalidQuery, ""),
+    "54": (errors.InvalidQuery, ""),
     "22": (errors.InvalidQuery, ""),
     "0A": (errors.InvalidQuery, ""),
     "21": (errors.InvalidQuery, ""),
@@ -51,8 +52,15 @@ LOG = ("events", "streams", "commands", "payloads", "projections")
 FAILURES = (psycopg.Error, OverflowError, UnicodeError, ValueError, TypeError)
 
 
-def fail(name: str, error: Exception, sql: str = "") -> NoReturn:
-    """Raise the `DBException` that says what an error of psycopg's or Python's means."""
+def fail(name: str, error: Exception, sql: str = "", *, intact: bool = False) -> NoReturn:
+    """Raise the `DBException` that says what an error of psycopg's or Python's means.
+
+    Args:
+        name: of the store.
+        error: what was raised.
+        sql: the statement that it came from.
+        intact: the connection is as it was before the statement.
+    """
     code = getattr(error, "sqlstate", None) or ""
     if code == "0A000" and "during recovery" in str(error):
         code = "25006"
@@ -60,6 +68,8 @@ def fail(name: str, error: Exception, sql: str = "") -> NoReturn:
         code = "23"  # a rule of a user's own view, which trying again does not change
     elif code == "0A000" and "cached plan" in str(error):
         code = "08"  # another refold has made a table anew; a new connection knows it
+    elif code == "08P01" and intact:
+        code = "42"  # such as SELECT $1, for which there is no parameter
     for length in (5, 3, 2):
         if code[:length] in _MEANINGS:
             kind, advice = _MEANINGS[code[:length]]
@@ -67,7 +77,7 @@ def fail(name: str, error: Exception, sql: str = "") -> NoReturn:
     else:
         if code:
             kind, advice = errors.StoreFailed, "see the cause"
-        elif isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+        elif isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) and not intact:
             # libpq's own: the server says nothing any more.
             kind, advice = errors.ConnectionLost, "nothing of what was under way is kept: try again"
         else:
@@ -136,7 +146,7 @@ def fail_to_connect(name: str, error: Exception) -> NoReturn:
 
 
 _STARTING = re.compile(
-    "starting up|shutting down|recovery mode|not yet accepting|hot standby mode"
+    "starting up|shutting down|recovery mode|not (?:yet )?accepting|hot standby mode"
     "|session is (?:not )?read-only"
 )
 
