@@ -181,6 +181,7 @@ SETTINGS = """
            set_config('transform_null_equals', 'off', pooled),
            set_config('array_nulls', 'on', pooled),
            set_config('extra_float_digits', '1', pooled),
+           set_config('plan_cache_mode', 'force_custom_plan', pooled),
            set_config('tcp_keepalives_idle', '5', pooled),
            set_config('tcp_keepalives_interval', '5', pooled),
            set_config('tcp_keepalives_count', '2', pooled),
