@@ -11,7 +11,9 @@ from refold.eventstore.engines.engine import LogEnd, NotExclusive, Projections, 
 from refold.eventstore.engines.log_end import EventRow, ExclusiveEnd, StoreRow
 from refold.eventstore.errors import (
     CommandIdReused,
+    InvalidCommand,
     InvalidEvent,
+    InvalidPayload,
     TransactionFailed,
     WrongExpectedVersion,
 )
@@ -20,6 +22,12 @@ from refold.eventstore.log.recorded import Recorded
 
 LEAST_LEVEL = Event.store_level
 """Of a store; most events have it."""
+
+LARGEST_PAYLOAD = 1_000_000_000
+"""In bytes: what SQLite holds in a row; PostgreSQL holds a little more."""
+
+LONGEST_NAME = 2_000
+"""In bytes, of a stream or a command id: what an index of PostgreSQL holds, and something over."""
 
 _Encoded = tuple[str, type[Event], str, Event]
 """The stream, the type, the JSON text, and the event as the log will give it back."""
@@ -196,10 +204,20 @@ class Transaction:
         name = event.stream if stream is None else stream
         if not isinstance(name, str) or not name or "\0" in name or not is_utf8(name):
             raise InvalidEvent(f"{name!r} is no name for a stream: use text such as 'run-5'")
+        check_length(name, "the name of a stream")
         return name
 
     def put_payload(self, content: bytes) -> str:
-        """Store bytes under their SHA-256, which is returned in hexadecimal; known ones once."""
+        """Store bytes under their SHA-256, which is returned in hexadecimal; known ones once.
+
+        Raises:
+            InvalidPayload: they are more than an engine can hold.
+        """
+        if len(content) > LARGEST_PAYLOAD:
+            raise InvalidPayload(
+                f"a payload of {len(content):,} bytes is too large: a store takes "
+                f"{LARGEST_PAYLOAD:,} at most; put it into several, or store its path"
+            )
         digest = hashlib.sha256(content).hexdigest()
         self.writer.run(
             "INSERT INTO payloads (digest, content) VALUES (?, ?) ON CONFLICT (digest) DO NOTHING",
@@ -217,7 +235,9 @@ class Transaction:
         Raises:
             CommandIdReused: the id belongs to another command.
             InvalidEvent: the id is not text that can be stored.
+            InvalidCommand: it is too long.
         """
+        check_length(command_id, "a command id")
         encode_metadata(Metadata(command_id=command_id))
         if self.lock is not None:
             self.lock([f"command {command_id}"])
@@ -280,6 +300,20 @@ def _names_another(event: Event, stream: str) -> bool:
         return event.stream != stream
     except InvalidEvent:  # it names none
         return False
+
+
+def check_length(name: str, what: str) -> None:
+    """Refuse what is too long to be looked up by.
+
+    Raises:
+        InvalidCommand: always the same, on each engine.
+    """
+    size = len(name.encode(errors="replace"))
+    if size > LONGEST_NAME:
+        raise InvalidCommand(
+            f"{what} has {size:,} bytes ({name[:40]!r}…): pass {LONGEST_NAME:,} at most, such as "
+            f"a digest of it"
+        )
 
 
 def is_utf8(text: str) -> bool:

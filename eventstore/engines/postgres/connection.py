@@ -120,6 +120,9 @@ Cursor = psycopg.Cursor[tuple[Any, ...]]
 NAMES = 1024
 """Locks on names are of so many: the server has room for some thousands of all transactions."""
 
+LARGE = 1_000_000
+"""Bytes of a parameter from which on its statement goes by itself."""
+
 COPIED = 100
 """From so many rows on, COPY is faster than INSERTs, although it needs the line for itself."""
 
@@ -229,7 +232,9 @@ class PostgresConnection:
     def _run(self, sql: str, parameters: Values) -> Cursor:
         if self.raw.settings and not self._begun:
             return self._at_once([(sql, parameters)], sql)
-        return self._do(lambda: self.raw.execute(self._text(sql), parameters), sql)
+        text = self._text(sql)
+        # Bytes would come as text of twice their size.
+        return self._do(lambda: self.raw.execute(text, parameters, binary=True), sql)
 
     def together(self, *statements: tuple[str, Values]) -> list[list[tuple[Any, ...]]]:
         """Run statements in one round trip and one transaction; return the rows of each."""
@@ -358,8 +363,9 @@ class WriteConnection(PostgresConnection):
 
     def execute(self, sql: str, parameters: Values = (), /) -> list[tuple[Any, ...]]:
         """Run one statement and return all its rows."""
-        if self._pending:
+        if self._pending and not _is_large(parameters):
             return self.together((sql, parameters))[0]
+        self._send()
         return super().execute(sql, parameters)
 
     def put_in_front(self, temporary: Iterable[str]) -> None:
@@ -379,7 +385,10 @@ class WriteConnection(PostgresConnection):
 
     def run(self, sql: str, parameters: Values = (), /) -> None:
         """Run one statement that returns no rows; its error may come with a later statement's."""
-        self._pending.append((sql, parameters))
+        if _is_large(parameters):
+            self.execute(sql, parameters)
+        else:
+            self._pending.append((sql, parameters))
 
     def executemany(self, sql: str, rows: Sequence[Values], /) -> None:
         """Run one statement for each row of parameters."""
@@ -428,7 +437,7 @@ class WriteConnection(PostgresConnection):
         self, table: str, columns: Sequence[str], rows: Sequence[Values], on_conflict: str = "", /
     ) -> None:
         """Insert rows in bulk."""
-        if len(rows) < COPIED:
+        if len(rows) < COPIED or any(map(_is_large, rows)):
             values = f"({', '.join(columns)}) VALUES ({marks(columns)})"
             self.executemany(f"INSERT INTO {table} {values} {on_conflict}", rows)
             return
@@ -508,6 +517,11 @@ def roll_back(raw: Raw) -> None:
     with quietly():  # the error that brought us here is the one to tell
         if raw.info.transaction_status:
             raw.execute("ROLLBACK")
+
+
+def _is_large(parameters: Values) -> bool:
+    """Return whether they are to go by themselves: in a text they would take twice the room."""
+    return any(isinstance(each, bytes | str) and len(each) > LARGE for each in parameters)
 
 
 def _check_bits(sql: str, parameters: Values) -> None:

@@ -88,6 +88,10 @@ def whole(schema: str, name: str, temporary: Collection[str] = ()) -> str:
     return f"{'pg_temp' if name in temporary else quoted(schema)}.{name}"
 
 
+# A hash may be a whole configuration, which is too long for an index that has an order.
+_BY_HASH = re.compile(r"(CREATE INDEX \w+ ON \w+) \((\w+_hash)\)")
+
+
 @lru_cache(maxsize=4096)
 def qualified(sql: str, schema: str, temporary: frozenset[str] = frozenset()) -> str:
     """Return a statement of ours with the whole names of its tables and of the sequence.
@@ -160,6 +164,8 @@ def definition(sql: str) -> list[str]:
             f"CREATE TRIGGER {name} BEFORE {verbs} ON {table} "
             f"FOR EACH STATEMENT EXECUTE FUNCTION {name}()",
         ]
+
+    sql = _BY_HASH.sub(r"\1 USING hash (\2)", sql)
 
     def here(found: re.Match[str]) -> str:
         if found["type"]:

@@ -15,7 +15,7 @@ from psycopg import sql
 from psycopg.abc import Buffer, PQGen
 from psycopg.adapt import Loader
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.types.numeric import Int8Dumper
+from psycopg.types.numeric import Int8Dumper, NumericBinaryLoader
 
 from refold.eventstore import errors
 from refold.eventstore.digests import key_id, log_key
@@ -198,15 +198,25 @@ class _IntegerDumper(Int8Dumper):
         return super().dump(int(obj))
 
 
+class _BinaryNumberLoader(NumericBinaryLoader):
+    """The same, where it comes in binary."""
+
+    def load(self, data: Buffer) -> Any:
+        return _number(str(super().load(data)))
+
+
 class _NumberLoader(Loader):
     """What SQL computes is a plain number, as in SQLite."""
 
     def load(self, data: Buffer) -> int | float:
-        text = bytes(data)
-        try:
-            return int(text)
-        except ValueError:
-            return float(text)
+        return _number(bytes(data))
+
+
+def _number(text: str | bytes) -> int | float:
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
 
 
 def connect(address: Address, timeout: float, deadline: float | None = None) -> Raw:
@@ -242,6 +252,7 @@ def _configure(raw: Raw, timeout: float) -> None:
     # Reading is the default; a write transaction says that it is one.
     raw.adapters.register_dumper(bool, _IntegerDumper)
     raw.adapters.register_loader("numeric", _NumberLoader)
+    raw.adapters.register_loader("numeric", _BinaryNumberLoader)
     milliseconds = max(1, min(round(timeout * 1000), 2**31 - 1))
     settings = SETTINGS, (str(milliseconds), raw.info.backend_pid)
     found = raw.execute(dialect.query(SETTINGS), settings[1], prepare=False).fetchone()
