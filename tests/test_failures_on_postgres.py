@@ -913,8 +913,18 @@ def write(parent: Parent, place: str, commands: int) -> None:
                 parent.tell((n, done))
 
 
+def back_again(server: PostgresServer) -> Callable[[], None]:
+    """Return what kills a server and starts it again."""
+
+    def kill() -> None:
+        server.kill()
+        server.start()
+
+    return kill
+
+
 def killed_under_load(
-    server: PostgresServer,
+    kill: Callable[[], None],
     place: str,
     moments: random.Random,
     *,
@@ -922,6 +932,16 @@ def killed_under_load(
     commands: int,
     kills: int,
 ) -> None:
+    """Have writers work while a server is killed and comes back: nothing gets lost, or comes twice.
+
+    Args:
+        kill: kills it, and has it come back.
+        place: the store's.
+        moments: chooses when.
+        writers: how many.
+        commands: of each.
+        kills: how often.
+    """
     acknowledged: dict[tuple[int, int], Any] = {}
     arrived = threading.Condition()
 
@@ -949,8 +969,7 @@ def killed_under_load(
                 enough = (n + moments.random()) * writers * commands / kills
                 with arrived:
                     assert arrived.wait_for(lambda: len(acknowledged) >= enough, 60)  # noqa: B023
-                server.kill()
-                server.start()
+                kill()
             for each in hearing:
                 each.result()
         assert len(acknowledged) == writers * commands
@@ -968,7 +987,7 @@ def killed_under_load(
 def test_a_server_is_killed_under_load(
     server: PostgresServer, place: str, moments: random.Random
 ) -> None:
-    killed_under_load(server, place, moments, writers=3, commands=100, kills=3)
+    killed_under_load(back_again(server), place, moments, writers=3, commands=100, kills=3)
 
 
 @pytest.mark.soak
@@ -976,7 +995,8 @@ def test_a_server_is_killed_a_hundred_times(
     server: PostgresServer, new_place: Callable[[], str], moments: random.Random
 ) -> None:
     for _ in range(4):
-        killed_under_load(server, new_place(), moments, writers=6, commands=1_500, kills=25)
+        place = new_place()
+        killed_under_load(back_again(server), place, moments, writers=6, commands=1_500, kills=25)
 
 
 def write_impatiently(parent: Parent, place: str) -> None:
