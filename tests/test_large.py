@@ -64,6 +64,9 @@ def test_long_names(db: RfDb) -> None:
             db.append(Said(1), stream=name)
         with pytest.raises(InvalidCommand, match="pass 2,000 at most"):
             db.store.append("run-1", [Said(1)], command_id=name)
+    for odd in (5, b"bytes"):
+        with pytest.raises(InvalidCommand, match="is no text"):
+            db.create_experiment("other", command_id=odd)  # pyright: ignore
     assert db.store.head() == before
     assert db.verify(log=True) == []
 

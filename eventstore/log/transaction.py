@@ -235,8 +235,10 @@ class Transaction:
         Raises:
             CommandIdReused: the id belongs to another command.
             InvalidEvent: the id is not text that can be stored.
-            InvalidCommand: it is too long.
+            InvalidCommand: it is no text, or too long.
         """
+        if not isinstance(command_id, str):
+            raise InvalidCommand(f"command id {command_id!r} is no text: pass a str")
         check_length(command_id, "a command id")
         encode_metadata(Metadata(command_id=command_id))
         if self.lock is not None:
@@ -303,10 +305,10 @@ def _names_another(event: Event, stream: str) -> bool:
 
 
 def check_length(name: str, what: str) -> None:
-    """Refuse what is too long to be looked up by.
+    """Refuse what is too long to be looked up by, on each engine the same.
 
     Raises:
-        InvalidCommand: always the same, on each engine.
+        InvalidCommand: it is.
     """
     size = len(name.encode(errors="replace"))
     if size > LONGEST_NAME:

@@ -97,7 +97,8 @@ class PostgresEngine:
     def _begin_afresh(self) -> None:
         self._pid = os.getpid()
         self._usable = True
-        self._writings = weakref.WeakSet[_Writing]()
+        self._writings: dict[_Writing, int] = {}
+        """Those under way, each with its thread."""
         self._projections: Projections | None = None  # as far as the last writer knew
         self._watches: weakref.WeakSet[PostgresWatch] = weakref.WeakSet()
         self._pool = Pool[Raw](self._connect, _close, _is_usable)
@@ -105,7 +106,13 @@ class PostgresEngine:
 
     def before_fork(self, timeout: float) -> bool:
         """Return False in the middle of a transaction of the thread that forks."""
-        return not any(writing.is_of_this_thread() for writing in list(self._writings))
+        me = threading.get_ident()
+        for writing, thread in list(self._writings.items()):
+            if writing.is_left_over():
+                writing.abandon()
+            elif thread == me:
+                return False
+        return True
 
     def resume(self) -> None:
         """In the parent, after a fork: go on."""
@@ -344,19 +351,14 @@ class _Writing(Use[ServerEnd]):
         self._engine = engine
         self._exclusive = exclusive
         self._pid = os.getpid()
-        self._thread = threading.get_ident()
         self._connection: WriteConnection | None = None
         self._end: ServerEnd | None = None
-
-    def is_of_this_thread(self) -> bool:
-        """Return whether it is under way in the thread that asks."""
-        return self._connection is not None and self._thread == threading.get_ident()
 
     def begin(self) -> ServerEnd:
         """Begin it; a connection that got lost while nobody used it is replaced."""
         engine = self._engine
         deadline = time.monotonic() + engine.timeout
-        engine._writings.add(self)
+        engine._writings[self] = threading.get_ident()
         raw = engine._take(deadline)
         while True:
             self._connection = connection = WriteConnection(raw, engine._address)
@@ -377,6 +379,7 @@ class _Writing(Use[ServerEnd]):
         """Commit, or roll back."""
         engine, connection, end = self._engine, self._connection, self._end
         if connection is None:
+            engine._writings.pop(self, None)
             return
         if error is None:
             assert end is not None
@@ -388,6 +391,7 @@ class _Writing(Use[ServerEnd]):
             if isinstance(error, errors.ConnectionLost):
                 engine._distrust()
         self._connection = None
+        engine._writings.pop(self, None)
         if self._pid == os.getpid():
             engine._give_back(connection.raw, error)
 
