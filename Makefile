@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test other-python lint generate mutants soak bench growth wheel clean
+.PHONY: help demo test other-python lint generate mutants proof soak bench growth wheel clean
 
 help:
 	@echo "make demo    train and evaluate for a minute: real processes, real kills (STORE=path or"
@@ -18,6 +18,7 @@ help:
 	@echo "             EXAMPLES=n of each at least)"
 	@echo "make mutants faults put into commands/ and projections/ one by one: which do their own"
 	@echo "             tests miss? (SAMPLE=300 for so many of them, SEED=7 for others)"
+	@echo "make proof   search the model of the log's order on PostgreSQL, and mutants of it, with spin"
 	@echo "make bench   refold beside the bare engines and its peers: benchmark.json, benchmark.html"
 	@echo "             (URL=postgresql://… for a given server)"
 	@echo "make growth  refold on a log that grows to 10,000,000 events: growth.json, docs/images"
@@ -46,6 +47,9 @@ soak: $(VENV)/test
 
 mutants: $(VENV)/test
 	$(BIN)/python tools/mutants.py $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
+
+proof: $(VENV)/test
+	$(BIN)/python tools/proof.py
 
 bench: export REFOLD_STORE = $(value URL)
 bench: $(VENV)/bench

@@ -21,6 +21,7 @@ from urllib.parse import quote
 import psutil
 import psycopg
 from psycopg import errors, sql
+from psycopg.conninfo import make_conninfo
 
 # Waits until its standard input closes, which happens however the process at the other end ends.
 # Then: stop the server, take away the shared memory of one that was killed, remove the directory.
@@ -48,6 +49,7 @@ class PostgresServer:
         prefix: Sequence[str] = (),
         settings: Mapping[str, object] | None = None,
         within: Path | None = None,
+        of: Self | None = None,
     ) -> None:
         """Make the directory and a database cluster in it.
 
@@ -57,9 +59,10 @@ class PostgresServer:
                 become that command, not start it as a child.
             settings: what else `postgresql.conf` would say; read at each start.
             within: the folder to make the directory in; otherwise that of temporary files.
+            of: a primary that runs: this is a copy of it that follows it, as a standby.
         """
         self.listen = listen
-        self.port = _free_port()
+        self.port = free_port()
         self.prefix = prefix
         self.settings = dict(settings or {})
         self.password = f"{secrets.token_urlsafe(12)} @:/%"  # with what a URL must quote
@@ -80,13 +83,49 @@ class PostgresServer:
             start_new_session=True,  # a Ctrl-C is for the tests
         )
         try:
-            self._make_cluster()
+            if of is None:
+                self._make_cluster()
+            else:
+                self._copy_cluster(of)
         except BaseException:
             self.close()
             raise
 
-    def start(self) -> None:
-        """Start the server and wait until it takes connections; recovery is over by then."""
+    def rewind(self, primary: Self) -> None:
+        """Take back what another has never got, and follow that one; neither may be a standby."""
+        with psycopg.connect(primary.url(), autocommit=True) as connection:
+            connection.execute("CHECKPOINT")  # which notes that it goes its own way
+        of = f"--source-server={primary.conninfo()}"
+        self._run("pg_rewind", f"--target-pgdata={self.data}", of, "--write-recovery-conf")
+
+    def conninfo(self) -> str:
+        """Return how another server reaches this one."""
+        return make_conninfo(
+            "",
+            host=self.listen,
+            port=self.port,
+            user="refold",
+            password=self.password,
+            dbname="postgres",
+        )
+
+    def follow(self, primary: str) -> None:
+        """Have it start as a standby that follows a primary, given as libpq takes it."""
+        quoted = primary.replace("'", "''")
+        with (self.data / "postgresql.auto.conf").open("a") as settings:
+            settings.write(f"primary_conninfo = '{quoted}'\n")
+        (self.data / "standby.signal").touch()
+
+    def promote(self) -> None:
+        """Make a standby a server that writes, and wait until it is."""
+        self._run("pg_ctl", "promote", "-D", str(self.data), "--wait")
+
+    def start(self, *, ready: bool = True) -> None:
+        """Start the server and wait until it takes connections; recovery is over by then.
+
+        Args:
+            ready: false: wait only until it says why it takes none.
+        """
         settings = {"listen_addresses": self.listen, "port": self.port, **self.settings}
         command = [*self.prefix, *self._as_user, str(self._bin / "postgres"), "-D", str(self.data)]
         with self._log.open("ab") as log:
@@ -98,7 +137,7 @@ class PostgresServer:
                 stderr=log,
                 start_new_session=True,
             )
-        self._wait_until_ready(self._postmaster)
+        self._wait_until(self._postmaster, ("ready",) if ready else ("ready", "standby"))
 
     def stop(self) -> None:
         """Break off all connections and shut the server down in good order."""
@@ -195,28 +234,112 @@ class PostgresServer:
         hosts = "host all all all scram-sha-256\nhost replication all all scram-sha-256\n"
         (self.data / "pg_hba.conf").write_text(hosts)
 
+    def _copy_cluster(self, primary: Self) -> None:
+        self.password = primary.password
+        self._run(
+            *("pg_basebackup", "-D", str(self.data), f"--dbname={primary.conninfo()}"),
+            *("--checkpoint=fast", "--no-sync", "--write-recovery-conf"),
+        )
+
     def _run(self, program: str, *arguments: str) -> None:
         command = [*self._as_user, str(self._bin / program), *arguments]
         done = subprocess.run(command, cwd=self.directory, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"{program} failed:\n{done.stdout}{done.stderr}")
 
-    def _wait_until_ready(self, postmaster: subprocess.Popen[bytes]) -> None:
+    def _wait_until(self, postmaster: subprocess.Popen[bytes], states: Sequence[str]) -> None:
         deadline = time.monotonic() + 120
         while postmaster.poll() is None and time.monotonic() < deadline:
-            if self._says_ready(postmaster.pid):
+            if self._state(postmaster.pid) in states:
                 return
             time.sleep(0.01)
         self.kill()
         raise RuntimeError(f"PostgreSQL does not start:\n{self.log()[-4000:]}")
 
-    def _says_ready(self, pid: int) -> bool:
+    def _state(self, pid: int) -> str | None:
         """Read what the server says of itself; a file of an earlier one has another pid."""
         try:
             lines = (self.data / "postmaster.pid").read_text().split("\n")
         except FileNotFoundError:
-            return False
-        return lines[0] == str(pid) and [line.strip() for line in lines[7:8]] == ["ready"]
+            return None
+        return lines[7].strip() if lines[0] == str(pid) and len(lines) > 7 else None
+
+
+class Pair:
+    """A primary and a standby that has each commit before it is acknowledged.
+
+    The standby takes over when the primary is killed, which comes back as its standby.
+    """
+
+    def __init__(self) -> None:
+        """Make the primary."""
+        self.primary = PostgresServer()
+        self.standby: PostgresServer | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self.primary.start()
+            with psycopg.connect(self.primary.url(), autocommit=True) as connection:
+                # In the file, which pg_rewind's own server reads too.
+                connection.execute("ALTER SYSTEM SET wal_keep_size = '1GB'")
+                connection.execute("SELECT pg_reload_conf()")
+            self.standby = PostgresServer(of=self.primary)
+            self.standby.start()
+            self._wait_for_standby()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for server in (self.primary, self.standby):
+            if server is not None:
+                server.close()
+
+    def url(self) -> str:
+        """Return the URL that leads to whichever of them is the primary."""
+        assert self.standby is not None
+        account, _, place = self.primary.url().rpartition("@")
+        database = place.partition("/")[2]
+        hosts = ",".join(f"{each.listen}:{each.port}" for each in (self.primary, self.standby))
+        return f"{account}@{hosts}/{database}?target_session_attrs=read-write"
+
+    def fail_over(self) -> None:
+        """Kill the primary, have the standby take its place, and the other one follow it."""
+        assert self.standby is not None
+        lost, self.primary = self.primary, self.standby
+        lost.kill()
+        self.primary.promote()
+        lost.rewind(self.primary)
+        self.standby = lost
+        lost.start()
+        self._wait_for_standby()
+
+    def _wait_for_standby(self) -> None:
+        """From here on, nothing is acknowledged that the standby has not written down."""
+        follows = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'"
+        keeps_up = (
+            "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync' AND flush_lsn >= %s"
+        )
+        with psycopg.connect(self.primary.url(), autocommit=True) as connection:
+
+            def until(query: str, *values: object) -> None:
+                deadline = time.monotonic() + 60
+                while connection.execute(query.encode(), values).fetchone() != (1,):
+                    assert time.monotonic() < deadline, f"the standby: {self.standby.log()[-2000:]}"
+                    time.sleep(0.01)
+
+            until(follows)  # else our own commits would wait for one that has not come
+            connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            connection.execute("SELECT pg_reload_conf()")
+            found = connection.execute("SELECT pg_current_wal_lsn()").fetchone()
+            assert found is not None
+            until(keeps_up, found[0])
 
 
 def programs() -> Path:
@@ -234,7 +357,7 @@ def _has_ended(process: psutil.Process) -> bool:
         return True
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Return a free port that systems do not give to clients.
 
     Otherwise something else could have it before a restart: even a client that tries to connect

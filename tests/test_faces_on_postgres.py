@@ -112,6 +112,37 @@ def test_question_marks_and_percent_signs_within_a_query(db, batch):
     }
 
 
+@alone_and_in_a_batch
+@pytest.mark.parametrize(
+    ("query", "values"),
+    [
+        ("SELECT $1", ()),
+        ("SELECT $2 + ?", (1,)),
+        ("SELECT 1", (1,)),
+        (f"SELECT 1 IN ({', '.join('?' * 70_000)})", [1] * 70_000),
+        (f"SELECT {'(' * 20_000}1{')' * 20_000}", ()),
+    ],
+    ids=["no parameter", "one too few", "one too many", "by far too many", "too deep"],
+)
+def test_what_the_protocol_does_not_allow_is_an_invalid_query(db, query, values, batch):
+    with querying(db, batch):
+        with pytest.raises(InvalidQuery):
+            db.db.execute(query, values)
+        db.create_experiment("and everything goes on")
+    assert db.verify() == []
+
+
+@alone_and_in_a_batch
+def test_locks_that_a_query_takes_are_gone_with_it(db, batch):
+    with querying(db, batch):
+        db.db.execute("SELECT pg_advisory_lock(7), pg_advisory_lock_shared(8)")
+        with pytest.raises(InvalidQuery):
+            db.db.execute("SELECT pg_advisory_lock(9) IS NULL OR 1 / 0 = 0")
+        held = "SELECT objid FROM pg_locks WHERE locktype = 'advisory' AND objid IN (7, 8, 9)"
+        assert db.db.execute(held) == []
+    assert db.db.execute(held) == []
+
+
 def test_two_faces_of_one_database_do_not_meet(new_place):
     with RfDb(new_place()) as one, RfDb(new_place()) as other:
         one.create_experiment("digits")

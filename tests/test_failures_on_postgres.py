@@ -4,6 +4,7 @@ import asyncio
 import os
 import random
 import signal
+import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -384,6 +385,40 @@ def test_a_server_is_not_there_yet_when_a_store_is_opened(
     check_told(caught.value, server, "check the host and the port")
     with RfDb(place) as db:
         assert db.create_experiment("digits") == 1
+
+
+def test_opening_waits_for_a_server_that_comes_back(server: PostgresServer, place: str) -> None:
+    with ThreadPoolExecutor(1) as pool, down(server):
+        opening = pool.submit(RfDb, place)
+    with opening.result() as db:
+        assert db.create_experiment("digits") == 1
+
+
+def test_opening_waits_for_a_server_that_is_starting() -> None:
+    standby = PostgresServer(settings={"hot_standby": "off"})
+    try:
+        standby.follow("host=127.0.0.1 port=1")  # a primary that is not there
+        standby.start(ready=False)  # "the database system is not accepting connections"
+        with ThreadPoolExecutor(1) as pool:
+            opening = pool.submit(RfDb, standby.url())
+            with pytest.raises(StoreUnreachable, match="not accepting connections"):
+                RfDb(standby.url(), timeout=0)
+            standby.promote()
+            with opening.result() as db:
+                assert db.create_experiment("digits") == 1
+    finally:
+        standby.close()
+
+
+def test_the_timeout_covers_connecting_and_what_follows_on_it(place: str, proxy: Proxy) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:  # it takes connections and says nothing
+        port = mute.getsockname()[1]
+        with pytest.raises(StoreUnreachable):
+            RfDb(f"postgresql://refold@127.0.0.1:{port}/postgres?connect_timeout=0", timeout=0.5)
+    held = proxy.hold("pg_backend_pid")
+    with pytest.raises(StoreUnreachable, match="takes connections and says nothing"):
+        RfDb(proxy.url(place), timeout=0.5)
+    held.drop()
 
 
 # --- between two calls -----------------------------------------------------------------------
@@ -878,8 +913,18 @@ def write(parent: Parent, place: str, commands: int) -> None:
                 parent.tell((n, done))
 
 
+def back_again(server: PostgresServer) -> Callable[[], None]:
+    """Return what kills a server and starts it again."""
+
+    def kill() -> None:
+        server.kill()
+        server.start()
+
+    return kill
+
+
 def killed_under_load(
-    server: PostgresServer,
+    kill: Callable[[], None],
     place: str,
     moments: random.Random,
     *,
@@ -887,6 +932,16 @@ def killed_under_load(
     commands: int,
     kills: int,
 ) -> None:
+    """Have writers work while a server is killed and comes back: nothing gets lost, or comes twice.
+
+    Args:
+        kill: kills it, and has it come back.
+        place: the store's.
+        moments: chooses when.
+        writers: how many.
+        commands: of each.
+        kills: how often.
+    """
     acknowledged: dict[tuple[int, int], Any] = {}
     arrived = threading.Condition()
 
@@ -914,8 +969,7 @@ def killed_under_load(
                 enough = (n + moments.random()) * writers * commands / kills
                 with arrived:
                     assert arrived.wait_for(lambda: len(acknowledged) >= enough, 60)  # noqa: B023
-                server.kill()
-                server.start()
+                kill()
             for each in hearing:
                 each.result()
         assert len(acknowledged) == writers * commands
@@ -933,7 +987,7 @@ def killed_under_load(
 def test_a_server_is_killed_under_load(
     server: PostgresServer, place: str, moments: random.Random
 ) -> None:
-    killed_under_load(server, place, moments, writers=3, commands=100, kills=3)
+    killed_under_load(back_again(server), place, moments, writers=3, commands=100, kills=3)
 
 
 @pytest.mark.soak
@@ -941,7 +995,8 @@ def test_a_server_is_killed_a_hundred_times(
     server: PostgresServer, new_place: Callable[[], str], moments: random.Random
 ) -> None:
     for _ in range(4):
-        killed_under_load(server, new_place(), moments, writers=6, commands=1_500, kills=25)
+        place = new_place()
+        killed_under_load(back_again(server), place, moments, writers=6, commands=1_500, kills=25)
 
 
 def write_impatiently(parent: Parent, place: str) -> None:

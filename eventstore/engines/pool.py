@@ -42,10 +42,15 @@ class Pool(Generic[C]):
 
     def take(self) -> C:
         """Take a connection, which must be given back."""
+        connection = self.take_idle()
+        return self._connect() if connection is None else connection
+
+    def take_idle(self) -> C | None:
+        """Take one that nobody uses, if there is one."""
         try:
             return self._idle.pop()
         except IndexError:
-            return self._connect()
+            return None
 
     def give_back(self, connection: C) -> None:
         """Give back a connection that was taken."""

@@ -23,6 +23,9 @@ from refold.eventstore.log.recorded import Recorded
 LEAST_LEVEL = Event.store_level
 """Of a store; most events have it."""
 
+LARGEST_PAYLOAD = 1_000_000_000
+"""In bytes: what SQLite holds in a row; PostgreSQL holds a little more."""
+
 _Encoded = tuple[str, type[Event], str, Event]
 """The stream, the type, the JSON text, and the event as the log will give it back."""
 
@@ -206,11 +209,16 @@ class Transaction:
         """Store bytes under their SHA-256, which is returned in hexadecimal; known ones once.
 
         Raises:
-            InvalidPayload: they are none.
+            InvalidPayload: they are none, or more than an engine can hold.
         """
         if not isinstance(content, bytes | bytearray | memoryview):
             raise InvalidPayload(f"a payload is bytes, not {excerpt(content)}")
         content = bytes(content)
+        if len(content) > LARGEST_PAYLOAD:
+            raise InvalidPayload(
+                f"a payload of {len(content):,} bytes is too large: a store takes "
+                f"{LARGEST_PAYLOAD:,} at most; put it into several, or store its path"
+            )
         digest = hashlib.sha256(content).hexdigest()
         self.writer.run(
             "INSERT INTO payloads (digest, content) VALUES (?, ?) ON CONFLICT (digest) DO NOTHING",

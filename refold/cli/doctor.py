@@ -105,7 +105,8 @@ def _examine_server(store: EventStore) -> Findings:
 
     with store.reading() as connection:
         for about, check in (
-            ("server", partial(postgres.check_server, connection)),
+            ("server", partial(postgres.check_server, store.engine, connection)),
+            ("pooler", partial(postgres.check_way, store.engine)),
             ("settings", partial(postgres.check_settings, connection)),
             ("order", partial(checkup.check_order, connection, gapless=False)),
         ):

@@ -3,8 +3,9 @@
 import hashlib
 import os
 import re
+import sys
 from collections.abc import Callable, Collection, Generator, Iterable, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, TypeVar
 from zlib import crc32
 
@@ -12,13 +13,16 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from refold.eventstore import errors
-from refold.eventstore.engines.engine import Definition, Values, Writer
+from refold.eventstore.engines.engine import Definition, Values
 from refold.eventstore.engines.postgres import dialect
-from refold.eventstore.engines.postgres.dialect import refuse_writing, would_write
-from refold.eventstore.engines.postgres.failures import FAILURES, fail
+from refold.eventstore.engines.postgres.dialect import PATH, refuse_writing, would_write
+from refold.eventstore.engines.postgres.failures import FAILURES, fail, quietly, raise_interrupt
 from refold.eventstore.engines.postgres.server import Address, Raw
 from refold.eventstore.engines.postgres.settled import Settled
 from refold.eventstore.sql import marks, section
+
+# What a query locks for the session must not outlive it: others will be lent the connection.
+UNLOCK = "SELECT pg_advisory_unlock_all()"
 
 
 class Renewal:
@@ -33,7 +37,9 @@ class Renewal:
         tables: what is laid out.
     """
 
-    def __init__(self, writer: Writer, schema: str, tables: Sequence[Definition]) -> None:
+    def __init__(
+        self, writer: "WriteConnection", schema: str, tables: Sequence[Definition]
+    ) -> None:
         self._writer = writer
         self._schema = (schema,)
         self._tables = tables
@@ -44,6 +50,7 @@ class Renewal:
     def begin(self) -> None:
         """Create, empty, or put a temporary one in front of each."""
         run = self._writer.run
+        run(PATH, self._schema)
         self._kinds, marks = self._there(self._tables)
         for table in self._tables:
             found = [name for name in table.objects if name in self._kinds]
@@ -61,14 +68,15 @@ class Renewal:
             for table in self._changed:
                 self._define(table)
             self._filled, _ = self._there(self._changed)
+            self._writer.put_in_front(self._filled)
 
     def end(self) -> None:
         """Put the temporary ones in the place of the old ones."""
         if not self._changed:
             return
         run = self._writer.run
-        path = "SELECT set_config('search_path', quote_ident(?) || ', pg_temp', true)"
-        run(path, self._schema)
+        run(PATH, self._schema)
+        self._writer.put_in_front(())
         for table in self._changed:
             for name in reversed(table.objects):
                 if name in self._kinds:
@@ -94,7 +102,7 @@ class Renewal:
     def _define(self, table: Definition) -> None:
         for statement in table.schema:
             for definition in dialect.definition(statement):
-                self._writer.run(definition)
+                self._writer.define(definition)
 
     def _create(self, table: Definition) -> None:
         self._define(table)
@@ -112,6 +120,9 @@ Cursor = psycopg.Cursor[tuple[Any, ...]]
 NAMES = 1024
 """Locks on names are of so many: the server has room for some thousands of all transactions."""
 
+LARGE = 1_000_000
+"""Bytes of a parameter from which on its statement goes by itself."""
+
 COPIED = 100
 """From so many rows on, COPY is faster than INSERTs, although it needs the line for itself."""
 
@@ -125,19 +136,19 @@ EXACT_EVENTS = """
 TABLES = """
     SELECT c.relname::text, array_agg(a.attname::text)
     FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
-    WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+    WHERE c.relnamespace = to_regnamespace(?) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
       AND a.attnum > 0 AND NOT a.attisdropped AND NOT c.relispartition
     GROUP BY c.relname ORDER BY c.relname"""
 
 # Those that fire, rules that rewrite, and the constraint that takes the place of a trigger.
 TRIGGERS = """
     SELECT t.tgname::text FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
-    WHERE c.relnamespace = current_schema()::regnamespace AND t.tgenabled <> 'D'
+    WHERE c.relnamespace = to_regnamespace(?) AND t.tgenabled <> 'D'
       AND NOT t.tgisinternal AND NOT c.relispartition
     UNION SELECT r.rulename::text FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class
-    WHERE c.relnamespace = current_schema()::regnamespace AND r.rulename <> '_RETURN'
-    UNION SELECT conname::text FROM pg_constraint
-    WHERE conrelid = to_regclass('events') AND conname = 'events_have_digests'"""
+    WHERE c.relnamespace = to_regnamespace(?) AND r.rulename <> '_RETURN'
+    UNION SELECT c.conname::text FROM pg_constraint c
+    WHERE c.connamespace = to_regnamespace(?) AND c.conname = 'events_have_digests'"""
 
 _TRIGGER = re.compile(r"CREATE TRIGGER IF NOT EXISTS (\w+) BEFORE (\w+)")
 _TABLE = re.compile(r"CREATE TABLE IF NOT EXISTS (\w+) \((.*?)\n\)", re.DOTALL)
@@ -173,48 +184,79 @@ class PostgresConnection:
     def __init__(
         self,
         raw: Raw,
-        name: str,
+        address: Address,
         settled: Settled | None = None,
         replace: Callable[[Raw], Raw] | None = None,
     ) -> None:
         self.raw: Raw = raw
-        self._name = name
+        self._begun = False
+        self._temporary: frozenset[str] = frozenset()
+        self._name = address.name
+        self._schema = address.schema
         self._settled = settled
         self._replace = replace
 
     def _do(self, work: Callable[[], T], sql: str) -> T:
         while True:
+            handled = sys.exception()
             try:
                 return work()
             except FAILURES as error:
+                raise_interrupt(error, handled)
                 try:
-                    fail(self._name, error, sql)
+                    fail(self._name, error, sql, intact=self._is_intact())
                 except errors.ConnectionLost:
                     self.raw.close()
                     if self._replace is None:
                         raise
                     self.raw = self._replace(self.raw)
 
+    def _is_intact(self) -> bool:
+        return self.raw.info.transaction_status not in (
+            TransactionStatus.ACTIVE,
+            TransactionStatus.UNKNOWN,
+        )
+
+    def begin(self, kind: str) -> None:
+        """Begin a transaction of some kind, in which all that follows is done."""
+        self._begun = True
+        self._at_once([(f"BEGIN {kind}", ()), *self.raw.settings], kind)
+
+    def _text(self, sql: str) -> bytes:
+        return dialect.query(dialect.qualified(sql, self._schema, self._temporary))
+
     def execute(self, sql: str, parameters: Values = (), /) -> list[tuple[Any, ...]]:
         """Run one statement and return all its rows."""
-        text = dialect.query(sql)
-        return self._do(lambda: _rows(self.raw.execute(text, parameters)), sql)
+        return _rows(self._run(sql, parameters))
+
+    def _run(self, sql: str, parameters: Values) -> Cursor:
+        if self.raw.settings and not self._begun:
+            return self._at_once([(sql, parameters)], sql)
+        text = self._text(sql)
+        # Bytes would come as text of twice their size.
+        return self._do(lambda: self.raw.execute(text, parameters, binary=True), sql)
 
     def together(self, *statements: tuple[str, Values]) -> list[list[tuple[Any, ...]]]:
         """Run statements in one round trip and one transaction; return the rows of each."""
         return _sets(self._at_once(statements, statements[-1][0]))
 
     def _at_once(self, statements: Sequence[tuple[str, Values]], sql: str) -> Cursor:
-        text = b";\n".join([dialect.query(sql) for sql, _ in statements])
-        values = [value for _, parameters in statements for value in parameters]
         # The server takes no parameters with several statements: they are bound here.
-        return self._do(lambda: psycopg.ClientCursor(self.raw).execute(text, values), sql)
+        def sent() -> Cursor:
+            first = () if self._begun else self.raw.settings
+            texts = [self._text(sql) for sql, _ in (*first, *statements)]
+            values = [value for _, given in (*first, *statements) for value in given]
+            cursor = psycopg.ClientCursor(self.raw).execute(b";\n".join(texts), values)
+            for _ in first:
+                cursor.nextset()
+            return cursor
+
+        return self._do(sent, sql)
 
     def select(self, sql: str, parameters: Values = (), /) -> list[dict[str, Any]]:
         """Run one statement and return its rows as dicts."""
-        text = dialect.query(sql)
         _check_bits(sql, parameters)
-        return self._do(lambda: _dicts(self.raw.execute(text, parameters)), sql)
+        return _dicts(self._run(sql, parameters))
 
     def select_together(
         self, first: str, sql: str, parameters: Values, /
@@ -229,28 +271,36 @@ class PostgresConnection:
     def query(self, sql: str, parameters: Values) -> list[dict[str, Any]]:
         """Answer a statement of a user's own; whatever it does besides is taken back."""
         refuse_writing(sql)
+        path = (PATH, (self._schema,))
         try:
-            return self._do(lambda: self._answer(sql, parameters, "BEGIN READ ONLY"), sql)
+            return self._do(
+                lambda: self._answer(
+                    sql, parameters, ("BEGIN READ ONLY", ()), *self.raw.settings, path
+                ),
+                sql,
+            )
         except errors.DBException as error:
             _tell_writing(error, sql)
             raise
         finally:
-            with suppress(psycopg.Error):  # a broken connection has nothing to roll back
+            with quietly():  # a broken connection has nothing to roll back
                 if self.raw.info.transaction_status:
-                    self.raw.execute("ROLLBACK")
+                    self.raw.execute(f"ROLLBACK; {UNLOCK}".encode())
 
-    def _answer(self, sql: str, parameters: Values, *first: str) -> list[dict[str, Any]]:
+    def _answer(
+        self, sql: str, parameters: Values, *first: tuple[str, Values]
+    ) -> list[dict[str, Any]]:
         # In a pipeline one statement is one, whatever its text says.
         failure = None
         rows: list[dict[str, Any]] = []
         with self.raw.pipeline() as line:
             try:
-                for statement in first:
-                    self.raw.execute(statement.encode())
+                for statement, values in first:
+                    self.raw.execute(dialect.query(statement), values)
                 rows = _dicts(self.raw.execute(dialect.query(sql), parameters, prepare=False))
             except psycopg.Error as error:
                 failure = error
-                with suppress(psycopg.Error):
+                with quietly():
                     line.sync()
         if failure is not None:
             raise failure
@@ -266,7 +316,9 @@ class PostgresConnection:
 
     def foreign(self, known: Collection[str] | None, /) -> list[tuple[str, str]]:
         """Return what is not as refold made it: tables, columns and triggers, and what of them."""
-        return list(_foreign(self.execute(TABLES), self.execute(TRIGGERS), known))
+        schema = dialect.quoted(self._schema)
+        tables, triggers = self.execute(TABLES, (schema,)), self.execute(TRIGGERS, (schema,) * 3)
+        return list(_foreign(tables, triggers, known))
 
     def changes(self) -> None:
         """Return None: the server does not tell who has committed."""
@@ -280,12 +332,18 @@ class WriteConnection(PostgresConnection):
     """
 
     def __init__(self, raw: Raw, address: Address) -> None:
-        super().__init__(raw, address.name)
-        self._schema = address.schema
+        super().__init__(raw, address)
+        self._begun = True
         self._lock = address.lock
         self._pid = os.getpid()
         self._pending: list[tuple[str, Values]] = []
         self._awaited: list[tuple[int, Callable[[Tuples], None]]] = []
+
+    def begin(self, kind: str) -> None:
+        """Begin a transaction of some kind, together with what follows."""
+        self.run(f"BEGIN {kind}")
+        for setting in self.raw.settings:
+            self.run(*setting)
 
     def _do(self, work: Callable[[], T], sql: str) -> T:
         if self._pid != os.getpid():
@@ -293,13 +351,32 @@ class WriteConnection(PostgresConnection):
                 f"{self._name}: this process was forked in the middle of a transaction: fork "
                 f"outside of them, or start processes with spawn"
             )
+        if self.raw.info.transaction_status == TransactionStatus.ACTIVE:
+            raise self._failed()  # an interrupt has hit a statement, and was caught
         return super()._do(work, sql)
+
+    def _failed(self) -> errors.TransactionFailed:
+        return errors.TransactionFailed(
+            f"{self._name}: a statement of this transaction failed, so all of it is rolled back: "
+            f"leave its block and begin anew"
+        )
 
     def execute(self, sql: str, parameters: Values = (), /) -> list[tuple[Any, ...]]:
         """Run one statement and return all its rows."""
-        if self._pending:
+        if self._pending and not _is_large(parameters):
             return self.together((sql, parameters))[0]
+        self._send()
         return super().execute(sql, parameters)
+
+    def put_in_front(self, temporary: Iterable[str]) -> None:
+        """From here on, have these temporary tables take the place of those of the same name."""
+        self._send()
+        self._temporary = frozenset(temporary)
+
+    def define(self, sql: str) -> None:
+        """Run a definition as it stands: its names are meant where `search_path` leads."""
+        self._send()
+        self._do(lambda: self.raw.execute(dialect.query(sql)), sql)
 
     def select(self, sql: str, parameters: Values = (), /) -> list[dict[str, Any]]:
         """Run one statement and return its rows as dicts."""
@@ -308,12 +385,15 @@ class WriteConnection(PostgresConnection):
 
     def run(self, sql: str, parameters: Values = (), /) -> None:
         """Run one statement that returns no rows; its error may come with a later statement's."""
-        self._pending.append((sql, parameters))
+        if _is_large(parameters):
+            self.execute(sql, parameters)
+        else:
+            self._pending.append((sql, parameters))
 
     def executemany(self, sql: str, rows: Sequence[Values], /) -> None:
         """Run one statement for each row of parameters."""
         self._send()
-        self._do(lambda: self.raw.cursor().executemany(dialect.query(sql), rows), sql)
+        self._do(lambda: self.raw.cursor().executemany(self._text(sql), rows), sql)
 
     def together(self, *statements: tuple[str, Values]) -> list[Tuples]:
         """Run statements in one round trip and return the rows of each."""
@@ -341,6 +421,7 @@ class WriteConnection(PostgresConnection):
         refuse_writing(sql)
         self.run("SAVEPOINT before_query")
         self.run("SET LOCAL transaction_read_only = on")
+        self.run(PATH, (self._schema,))
         self._send()
         try:
             return self._do(lambda: self._answer(sql, parameters), sql)
@@ -350,19 +431,23 @@ class WriteConnection(PostgresConnection):
         finally:
             self.run("ROLLBACK TO SAVEPOINT before_query")
             self.run("RELEASE SAVEPOINT before_query")
+            self.run(UNLOCK)
 
     def insert(
         self, table: str, columns: Sequence[str], rows: Sequence[Values], on_conflict: str = "", /
     ) -> None:
         """Insert rows in bulk."""
-        if len(rows) < COPIED:
+        if len(rows) < COPIED or any(map(_is_large, rows)):
             values = f"({', '.join(columns)}) VALUES ({marks(columns)})"
             self.executemany(f"INSERT INTO {table} {values} {on_conflict}", rows)
             return
-        names, into = ", ".join(columns), table
+        names = ", ".join(columns)
+        whole = into = dialect.whole(self._schema, table, self._temporary)
         if on_conflict:
-            into = f"copied_{table}"
-            self.run(f"CREATE TEMP TABLE IF NOT EXISTS {into} (LIKE {table}) ON COMMIT DROP")
+            into = f"pg_temp.copied_{table}"
+            self.run(
+                f"CREATE TEMP TABLE IF NOT EXISTS copied_{table} (LIKE {whole}) ON COMMIT DROP"
+            )
         sql = f"COPY {into} ({names}) FROM STDIN"
 
         def copied() -> None:
@@ -373,7 +458,7 @@ class WriteConnection(PostgresConnection):
         self._send()
         self._do(copied, sql)
         if on_conflict:
-            self.run(f"INSERT INTO {table} ({names}) SELECT {names} FROM {into} {on_conflict}")
+            self.run(f"INSERT INTO {whole} ({names}) SELECT {names} FROM {into} {on_conflict}")
             self.run(f"TRUNCATE {into}")
 
     def lock(self, names: Iterable[str], /) -> None:
@@ -406,10 +491,7 @@ class WriteConnection(PostgresConnection):
         """Commit and, if a channel is given, announce it there."""
         if self.raw.info.transaction_status == TransactionStatus.INERROR:
             # A statement failed and its error was caught. COMMIT would say ROLLBACK, and no more.
-            raise errors.TransactionFailed(
-                f"{self._name}: a statement of this transaction failed, so all of it is rolled "
-                f"back: leave its block and begin anew"
-            )
+            raise self._failed()
         if self._awaited:
             self._send()  # what is heard may yet be in the way
         # Not within the transaction: PostgreSQL lets only one that announces commit at a time.
@@ -424,11 +506,22 @@ class WriteConnection(PostgresConnection):
         self._awaited.clear()
         if self._pid != os.getpid():
             return
-        with suppress(psycopg.Error):  # the error that brought us here is the one to tell
-            if self.raw.info.transaction_status:
-                self.raw.execute("ROLLBACK")
-            if channel is not None:
+        roll_back(self.raw)
+        if channel is not None:
+            with quietly():
                 self.raw.execute("SELECT pg_notify(%s, '')", (channel,))
+
+
+def roll_back(raw: Raw) -> None:
+    """Roll back, if anything is under way; a broken connection has nothing to roll back."""
+    with quietly():  # the error that brought us here is the one to tell
+        if raw.info.transaction_status:
+            raw.execute("ROLLBACK")
+
+
+def _is_large(parameters: Values) -> bool:
+    """Return whether they are to go by themselves: in a text they would take twice the room."""
+    return any(isinstance(each, bytes | str) and len(each) > LARGE for each in parameters)
 
 
 def _check_bits(sql: str, parameters: Values) -> None:

@@ -1,6 +1,7 @@
 """What SQL of `tables.sql` and of queries is called in PostgreSQL, and what a query may be."""
 
 import re
+from collections.abc import Collection
 from functools import lru_cache
 
 from refold.eventstore.errors import InvalidQuery, WriteRefused
@@ -62,6 +63,64 @@ _AS_TEXT = re.compile(r"CAST\((substr\(\w+, \d+\)) AS TEXT\)")
 _REPLACEMENT = re.compile(r"CREATE TRIGGER IF NOT EXISTS \w+ BEFORE INSERT ON \w+\s+WHEN ")
 
 
+# Our own statements name a table right behind one of these words; no user's statement comes here.
+_NAMED = re.compile(
+    rf"{_TEXT}|\b(?:FROM|JOIN|INTO|(?<!DO )(?<!FOR )UPDATE|ALTER TABLE)\s+(?P<table>\w+)(?![\w.])"
+    r"(?P<call>\()?",
+    re.DOTALL,
+)
+_NAMED_HERE = re.compile(
+    r"\b(\w+)\s*(?:\([\w, ]*\)\s*)?AS\s+(?:MATERIALIZED\s+)?\(\s*(?:SELECT|INSERT)"
+)
+
+# What a user has written, a query or a definition, names the store's tables as the docs do.
+PATH = "SELECT set_config('search_path', quote_ident(?) || ', pg_temp', true)"
+
+POSITIONS = "event_positions"
+"""The sequence that positions are drawn from."""
+
+
+def quoted(name: str) -> str:
+    """Return a name as it stands in a statement, whatever it is made of."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def whole(schema: str, name: str, temporary: Collection[str] = ()) -> str:
+    """Return the whole name of something in a schema; see `qualified`."""
+    return f"{'pg_temp' if name in temporary else quoted(schema)}.{name}"
+
+
+# A hash may be a whole configuration, which is too long for an index that has an order.
+_BY_HASH = re.compile(r"(CREATE INDEX \w+ ON \w+) \((\w+_hash)\)")
+
+
+@lru_cache(maxsize=4096)
+def qualified(sql: str, schema: str, temporary: frozenset[str] = frozenset()) -> str:
+    """Return a statement of ours with the whole names of its tables and of the sequence.
+
+    So it means the same on every connection, also on one that a pooler has lent to others before.
+
+    Args:
+        sql: the statement.
+        schema: the store's.
+        temporary: tables that temporary ones of the same name take the place of.
+    """
+    here = set(_NAMED_HERE.findall(sql))
+
+    def named(found: re.Match[str]) -> str:
+        table = found["table"]
+        if table is None:
+            if found[0] != f"'{POSITIONS}'":
+                return found[0]
+            return "'" + whole(schema, POSITIONS).replace("'", "''") + "'"
+        if found["call"] or table in here or table.startswith("pg_"):
+            return found[0]
+        before = found[0][: found.start("table") - found.start()]
+        return before + whole(schema, table, temporary)
+
+    return _NAMED.sub(named, sql)
+
+
 @lru_cache(maxsize=4096)
 def query(sql: str) -> bytes:
     """Return a statement with `?` for parameters as psycopg takes it.
@@ -110,6 +169,7 @@ def definition(sql: str) -> list[str]:
 
     sql = _BYTES.sub(r"'\\x\1'::bytea", sql)
     sql = _AS_TEXT.sub(r"convert_from(\1, 'UTF8')", sql)
+    sql = _BY_HASH.sub(r"\1 USING hash (\2)", sql)
 
     def here(found: re.Match[str]) -> str:
         if found["type"]:

@@ -5,8 +5,7 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -14,6 +13,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from refold.eventstore import errors
+from refold.eventstore.blocks import Block, Use
 from refold.eventstore.digests import Signer, log_key
 from refold.eventstore.engines.engine import (
     Durability,
@@ -25,7 +25,13 @@ from refold.eventstore.engines.engine import (
     check_options,
 )
 from refold.eventstore.engines.pool import Pool
-from refold.eventstore.engines.postgres.connection import PostgresConnection, WriteConnection
+from refold.eventstore.engines.postgres import dialect
+from refold.eventstore.engines.postgres.connection import (
+    PostgresConnection,
+    WriteConnection,
+    roll_back,
+)
+from refold.eventstore.engines.postgres.failures import is_starting
 from refold.eventstore.engines.postgres.log_end import ServerEnd, ServerExclusiveEnd, SharedEnd
 from refold.eventstore.engines.postgres.server import Raw, address_of, connect, prepare
 from refold.eventstore.engines.postgres.settled import Settled
@@ -34,18 +40,15 @@ from refold.eventstore.engines.postgres.watch import PostgresWatch
 # Which server, by the moment of its start; which database of it; which table.
 IDENTITY = """
     SELECT extract(epoch FROM pg_postmaster_start_time()), current_database(),
-           to_regclass('events')::oid"""
+           to_regclass(?)::oid"""
 
 RETRY = 0.1  # seconds between attempts to reach a server that does not answer
 
+GRACE = 5.0
+"""Seconds that opening waits for a server of which nothing is heard: the URL may be wrong."""
+
 # Connections of a process that this one was forked from: never used here, never closed.
 _inherited: list[Pool[Raw]] = []
-
-
-class _Local(threading.local):
-    """What a thread is doing with the engine."""
-
-    writing = False
 
 
 class PostgresEngine:
@@ -84,17 +87,19 @@ class PostgresEngine:
         self.name = self._address.name
         self.timeout = timeout
         self._connect = partial(connect, self._address, timeout)
+        """Opens a connection."""
         self._clock = clock
         self._settled = Settled(self._address.lock)
         self._begin_afresh()
-        with self._pool.lend() as raw:
-            store = prepare(raw, self._address, create=create)
+        with Block(_Reading(self, time.monotonic() + timeout, opening=True)) as connection:
+            store = prepare(connection.raw, self._address, create=create)
         self._signer = Signer(self.name, store.key_id, log_key())
 
     def _begin_afresh(self) -> None:
         self._pid = os.getpid()
         self._usable = True
-        self._local = _Local()
+        self._writings: dict[_Writing, int] = {}
+        """Those under way, each with its thread."""
         self._projections: Projections | None = None  # as far as the last writer knew
         self._watches: weakref.WeakSet[PostgresWatch] = weakref.WeakSet()
         self._pool = Pool[Raw](self._connect, _close, _is_usable)
@@ -107,7 +112,13 @@ class PostgresEngine:
 
     def before_fork(self, timeout: float) -> bool:
         """Return False in the middle of a transaction of the thread that forks."""
-        return not self._local.writing
+        me = threading.get_ident()
+        for writing, thread in list(self._writings.items()):
+            if writing.is_left_over():
+                writing.abandon()
+            elif thread == me:
+                return False
+        return True
 
     def resume(self) -> None:
         """In the parent, after a fork: go on."""
@@ -121,13 +132,17 @@ class PostgresEngine:
 
     # --- connections ----------------------------------------------------------------------
 
-    def _take(self, deadline: float) -> Raw:
+    def _take(self, deadline: float, *, opening: bool = False) -> Raw:
+        hopeless = min(deadline, time.monotonic() + GRACE) if opening else deadline
         while True:
             self._check_open()
+            raw = self._pool.take_idle()
+            if raw is not None:
+                return raw
             try:
-                return self._pool.take()
-            except (errors.StoreUnreachable, errors.StoreBusy):  # it may be starting again
-                if time.monotonic() + RETRY >= deadline:
+                return self._connect(deadline)
+            except (errors.StoreUnreachable, errors.StoreBusy) as error:
+                if time.monotonic() + RETRY >= (deadline if is_starting(error) else hopeless):
                     raise
             time.sleep(RETRY)
 
@@ -140,9 +155,12 @@ class PostgresEngine:
                 f"outside of them, or start processes with spawn"
             )
 
-    def _give_back(self, raw: Raw, pid: int) -> None:
-        if pid == os.getpid():  # else it is the parent's
+    def _give_back(self, raw: Raw, error: BaseException | None) -> None:
+        # Any other error may have come in the middle of a statement: see `Loan`.
+        if error is None or isinstance(error, errors.DBException):
             self._pool.give_back(raw)
+        else:
+            self._pool.discard(raw)
 
     def _replace(self, raw: Raw, deadline: float) -> Raw:
         raw.close()
@@ -152,9 +170,7 @@ class PostgresEngine:
                 f"{self.name}: connections have been breaking for {self.timeout:g} s: check the "
                 f"server"
             )
-        fresh = self._take(deadline)
-        self._give_back(raw, self._pid)
-        return fresh
+        return self._take(deadline)
 
     def _distrust(self) -> None:
         # The server has been restarted, perhaps: then the idle connections are gone as well, and it
@@ -164,45 +180,16 @@ class PostgresEngine:
 
     # --- using ----------------------------------------------------------------------------
 
-    @contextmanager
-    def write(self, *, exclusive: bool) -> Generator[ServerEnd, None, None]:
+    def write(self, *, exclusive: bool) -> Block[ServerEnd]:
         """Open a write transaction: commit at the end, or roll back if an error leaves it.
 
         A shared one locks the rows and the streams that it needs, and others write beside it.
         """
-        deadline = time.monotonic() + self.timeout
-        raw, pid = self._take(deadline), self._pid
-        self._local.writing = True
-        try:
-            while True:
-                connection = WriteConnection(raw, self._address)
-                end: ServerEnd
-                if exclusive:
-                    end = ServerExclusiveEnd(connection, self._clock, self._signer)
-                else:
-                    end = SharedEnd(connection, self._clock, self._signer, self._projections)
-                try:
-                    self._open(connection, end)
-                    break
-                except errors.ConnectionLost:  # while nobody used it; nothing has happened yet
-                    raw = self._replace(raw, deadline)
-            try:
-                yield end
-                self._commit(connection, end)
-                self._projections = end.projections
-            except BaseException as error:
-                self._projections = None
-                connection.roll_back(self._address.channel if end.drawn else None)
-                if isinstance(error, errors.ConnectionLost):
-                    self._distrust()
-                raise
-        finally:
-            self._local.writing = False
-            self._give_back(raw, pid)
+        return Block(_Writing(self, exclusive))
 
     def _open(self, connection: WriteConnection, end: ServerEnd) -> None:
         try:
-            connection.run("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
+            connection.begin("ISOLATION LEVEL READ COMMITTED READ WRITE")
             kind = "" if end.lock is None else "_shared"
             connection.run(f"SELECT pg_advisory_xact_lock{kind}(?)", (self._address.lock,))
             end.look()
@@ -217,6 +204,8 @@ class PostgresEngine:
         end.seal()
         try:
             connection.commit(None if end.last is None else self._address.channel)
+        except errors.TransactionFailed:  # before it came to a commit
+            raise
         except errors.DBException as error:
             # Without an event there was nothing that could happen twice.
             connection.roll_back(None)
@@ -232,11 +221,11 @@ class PostgresEngine:
         deadline = time.monotonic() + self.timeout
         while True:
             try:
-                with self._lend(deadline) as raw:
-                    connection = PostgresConnection(raw, self.name)
+                with Block(_Reading(self, deadline)) as lent:
+                    connection = PostgresConnection(lent.raw, self._address)
                     # The transaction's id alone would not do: after a crash of the server, another
                     # transaction may have been given it.
-                    if not _in_progress(raw, end.transaction_id):
+                    if not _in_progress(connection.raw, end.transaction_id):
                         return bool(connection.execute(f"SELECT 1 FROM events WHERE {same}", event))
             except (psycopg.Error, errors.DBException):
                 pass  # whatever keeps us from asking says nothing of what happened
@@ -250,39 +239,13 @@ class PostgresEngine:
             f"it is safe to send the command again"
         ) from failure
 
-    @contextmanager
-    def _lend(self, deadline: float) -> Generator[Raw, None, None]:
-        raw, pid = self._take(deadline), self._pid
-        try:
-            yield raw
-        finally:
-            self._give_back(raw, pid)
-
-    @contextmanager
-    def read(self) -> Generator[PostgresConnection, None, None]:
+    def read(self) -> Block[PostgresConnection]:
         """Lend a connection for reading; each statement sees the last commit."""
-        deadline = time.monotonic() + self.timeout
-        raw, pid = self._take(deadline), self._pid
-        replace = partial(self._replace, deadline=deadline)
-        connection = PostgresConnection(raw, self.name, self._settled, replace)
-        try:
-            yield connection
-        finally:
-            self._give_back(connection.raw, pid)
+        return Block(_Reading(self, time.monotonic() + self.timeout))
 
-    @contextmanager
-    def snapshot(self) -> Generator[PostgresConnection, None, None]:
+    def snapshot(self) -> Block[PostgresConnection]:
         """Lend a connection for reading on which all statements see one and the same moment."""
-        with self.read() as connection:
-            # This also replaces the connection if it got lost while nobody used it.
-            settled = Settled(known=connection.head())
-            moment, pid = PostgresConnection(connection.raw, self.name, settled), self._pid
-            moment.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            try:
-                yield moment
-            finally:
-                if pid == os.getpid() and not moment.raw.closed:
-                    moment.execute("ROLLBACK")
+        return Block(_Moment(self, time.monotonic() + self.timeout))
 
     def query(
         self, sql: str, parameters: Values, *, within: Reader | None = None
@@ -308,8 +271,14 @@ class PostgresEngine:
     def identity(self) -> tuple[Any, ...]:
         """Return what tells the store from all others, whatever URL leads to it."""
         with self.read() as connection:
-            [found] = connection.execute(IDENTITY)
+            [found] = connection.execute(IDENTITY, (dialect.whole(self._address.schema, "events"),))
         return found
+
+    @property
+    def pooled(self) -> bool:
+        """Whether a pooler stands before the server."""
+        with self.read() as connection:
+            return connection.raw.pooled
 
     def watch(self) -> PostgresWatch:
         """Begin to watch for commits."""
@@ -329,6 +298,108 @@ class PostgresEngine:
         self._finalizer()
         for watch in list(self._watches):
             watch.ring()
+
+
+class _Reading(Use[PostgresConnection]):
+    """The use of a connection, which is replaced when it gets lost."""
+
+    def __init__(self, engine: PostgresEngine, deadline: float, *, opening: bool = False) -> None:
+        super().__init__()
+        self._engine = engine
+        self._deadline = deadline
+        self._opening = opening
+        self._pid = os.getpid()
+        self._connection: PostgresConnection | None = None
+
+    def begin(self) -> PostgresConnection:
+        """Take one."""
+        engine = self._engine
+        self._connection = PostgresConnection(
+            engine._take(self._deadline, opening=self._opening),
+            engine._address,
+            engine._settled,
+            partial(engine._replace, deadline=self._deadline),
+        )
+        return self._connection
+
+    def end(self, error: BaseException | None) -> None:
+        """Give it back, unless it is that of the process that this one was forked from."""
+        connection, self._connection = self._connection, None
+        if connection is not None and self._pid == os.getpid():
+            self._engine._give_back(connection.raw, error)
+
+
+class _Moment(_Reading):
+    """The use of a connection whose statements see one and the same moment."""
+
+    def begin(self) -> PostgresConnection:
+        """Take one, and stop the time."""
+        connection = super().begin()
+        # This also replaces the connection if it got lost while nobody used it.
+        settled = Settled(known=connection.head())
+        moment = PostgresConnection(connection.raw, self._engine._address, settled)
+        self._connection = moment
+        moment.begin("ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        return moment
+
+    def end(self, error: BaseException | None) -> None:
+        """Let the time go on, and give it back."""
+        if self._connection is not None and self._pid == os.getpid():
+            roll_back(self._connection.raw)
+        super().end(error)
+
+
+class _Writing(Use[ServerEnd]):
+    """A write transaction."""
+
+    def __init__(self, engine: PostgresEngine, exclusive: bool) -> None:
+        super().__init__()
+        self._engine = engine
+        self._exclusive = exclusive
+        self._pid = os.getpid()
+        self._connection: WriteConnection | None = None
+        self._end: ServerEnd | None = None
+
+    def begin(self) -> ServerEnd:
+        """Begin it; a connection that got lost while nobody used it is replaced."""
+        engine = self._engine
+        deadline = time.monotonic() + engine.timeout
+        engine._writings[self] = threading.get_ident()
+        raw = engine._take(deadline)
+        while True:
+            self._connection = connection = WriteConnection(raw, engine._address)
+            end: ServerEnd
+            if self._exclusive:
+                end = ServerExclusiveEnd(connection, engine._clock, engine._signer)
+            else:
+                end = SharedEnd(connection, engine._clock, engine._signer, engine._projections)
+            try:
+                engine._open(connection, end)
+            except errors.ConnectionLost:  # nothing has happened yet
+                raw = engine._replace(raw, deadline)
+                continue
+            self._end = end
+            return end
+
+    def end(self, error: BaseException | None) -> None:
+        """Commit, or roll back."""
+        engine, connection, end = self._engine, self._connection, self._end
+        if connection is None:
+            engine._writings.pop(self, None)
+            return
+        if error is None:
+            assert end is not None
+            engine._commit(connection, end)
+            engine._projections = end.projections
+        else:
+            engine._projections = None
+            connection.roll_back(engine._address.channel if end is not None and end.drawn else None)
+            if isinstance(error, errors.ConnectionLost):
+                engine._distrust()
+        self._connection = None
+        engine._writings.pop(self, None)
+        if self._pid == os.getpid():
+            engine._give_back(connection.raw, error)
 
 
 def _close(raw: Raw) -> None:

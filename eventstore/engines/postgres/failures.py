@@ -1,6 +1,9 @@
 """What errors of PostgreSQL mean, as `DBException`s."""
 
 import re
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import NoReturn
 
 import psycopg
@@ -38,6 +41,7 @@ _MEANINGS: dict[str, tuple[type[errors.DBException], str]] = {
     ),
     "25": (errors.InvalidQuery, ""),
     "42": (errors.InvalidQuery, ""),
+    "54": (errors.InvalidQuery, ""),
     "22": (errors.InvalidQuery, ""),
     "0A": (errors.InvalidQuery, ""),
     "21": (errors.InvalidQuery, ""),
@@ -48,8 +52,15 @@ LOG = ("events", "streams", "commands", "payloads", "projections")
 FAILURES = (psycopg.Error, OverflowError, UnicodeError, ValueError, TypeError)
 
 
-def fail(name: str, error: Exception, sql: str = "") -> NoReturn:
-    """Raise the `DBException` that says what an error of psycopg's or Python's means."""
+def fail(name: str, error: Exception, sql: str = "", *, intact: bool = False) -> NoReturn:
+    """Raise the `DBException` that says what an error of psycopg's or Python's means.
+
+    Args:
+        name: of the store.
+        error: what was raised.
+        sql: the statement that it came from.
+        intact: the connection is as it was before the statement.
+    """
     code = getattr(error, "sqlstate", None) or ""
     if code == "0A000" and "during recovery" in str(error):
         code = "25006"
@@ -57,6 +68,8 @@ def fail(name: str, error: Exception, sql: str = "") -> NoReturn:
         code = "23"  # a rule of a user's own view, which trying again does not change
     elif code == "0A000" and "cached plan" in str(error):
         code = "08"  # another refold has made a table anew; a new connection knows it
+    elif code == "08P01" and intact:
+        code = "42"  # such as SELECT $1, for which there is no parameter
     for length in (5, 3, 2):
         if code[:length] in _MEANINGS:
             kind, advice = _MEANINGS[code[:length]]
@@ -64,7 +77,7 @@ def fail(name: str, error: Exception, sql: str = "") -> NoReturn:
     else:
         if code:
             kind, advice = errors.StoreFailed, "see the cause"
-        elif isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+        elif isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) and not intact:
             # libpq's own: the server says nothing any more.
             kind, advice = errors.ConnectionLost, "nothing of what was under way is kept: try again"
         else:
@@ -73,6 +86,32 @@ def fail(name: str, error: Exception, sql: str = "") -> NoReturn:
     if kind is errors.InvalidQuery:
         raise kind(f"{sql.strip()!r}: {said}") from error
     raise kind(f"{name}: {said}; {advice}") from error
+
+
+def raise_interrupt(error: BaseException, handled: BaseException | None) -> None:
+    """Raise the interrupt, such as a Ctrl-C, that an error has come out of, if one has.
+
+    psycopg's own clearing up may fail after an interrupt, and that error then takes its place.
+
+    Args:
+        error: what was raised.
+        handled: what was being handled before; who handles an interrupt has heard it.
+    """
+    found = error.__context__
+    while found is not None and found is not handled:
+        if not isinstance(found, Exception | GeneratorExit):
+            raise found.with_traceback(found.__traceback__) from None
+        found = found.__context__
+
+
+@contextmanager
+def quietly() -> Generator[None, None, None]:
+    """Have the block fail without a word; an interrupt is heard all the same."""
+    handled = sys.exception()
+    try:
+        yield
+    except psycopg.Error as error:
+        raise_interrupt(error, handled)
 
 
 # What a server or libpq says before it lets anybody in reaches us as text only.
@@ -104,6 +143,17 @@ def fail_to_connect(name: str, error: Exception) -> NoReturn:
     if _TLS.search(said):
         advice = "check sslmode and the certificates in the URL, and whether the server has TLS on"
     raise errors.StoreUnreachable(f"{name}: {said}; {advice}") from error
+
+
+_STARTING = re.compile(
+    "starting up|shutting down|recovery mode|not (?:yet )?accepting|hot standby mode"
+    "|session is (?:not )?read-only"
+)
+
+
+def is_starting(error: Exception) -> bool:
+    """Return whether the server is there and will soon let us in, also after a failover."""
+    return _STARTING.search(str(error)) is not None
 
 
 def _table(error: Exception) -> str | None:

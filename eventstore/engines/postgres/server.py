@@ -2,6 +2,8 @@
 
 import hashlib
 import re
+import sys
+import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -10,16 +12,22 @@ from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 import msgspec
 import psycopg
 from psycopg import sql
-from psycopg.abc import Buffer
+from psycopg.abc import Buffer, PQGen
 from psycopg.adapt import Loader
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.types.numeric import Int8Dumper
+from psycopg.types.numeric import Int8Dumper, NumericBinaryLoader
 
 from refold.eventstore import errors
 from refold.eventstore.digests import key_id, log_key
+from refold.eventstore.engines.engine import Values
 from refold.eventstore.engines.log_end import LOG_FORMAT, STORE, StoreRow, new_store
 from refold.eventstore.engines.postgres import dialect
-from refold.eventstore.engines.postgres.failures import FAILURES, fail, fail_to_connect
+from refold.eventstore.engines.postgres.failures import (
+    FAILURES,
+    fail,
+    fail_to_connect,
+    raise_interrupt,
+)
 from refold.eventstore.errors import NotAStore
 from refold.eventstore.sql import section, statements
 
@@ -35,6 +43,10 @@ CONNECTION_DEFAULTS = {
     "tcp_user_timeout": "15000",
     "application_name": "refold",
 }
+FORCED = {"client_encoding": "UTF8"}
+
+LEAST = 2
+"""Seconds that a server is given to let us in; libpq knows whole ones, and no fewer."""
 
 SECRETS = ("password", "sslpassword")
 
@@ -50,6 +62,16 @@ class Address(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"Address({self.name!r})"
+
+    def within(self, seconds: float) -> str:
+        """Return it for libpq, with so much time to connect at most, all hosts together."""
+        given = conninfo_to_dict(self.conninfo)
+        hosts = str(given.get("hostaddr") or given.get("host") or "").count(",") + 1
+        allowed = max(LEAST, int(seconds / hosts))
+        asked = str(given["connect_timeout"])
+        if not asked.isdecimal() or 0 < int(asked) <= allowed:  # 0: for ever
+            return self.conninfo
+        return make_conninfo(self.conninfo, connect_timeout=allowed)
 
     @property
     def channel(self) -> str:
@@ -80,7 +102,7 @@ def address_of(url: str) -> Address:
         others = "&".join(option for name, option in options if name != "schema")
         dsn = urlunsplit(parts._replace(query=others))
         given = {name: str(value) for name, value in conninfo_to_dict(dsn).items()}
-        conninfo = make_conninfo("", **{**CONNECTION_DEFAULTS, **given})
+        conninfo = make_conninfo("", **{**CONNECTION_DEFAULTS, **given, **FORCED})
     except (psycopg.Error, ValueError) as error:
         raise NotAStore(f"this URL cannot be read: {str(error).strip()}") from None
     if (
@@ -111,24 +133,62 @@ def _check_credentials(parts: SplitResult) -> None:
         )
 
 
-Raw = psycopg.Connection[tuple[Any, ...]]
+class Raw(psycopg.Connection[tuple[Any, ...]]):
+    """A connection to a server, or to a pooler before it."""
+
+    settings: tuple[tuple[str, Values], ...] = ()
+    """What each transaction has to begin with: behind a pooler no setting outlives one."""
+    deadline: float | None = None
+    """When it has to have answered."""
+
+    def __del__(self) -> None:
+        """Warn of nothing: one that an interrupt has lost is closed by libpq."""
+
+    def wait(self, gen: PQGen[Any], *args: Any, **kwargs: Any) -> Any:
+        """Wait for an answer; see psycopg."""
+        if self.deadline is not None:
+            gen = _until(self.deadline, gen)
+        return super().wait(gen, *args, **kwargs)
+
+    @property
+    def pooled(self) -> bool:
+        """Whether a pooler stands before the server, which lends us another session each time."""
+        return bool(self.settings)
+
+
+def _until(deadline: float, gen: PQGen[Any]) -> PQGen[Any]:
+    wanted = next(gen)
+    while True:
+        ready = yield wanted
+        if not ready and time.monotonic() >= deadline:
+            raise psycopg.errors.ConnectionTimeout("the server takes connections and says nothing")
+        try:
+            wanted = gen.send(ready)
+        except StopIteration as end:
+            return end.value
+
 
 # A writer whose host has gone without a word holds its locks until the server finds out: after some
 # 15 s, half of what others wait by default.
+#
+# A pooler gives its connections numbers of its own, instead of the server process's. It lends the
+# session to others, too, so there all of this holds for a transaction only.
 SETTINGS = """
-    SELECT set_config('search_path', quote_ident(%(schema)s) || ', pg_temp', false),
-           set_config('lock_timeout', %(lock_timeout)s, false),
-           set_config('default_transaction_read_only', 'on', false),
-           set_config('standard_conforming_strings', 'on', false),
-           set_config('transform_null_equals', 'off', false),
-           set_config('array_nulls', 'on', false),
-           set_config('extra_float_digits', '1', false),
-           set_config('tcp_keepalives_idle', '5', false),
-           set_config('tcp_keepalives_interval', '5', false),
-           set_config('tcp_keepalives_count', '2', false),
-           set_config('tcp_user_timeout', '15000', false),
+    SELECT pooled,
+           set_config('lock_timeout', ?, pooled),
+           set_config('default_transaction_read_only', 'on', pooled),
+           set_config('standard_conforming_strings', 'on', pooled),
+           set_config('transform_null_equals', 'off', pooled),
+           set_config('array_nulls', 'on', pooled),
+           set_config('extra_float_digits', '1', pooled),
+           set_config('plan_cache_mode', 'force_custom_plan', pooled),
+           set_config('tcp_keepalives_idle', '5', pooled),
+           set_config('tcp_keepalives_interval', '5', pooled),
+           set_config('tcp_keepalives_count', '2', pooled),
+           set_config('tcp_user_timeout', '15000', pooled),
            CASE WHEN current_setting('synchronous_commit') = 'off'
-                THEN set_config('synchronous_commit', 'on', false) END"""
+                THEN set_config('synchronous_commit', 'on', pooled) END
+    FROM (SELECT pg_backend_pid() <> ? AS pooled) AS given"""
 
 
 class _IntegerDumper(Int8Dumper):
@@ -138,40 +198,68 @@ class _IntegerDumper(Int8Dumper):
         return super().dump(int(obj))
 
 
+class _BinaryNumberLoader(NumericBinaryLoader):
+    """The same, where it comes in binary."""
+
+    def load(self, data: Buffer) -> Any:
+        return _number(str(super().load(data)))
+
+
 class _NumberLoader(Loader):
     """What SQL computes is a plain number, as in SQLite."""
 
     def load(self, data: Buffer) -> int | float:
-        text = bytes(data)
-        try:
-            return int(text)
-        except ValueError:
-            return float(text)
+        return _number(bytes(data))
 
 
-def connect(address: Address, timeout: float) -> Raw:
+def _number(text: str | bytes) -> int | float:
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
+
+
+def connect(address: Address, timeout: float, deadline: float | None = None) -> Raw:
     """Open a connection.
+
+    Args:
+        address: where to.
+        timeout: of the store: how long its writers wait for others.
+        deadline: when it has to be open; None: after that timeout.
 
     Raises:
         StoreUnreachable: no server answers.
         AccessDenied: it does not know the user or the password.
         NotAStore: it has no such database.
     """
+    begun = time.monotonic()
+    deadline = max(begun + LEAST, begun + timeout if deadline is None else deadline)
+    raw, handled = None, sys.exception()
     try:
-        raw = psycopg.connect(address.conninfo, autocommit=True)
-        _configure(raw, address, timeout)
+        raw = Raw.connect(address.within(deadline - begun), autocommit=True)
+        raw.deadline = deadline
+        _configure(raw, timeout)
+        raw.deadline = None
     except (psycopg.Error, UnicodeError, OSError) as error:
+        if raw is not None:
+            raw.close()
+        raise_interrupt(error, handled)
         fail_to_connect(address.name, error)
     return raw
 
 
-def _configure(raw: Raw, address: Address, timeout: float) -> None:
+def _configure(raw: Raw, timeout: float) -> None:
     # Reading is the default; a write transaction says that it is one.
     raw.adapters.register_dumper(bool, _IntegerDumper)
     raw.adapters.register_loader("numeric", _NumberLoader)
-    raw.execute("SET client_encoding = 'UTF8'")
+    raw.adapters.register_loader("numeric", _BinaryNumberLoader)
     milliseconds = max(1, min(round(timeout * 1000), 2**31 - 1))
-    raw.execute(SETTINGS, {"schema": address.schema, "lock_timeout": str(milliseconds)})
+    settings = SETTINGS, (str(milliseconds), raw.info.backend_pid)
+    found = raw.execute(dialect.query(SETTINGS), settings[1], prepare=False).fetchone()
+    assert found is not None
+    if found[0]:
+        raw.settings = (settings,)
+        raw.prepare_threshold = None
 
 
 MARK = "refold, log format "  # the comment on the table of events: tells a store from other schemas
@@ -216,7 +304,7 @@ def prepare(raw: Raw, address: Address, *, create: bool) -> StoreRow:
                     _create(raw, address)
                 elif log_format < LOG_FORMAT:
                     _upgrade(raw, address)
-        store = _store_row(raw)
+        store = _store_row(raw, address)
         key = log_key()
         if key is not None and store.key_id is None:
             with suppress(
@@ -224,7 +312,7 @@ def prepare(raw: Raw, address: Address, *, create: bool) -> StoreRow:
             ):
                 with _alone(raw, address):
                     raw.execute(KEYED, (key_id(key),))
-                store = _store_row(raw)
+                store = _store_row(raw, address)
         return store
     except FAILURES as error:
         try:
@@ -243,12 +331,14 @@ def _alone(raw: Raw, address: Address) -> Generator[None, None, None]:
     """Have the block write while nobody else does."""
     with raw.transaction():
         raw.execute("SET TRANSACTION READ WRITE")
+        for statement, values in (*raw.settings, (dialect.PATH, (address.schema,))):
+            raw.execute(dialect.query(statement), values)
         raw.execute("SELECT pg_advisory_xact_lock(%s)", (address.lock,))
         yield
 
 
-def _store_row(raw: Raw) -> StoreRow:
-    found = raw.execute(STORE.encode()).fetchone()
+def _store_row(raw: Raw, address: Address) -> StoreRow:
+    found = raw.execute(dialect.qualified(STORE, address.schema).encode()).fetchone()
     assert found is not None
     return StoreRow._make(found)
 
@@ -292,7 +382,7 @@ def _create(raw: Raw, address: Address) -> None:
     try:
         if not _there(raw, address)[2]:
             raw.execute(sql.SQL("CREATE SCHEMA {}").format(name))
-        raw.execute("CREATE SEQUENCE event_positions")
+        raw.execute(f"CREATE SEQUENCE {dialect.POSITIONS}".encode())
         for statement in statements(section("log")):
             for definition in dialect.definition(statement):
                 raw.execute(definition.encode())

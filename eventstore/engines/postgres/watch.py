@@ -168,8 +168,9 @@ class PostgresWatch:
     def _begin(self) -> Raw:
         raw = self._connect()
         try:
-            self._deaf = raw.info.parameter_status("in_hot_standby") == "on"
-            if not self._deaf:  # a replica announces nothing
+            # A replica announces nothing, and a pooler hands no announcement on.
+            self._deaf = raw.pooled or raw.info.parameter_status("in_hot_standby") == "on"
+            if not self._deaf:
                 raw.execute(sql.SQL("LISTEN {}").format(sql.Identifier(self._channel)))
         except psycopg.Error as error:
             raw.close()
