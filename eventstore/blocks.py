@@ -132,12 +132,15 @@ class Nested(Use[T], Generic[T, InnerT]):
 
     def enter_anew(self, block: AbstractContextManager[InnerT]) -> InnerT:
         """Leave the block, and enter another one in its place."""
-        Nested.end(self, None)
+        self._leave(None)
         self._inner = block
         return self.enter()
 
     def end(self, error: BaseException | None) -> None:
         """Leave the block, well or with an error."""
+        self._leave(error)
+
+    def _leave(self, error: BaseException | None) -> None:
         if self._inner is None:
             return
         if error is None:

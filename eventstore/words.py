@@ -1,9 +1,9 @@
 """Numbers that JSON lacks: a word stands for each, beside the numbers."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 from refold.eventstore.event import plain_scalar, to_json
 
@@ -31,13 +31,15 @@ def take_words(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Not
 
     def taken(value: Any, path: str) -> Any:
         if isinstance(value, Mapping):
+            group = cast("Mapping[Any, Any]", value)
             return {
                 name: kept
-                for name, part in value.items()
+                for name, part in group.items()
                 if (kept := taken(part, f"{path}{path_of(name)}/")) is not _GONE
             }
         if isinstance(value, list | tuple):
-            parts = [taken(part, f"{path}{n}/") for n, part in enumerate(value)]
+            several = enumerate(cast("Sequence[Any]", value))
+            parts = [taken(part, f"{path}{n}/") for n, part in several]
             return [None if part is _GONE else part for part in parts]
         number = value if isinstance(value, float) else _plain(value)
         if isinstance(number, float) and not math.isfinite(number):
@@ -54,18 +56,21 @@ def give_words(values: dict[str, Any], words: Mapping[str, str]) -> dict[str, An
     for path, word in words.items():
         *groups, last = path.split("/")
         group: Any = values
-        with suppress(
-            LookupError, ValueError, TypeError
-        ):  # somebody has written what leads nowhere
+        # Somebody may have written what leads nowhere.
+        with suppress(LookupError, ValueError, TypeError):
             for step in groups:
-                group = group[int(step)] if isinstance(group, list) else group[name_of(step)]
-            group[int(last) if isinstance(group, list) else name_of(last)] = float(word)
+                group = group[_key(group, step)]
+            group[_key(group, last)] = float(word)
     return values
 
 
 def words_text(words: Mapping[str, str]) -> str | None:
     """Return the JSON of words; None if there are none."""
     return to_json(words) if words else None
+
+
+def _key(group: object, step: str) -> int | str:
+    return int(step) if isinstance(group, list) else name_of(step)
 
 
 _GONE = object()

@@ -71,7 +71,7 @@ experiments.created_by(
     ),
 )
 for _moved in (ExperimentStarted, ExperimentCompleted, ExperimentFailed):
-    experiments.on(_moved, lambda row, e: replace(row, status=row.word(e.leads_to)))
+    experiments.on(_moved, lambda row, e: replace(row, status=row.word(str(e.leads_to))))
 experiments.on(ExperimentErrorRecorded, lambda row, e: replace(row, error=e.error))
 experiments.cleared_by(TablesReset, when=lambda e: e.experiments)
 

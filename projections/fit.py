@@ -99,9 +99,12 @@ runs.on(
 )
 
 
+_words = msgspec.json.Decoder(dict[str, str]).decode
+
+
 def _with_logged(row: Run, event: MetricsLogged) -> Run:
     numbers = msgspec.json.decode(row.metrics)
-    words = {} if row.metric_words is None else msgspec.json.decode(row.metric_words)
+    words = {} if row.metric_words is None else _words(row.metric_words)
     paths = {path_of(name) for name in event.metrics}
     words = {path: word for path, word in words.items() if path.partition("/")[0] not in paths}
     for name, measured in event.metrics.items():
@@ -241,7 +244,9 @@ worker_task.created_by(
     ),
 )
 worker_task.moved_by(TaskStarted, TaskCompleted)
-worker_task.on(TaskFailed, lambda row, e: replace(row, status=e.leads_to.value, error=e.error))
+worker_task.on(
+    TaskFailed, lambda row, e: replace(row, status=TaskStatus.FAILED.value, error=e.error)
+)
 worker_task.on(
     ExperimentStatesReset,
     lambda row, _: replace(row, status=TaskStatus.FAILED.value),
@@ -359,10 +364,14 @@ interactive_control.created_by(
     ),
 )
 interactive_control.moved_by(InteractiveControlStarted, InteractiveControlCompleted)
-for _unfulfilled in (InteractiveControlFailed, InteractiveControlSkipped):
-    interactive_control.on(
-        _unfulfilled, lambda row, e: replace(row, status=e.leads_to.value, error=e.error)
-    )
+interactive_control.on(
+    InteractiveControlFailed,
+    lambda row, e: replace(row, status=TaskStatus.FAILED.value, error=e.error),
+)
+interactive_control.on(
+    InteractiveControlSkipped,
+    lambda row, e: replace(row, status=TaskStatus.SKIPPED.value, error=e.error),
+)
 interactive_control.on(
     ExperimentStatesReset,
     lambda row, _: replace(row, status=TaskStatus.FAILED.value),

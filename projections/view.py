@@ -179,8 +179,12 @@ class View(Generic[R]):
         self, event: type[E], create: Callable[[E], R], *, key: Callable[[E], Key] | None = None
     ) -> None:
         """Declare that an event creates a row, or begins it anew."""
+
+        def begin(_: object, happened: E) -> R:
+            return create(happened)
+
         self.handlers[event.__name__] = Handler(
-            lambda _, happened: create(happened),
+            begin,
             key or self._key_of(event),
             begins=True,
             regardless=True,

@@ -281,7 +281,8 @@ class ExclusiveEnd(End):
         self._make_room()
         if len(streams) == 1:
             found = self.writer.execute(STREAM_HEAD, streams)
-            self._know(streams[0], *(found[0] if found else (0, 0, None)))
+            version, position, digest = found[0] if found else (0, 0, None)
+            self._know(streams[0], version, position, digest)
             return
         missing = [stream for stream in streams if stream not in self._streams]
         for part in chunks(missing):

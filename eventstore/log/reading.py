@@ -59,14 +59,10 @@ def read_events(
     unknown: bool = False,
 ) -> Iterator[Recorded]:
     """Iterate over the events after a position; see `EventStore.read`."""
-    after, until, limit = (
-        argument(name, bound, kind, advice="pass a number from 0, of 64 bits at most")
-        for name, bound, kind in (
-            ("after", after, Id),
-            ("until", until, Id | None),
-            ("limit", limit, Id | None),
-        )
-    )
+    advice = "pass a number from 0, of 64 bits at most"
+    after = argument("after", after, Id, advice=advice)
+    until = None if until is None else argument("until", until, Id, advice=advice)
+    limit = None if limit is None else argument("limit", limit, Id, advice=advice)
     if stream is not None and not isinstance(stream, str):
         raise InvalidCommand(f"stream is {excerpt(stream)}: pass its name, such as 'run-5'")
     names = None if types is None else sorted(stored_names(types))

@@ -350,7 +350,7 @@ def as_json(obj: Any) -> bytes | None:
 
 
 def _is_json(obj: Any) -> bool:
-    kind = type(obj)
+    kind = cast("type[Any]", type(obj))
     if kind is dict:
         return all(type(key) is str and _is_json(value) for key, value in obj.items())
     if kind is list:

@@ -5,11 +5,11 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
-from refold.eventstore.engines.engine import Reader
+from refold.eventstore.engines.engine import Reader, Writer
 from refold.eventstore.engines.log_end import projections_of
 from refold.eventstore.engines.sqlite.connection import SqliteConnection
 from refold.eventstore.errors import InvalidCommand, InvalidQuery, ProjectionFailed
@@ -234,7 +234,7 @@ def _rows(view: View[Any], connection: Reader) -> dict[Key, Named]:
 
 def _fold(view: View[Any], scratch: Reader, page: Sequence[Recorded]) -> None:
     scratch.execute("BEGIN")
-    unit = UnitOfWork((view,), scratch)
+    unit = UnitOfWork((view,), cast("Writer", scratch))
     try:
         unit.expect([recorded.event for recorded in page])
         for recorded in page:
@@ -274,7 +274,7 @@ class _Watched(UnitOfWork):
     """Knows the key of the row that it writes, and writes each row at once."""
 
     def __init__(self, view: View[Any], scratch: Reader) -> None:
-        super().__init__((view,), scratch)
+        super().__init__((view,), cast("Writer", scratch))
         self.key: Key | None = None
 
     def put(self, view: View[R], key: Key, row: R | None) -> None:

@@ -141,7 +141,7 @@ class Raw(psycopg.Connection[tuple[Any, ...]]):
     deadline: float | None = None
     """When it has to have answered."""
 
-    def __del__(self) -> None:
+    def __del__(self, *_: object) -> None:
         """Warn of nothing: one that an interrupt has lost is closed by libpq."""
 
     def wait(self, gen: PQGen[Any], *args: Any, **kwargs: Any) -> Any:

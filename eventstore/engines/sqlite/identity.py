@@ -210,5 +210,5 @@ def _tags(path: Path, how: str) -> tuple[str, list[str], int]:
         there = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'store'").fetchone()
         found = connection.execute("SELECT tags FROM store").fetchone() if there else None
         [schema] = connection.execute("PRAGMA schema_version").fetchone()
-    tags = ((found and found[0]) or NEW).split()
+    tags: list[str] = str((found and found[0]) or NEW).split()
     return tags[-1], tags, schema
