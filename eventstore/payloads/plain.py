@@ -7,7 +7,7 @@ from decimal import Decimal
 from math import isfinite
 from pathlib import Path
 from types import NoneType
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import msgspec
