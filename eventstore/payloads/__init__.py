@@ -296,7 +296,7 @@ class PayloadCodec(msgspec.Struct, frozen=True):
         """
         payload = view_of(data)
         key = cast("bytes | None", self.key)
-        if key is not None and kind_of(payload) in (PLAIN, TENSORS):
+        if key is not None and kind_of(payload) in (JSON, PLAIN, TENSORS):
             data = b"".join(sign([payload], key))
         self.decode(data)
         return data
