@@ -7,7 +7,7 @@ import msgspec
 
 from refold.eventstore.errors import InvalidCommand, NotFound
 from refold.eventstore.log.transaction import is_utf8
-from refold.projections.evals import actor_tasks, contexts, pipelines
+from refold.projections.evals import actor_tasks, contexts, pipeline_requests, pipelines
 from refold.projections.experiments import experiments, ids
 from refold.projections.fit import (
     controller_progress,
@@ -16,6 +16,7 @@ from refold.projections.fit import (
     worker_progress,
     worker_task,
 )
+from refold.projections.rapidfire import RAPIDFIRE
 from refold.projections.view import View
 
 ENTITIES: dict[str, View[Any]] = {
@@ -28,9 +29,10 @@ ENTITIES: dict[str, View[Any]] = {
     "context": contexts,
     "pipeline": pipelines,
     "actor_task": actor_tasks,
+    "pipeline_request": pipeline_requests,
 }
 
-ALL: tuple[View[Any], ...] = (*ENTITIES.values(), ids)
+ALL: tuple[View[Any], ...] = (*ENTITIES.values(), ids, *RAPIDFIRE)
 """The views of refold itself."""
 
 

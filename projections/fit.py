@@ -1,5 +1,8 @@
 """The views of training: runs, tasks of workers, progress, and what users asked for."""
 
+from functools import partial
+
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from refold.eventstore.event import to_json
@@ -16,6 +19,7 @@ from refold.eventstore.events import (
     ResumeRequested,
     RunCompleted,
     RunCreated,
+    RunDetailsRecorded,
     RunEnded,
     RunEvent,
     RunFailed,
@@ -36,6 +40,7 @@ from refold.eventstore.events import (
 )
 from refold.eventstore.sql import section
 from refold.eventstore.statuses import ICOperation, RunStatus, TaskStatus
+from refold.projections.experiments import is_of
 from refold.projections.view import Row, View
 
 
@@ -91,12 +96,25 @@ runs.on(
     RunMetricsRecorded,
     lambda row, e: replace(row, metrics=to_json(e.metrics), metric_words=to_json(e.words)),
 )
+
+
+def _reconfigured(row: Run, event: RunDetailsRecorded) -> Run:
+    if event.config is UNSET and event.mlflow_run_id is UNSET:
+        return row
+    return replace(
+        row,
+        config_digest=row.config_digest if event.config is UNSET else event.config,
+        mlflow_run_id=row.mlflow_run_id if event.mlflow_run_id is UNSET else event.mlflow_run_id,
+    )
+
+
+runs.on(RunDetailsRecorded, _reconfigured)
 runs.on(
     ExperimentStatesReset,
     lambda row, _: replace(row, status=RunStatus.FAILED.value),
     keys=lambda e: e.runs,
 )
-runs.cleared_by(TablesReset)
+runs.cleared_by(TablesReset, when=is_of("fit"))
 
 
 class Task(Row, frozen=True):
@@ -128,7 +146,7 @@ worker_task.on(
     lambda row, _: replace(row, status=TaskStatus.FAILED.value),
     keys=lambda e: e.worker_tasks,
 )
-worker_task.cleared_by(TablesReset)
+worker_task.cleared_by(TablesReset, when=is_of("fit"))
 
 
 CONTROLLER = 1
@@ -164,7 +182,7 @@ controller_progress.on(
     lambda row, _: replace(row, status=TaskStatus.FAILED.value),
     keys=lambda e: (CONTROLLER,) if e.controller else (),
 )
-controller_progress.cleared_by(TablesReset)
+controller_progress.cleared_by(TablesReset, when=is_of("fit"))
 
 
 class WorkerProgress(Row, frozen=True):
@@ -196,7 +214,7 @@ worker_progress.on(
     lambda row, _: replace(row, status=TaskStatus.FAILED.value),
     keys=lambda e: e.workers,
 )
-worker_progress.cleared_by(TablesReset)
+worker_progress.cleared_by(TablesReset, when=is_of("fit"))
 
 
 class Request(Row, frozen=True):
@@ -220,15 +238,17 @@ interactive_control = View(
     stream=InteractiveControlEvent.stream_of,
 )
 
-interactive_control.created_by(
-    StopRequested, lambda e: Request(e.ic_id, e.run_id, ICOperation.STOP.value)
-)
-interactive_control.created_by(
-    ResumeRequested, lambda e: Request(e.ic_id, e.run_id, ICOperation.RESUME.value)
-)
-interactive_control.created_by(
-    DeleteRequested, lambda e: Request(e.ic_id, e.run_id, ICOperation.DELETE.value)
-)
+
+def _request(
+    operation: ICOperation, event: StopRequested | ResumeRequested | DeleteRequested
+) -> Request:
+    config = None if event.config is UNSET else event.config
+    return Request(event.ic_id, event.run_id, operation.value, config_digest=config)
+
+
+interactive_control.created_by(StopRequested, partial(_request, ICOperation.STOP))
+interactive_control.created_by(ResumeRequested, partial(_request, ICOperation.RESUME))
+interactive_control.created_by(DeleteRequested, partial(_request, ICOperation.DELETE))
 interactive_control.created_by(
     CloneModifyRequested,
     lambda e: Request(
@@ -249,4 +269,4 @@ interactive_control.on(
     lambda row, _: replace(row, status=TaskStatus.FAILED.value),
     keys=lambda e: e.requests,
 )
-interactive_control.cleared_by(TablesReset)
+interactive_control.cleared_by(TablesReset, when=is_of("fit"))

@@ -156,6 +156,8 @@ NOTHING = {
     "controller": False,
     "runs": [],
     "pipelines": [],
+    "requests": [],
+    "pipeline_requests": [],
 }
 
 CRASHED = [

@@ -146,7 +146,7 @@ def test_a_schema_that_changes_needs_a_new_version(folder: Path) -> None:
 
 def test_a_new_log_is_noted_beside_the_others(folder: Path) -> None:
     noted = grown({}, folder, [starts(1, by=1)])
-    [log] = noted["starts"]["1"]["rows"]
+    log, *_ = noted["starts"]["1"]["rows"]
     shutil.copy(folder / f"{log}.db", folder / "next.db")
     both = grown(noted, folder, [starts(1, by=1)])["starts"]["1"]["rows"]
     assert both == {**noted["starts"]["1"]["rows"], "next": both[log]}
