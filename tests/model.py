@@ -303,7 +303,6 @@ class Fit(Model):
             current_chunk=0,
             current_epoch=0,
             metrics={},
-            metric_words="{}",
         )
         row = self._row("runs", run_id)
         row["run_name"] = run_name or f"run_{run_id}"

@@ -327,6 +327,7 @@ def shown(rows: Tables) -> Tables:
     """Return tables without those columns, and metrics as what their JSON means."""
     for row in rows["runs"]:
         row["metrics"] = msgspec.json.decode(row["metrics"])
+        assert row.pop("metric_words") == "{}"
     return {name: plain(table) for name, table in rows.items()}
 
 
