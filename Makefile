@@ -74,7 +74,7 @@ RAPIDFIRE_PYTHON = $(firstword $(shell python3.12 -c 'import sys; print(sys.exec
 RAPIDFIRE := .venvs/rapidfire-0.16.1 .venvs/rapidfire-0.16.2
 
 rapidfire: $(RAPIDFIRE)
-	for venv in $(RAPIDFIRE); do $$venv/bin/python -m pytest tests/test_rapidfire.py || exit 1; done
+	for venv in $(RAPIDFIRE); do $$venv/bin/python -m pytest tests/test_rapidfire.py tests/test_rapidfire_whole.py || exit 1; done
 
 # Without what it needs for models and GPUs, which is stubbed.
 .venvs/rapidfire-%: pyproject.toml

@@ -546,3 +546,14 @@ def test_the_line_must_come_first(tmp_path: Path) -> None:
     done = python(LATE.format(place=str(tmp_path / "store.db")))
     assert done.returncode == 1
     assert "call refold.rapidfire.use() first, before" in done.stderr
+
+
+def test_a_program_is_run_on_a_store(place: str) -> None:
+    with RfDb(place) as db:
+        db.create_experiment("digits", status="RUNNING")
+    command = [sys.executable, "-m", "refold", "rapidfire", "--store", place, "run", "--"]
+    done = subprocess.run(
+        [*command, sys.executable, "-c", CHILD], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "digits"

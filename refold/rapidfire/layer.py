@@ -41,6 +41,8 @@ LATER = (
 
 def named(row: Dict) -> Dict:
     """Return a dict with the keys of the version that is installed."""
+    if not OLDER:
+        return row
     return {OLDER.get(name, name): value for name, value in row.items() if name not in LATER}
 
 
