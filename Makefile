@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test other-python lint generate mutants proof soak bench growth wheel clean
+.PHONY: help demo test other-python lint generate mutants proof soak bench growth rapidfire wheel clean
 
 help:
 	@echo "make demo    train and evaluate for a minute: real processes, real kills (STORE=path or"
@@ -22,6 +22,9 @@ help:
 	@echo "make bench   refold beside the bare engines and its peers: benchmark.json, benchmark.html"
 	@echo "             (URL=postgresql://… for a given server)"
 	@echo "make growth  refold on a log that grows to 10,000,000 events: growth.json, docs/images"
+	@echo "make rapidfire"
+	@echo "             RapidFire AI's own package on refold, in each version that is known, beside the"
+	@echo "             same on its own databases"
 	@echo "make wheel   build the wheel and run the quick start from it, in a clean environment"
 
 # By way of the environment, so that no command line shows a password.
@@ -69,6 +72,21 @@ generate: $(VENV)/test
 	$(BIN)/python tools/async_stub.py
 	$(BIN)/python tools/reference.py
 	$(BIN)/python tools/stored_logs.py $(LOG)
+
+# It needs Python 3.12, says its package; 3.11 does as well.
+RAPIDFIRE_PYTHON = $(firstword $(shell python3.12 -c 'import sys; print(sys.executable)' 2>/dev/null) $(PYTHON))
+RAPIDFIRE := .venvs/rapidfire-0.16.1 .venvs/rapidfire-0.16.2
+
+rapidfire: $(RAPIDFIRE)
+	for venv in $(RAPIDFIRE); do $$venv/bin/python -m pytest tests/test_rapidfire.py tests/test_rapidfire_whole.py || exit 1; done
+
+# Without what it needs for models and GPUs, which is stubbed.
+.venvs/rapidfire-%: pyproject.toml
+	$(RAPIDFIRE_PYTHON) -m venv $@
+	$@/bin/python -m pip --quiet --disable-pip-version-check install 'pip>=25.1'
+	$@/bin/python -m pip --quiet --disable-pip-version-check install --editable '.[postgres]' --group other --group rapidfire
+	$@/bin/python -m pip --quiet --disable-pip-version-check install --no-deps --ignore-requires-python rapidfireai==$*
+	touch $@
 
 wheel: $(VENV)/dev
 	rm -rf dist $(VENV)/clean

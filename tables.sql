@@ -131,7 +131,7 @@ CREATE TABLE experiments (
     experiment_id     INTEGER PRIMARY KEY,
     experiment_name   TEXT    NOT NULL,
     kind              TEXT    NOT NULL,  -- fit evals
-    status            TEXT    NOT NULL,  -- fit: NEW RUNNING COMPLETED FAILED; evals: small letters
+    status            TEXT    NOT NULL,  -- NEW RUNNING COMPLETED FAILED CANCELLED, evals in small letters
     experiments_path  TEXT,
     num_shards        INTEGER,
     num_actors        INTEGER,
@@ -282,7 +282,7 @@ CREATE TABLE contexts (
     context_hash        TEXT    NOT NULL,
     rag_config_json     TEXT,
     prompt_config_json  TEXT,
-    status              TEXT    NOT NULL,  -- pending building ready failed
+    status              TEXT    NOT NULL,  -- pending building ready failed deleted
     error               TEXT,
     started_at          TEXT,
     completed_at        TEXT,
@@ -337,13 +337,139 @@ CREATE INDEX actor_tasks_open ON actor_tasks (status, actor_id, task_id)
 WHERE status = 'scheduled' OR status = 'in_progress';
 
 
+-- section: pipeline_requests
+
+CREATE TABLE pipeline_requests (
+    ic_id         INTEGER PRIMARY KEY,
+    pipeline_id   INTEGER,           -- NULL: the data name it
+    operation     TEXT    NOT NULL,  -- stop resume delete clone
+    status        TEXT    NOT NULL,  -- pending in_progress completed failed skipped
+    request_data  TEXT,
+    error         TEXT,              -- why it failed or was skipped
+    created_at    TEXT    NOT NULL,
+    updated_at    TEXT    NOT NULL,
+    position      INTEGER NOT NULL
+);
+
+CREATE INDEX pipeline_requests_pending ON pipeline_requests (ic_id)
+WHERE status = 'pending';
+
+
 -- section: ids
 
 -- The last id given to each kind of entity. No reset empties it: ids are never used again.
 CREATE TABLE ids (
-    kind        TEXT    PRIMARY KEY,  -- experiment run task ic context pipeline actor_task
+    kind        TEXT    PRIMARY KEY,  -- experiment run task ic context pipeline pipeline_ic actor_task
     last        INTEGER NOT NULL,
     created_at  TEXT    NOT NULL,
     updated_at  TEXT    NOT NULL,
     position    INTEGER NOT NULL
 ) WITHOUT ROWID;
+
+
+-- What RapidFire AI notes beyond that: rows beside those of the same key above.
+
+
+-- section: rapidfire_experiments
+
+CREATE TABLE rapidfire_experiments (
+    experiment_id         INTEGER PRIMARY KEY,
+    metric_experiment_id  TEXT,
+    current_task          TEXT,
+    options               TEXT,              -- names the payload
+    created_at            TEXT    NOT NULL,
+    updated_at            TEXT    NOT NULL,
+    position              INTEGER NOT NULL
+);
+
+
+-- section: rapidfire_runs
+
+CREATE TABLE rapidfire_runs (
+    run_id               INTEGER PRIMARY KEY,
+    flattened_config     TEXT    NOT NULL,  -- JSON
+    completed_steps      INTEGER NOT NULL,
+    total_steps          INTEGER NOT NULL,
+    shards_visited       INTEGER NOT NULL,  -- in the current epoch
+    epochs_completed     INTEGER NOT NULL,
+    shard_offset         INTEGER NOT NULL,
+    error                TEXT    NOT NULL,
+    source               TEXT    NOT NULL,  -- in RapidFire's words
+    ended_by             TEXT    NOT NULL,
+    warm_started_from    INTEGER,
+    cloned_from          INTEGER,
+    estimated_runtime    REAL    NOT NULL,
+    required_workers     INTEGER NOT NULL,
+    controller_progress  REAL    NOT NULL,  -- percent
+    worker_progress      REAL    NOT NULL,
+    created_at           TEXT    NOT NULL,
+    updated_at           TEXT    NOT NULL,
+    position             INTEGER NOT NULL
+);
+
+
+-- section: rapidfire_tasks
+
+CREATE TABLE rapidfire_tasks (
+    task_id               INTEGER PRIMARY KEY,
+    task_type             TEXT    NOT NULL,
+    multi_worker_details  TEXT    NOT NULL,  -- JSON
+    options               TEXT,              -- names the payload
+    created_at            TEXT    NOT NULL,
+    updated_at            TEXT    NOT NULL,
+    position              INTEGER NOT NULL
+);
+
+
+-- section: rapidfire_workers
+
+-- The task that each was given last, so that nobody has to look through all tasks for it.
+CREATE TABLE rapidfire_workers (
+    worker_id   INTEGER PRIMARY KEY,
+    task_id     INTEGER NOT NULL,
+    created_at  TEXT    NOT NULL,
+    updated_at  TEXT    NOT NULL,
+    position    INTEGER NOT NULL
+);
+
+
+-- section: rapidfire_contexts
+
+CREATE TABLE rapidfire_contexts (
+    context_id         INTEGER PRIMARY KEY,
+    started_at         REAL,              -- seconds since 1970, where it was given so
+    completed_at       REAL,
+    enable_gpu         INTEGER NOT NULL,  -- 0 1
+    vector_store_json  TEXT,
+    created_at         TEXT    NOT NULL,
+    updated_at         TEXT    NOT NULL,
+    position           INTEGER NOT NULL
+);
+
+
+-- section: rapidfire_pipelines
+
+CREATE TABLE rapidfire_pipelines (
+    pipeline_id       INTEGER PRIMARY KEY,
+    config            TEXT,              -- names the payload
+    config_json       TEXT,
+    flattened_config  TEXT    NOT NULL,  -- JSON
+    metric_run_id     TEXT,
+    created_at        TEXT    NOT NULL,
+    updated_at        TEXT    NOT NULL,
+    position          INTEGER NOT NULL
+);
+
+CREATE INDEX rapidfire_pipelines_by_metric_run ON rapidfire_pipelines (metric_run_id);
+
+
+-- section: rapidfire_actor_tasks
+
+CREATE TABLE rapidfire_actor_tasks (
+    task_id       INTEGER PRIMARY KEY,
+    started_at    REAL,              -- seconds since 1970, where it was given so
+    completed_at  REAL,
+    created_at    TEXT    NOT NULL,
+    updated_at    TEXT    NOT NULL,
+    position      INTEGER NOT NULL
+);

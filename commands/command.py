@@ -66,6 +66,11 @@ def existing(rows: Rows, view: View[R], key: Key, noun: str) -> R:
     return row
 
 
+def named(content: bytes | None) -> tuple[str | None, tuple[bytes, ...]]:
+    """Return the digest of a payload, if there is one, and the payloads that a decision holds."""
+    return (None, ()) if content is None else (hashlib.sha256(content).hexdigest(), (content,))
+
+
 def execute(views: Views, command: Command, metadata: Metadata = NO_METADATA) -> Any:
     """Carry out a command in one transaction and return its result.
 
@@ -98,6 +103,10 @@ def execute(views: Views, command: Command, metadata: Metadata = NO_METADATA) ->
 def _fingerprint(command: Command) -> str:
     # Payloads are left out: the same object may be pickled to other bytes in another process.
     fields = msgspec.structs.asdict(command)
-    asked = {name: value for name, value in fields.items() if not isinstance(value, bytes)}
+    asked = {
+        name: value
+        for name, value in fields.items()
+        if value is not msgspec.UNSET and not isinstance(value, bytes)
+    }
     digest = hashlib.sha256(to_json(asked).encode()).hexdigest()[:16]
     return f"{type(command).__name__} {digest}"

@@ -1,8 +1,10 @@
 """Commands of inference: contexts, pipelines, tasks of actors."""
 
+from msgspec import UNSET, UnsetType
+
 from refold.commands.command import Command, Decision, existing
-from refold.commands.moves import ACTOR_TASK, CONTEXT, PIPELINE, move
-from refold.eventstore.errors import InvalidCommand
+from refold.commands.moves import ACTOR_TASK, CONTEXT, PIPELINE, PIPELINE_REQUEST, move
+from refold.eventstore.errors import IllegalTransition, InvalidCommand
 from refold.eventstore.event import Handle, Id, Int, Name
 from refold.eventstore.events import (
     ActorTaskEndTimeRecorded,
@@ -14,13 +16,22 @@ from refold.eventstore.events import (
     ContextEndTimeRecorded,
     ContextErrorRecorded,
     ContextStartTimeRecorded,
+    PipelineCloneRequested,
     PipelineCreated,
+    PipelineDeleteRequested,
     PipelineErrorRecorded,
     PipelineProgressed,
+    PipelineResumeRequested,
+    PipelineStopRequested,
     ShardCompleted,
 )
-from refold.eventstore.statuses import ActorTaskStatus, ContextStatus, PipelineStatus
-from refold.projections.evals import ActorTask, actor_tasks, contexts, pipelines
+from refold.eventstore.statuses import (
+    ActorTaskStatus,
+    ContextStatus,
+    PipelineRequestStatus,
+    PipelineStatus,
+)
+from refold.projections.evals import ActorTask, actor_tasks, contexts, pipeline_requests, pipelines
 from refold.projections.experiments import experiments, next_id
 from refold.projections.unit_of_work import Rows
 
@@ -67,12 +78,14 @@ class SetContextStartTime(Command, frozen=True):
 
     context_id: Id
     started_at: Name
+    seconds: float | UnsetType = UNSET
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
-        if existing(rows, contexts, self.context_id, "context").started_at == self.started_at:
+        row = existing(rows, contexts, self.context_id, "context")
+        if row.started_at == self.started_at and self.seconds is UNSET:
             return Decision()
-        return Decision([ContextStartTimeRecorded(self.context_id, self.started_at)])
+        return Decision([ContextStartTimeRecorded(self.context_id, self.started_at, self.seconds)])
 
 
 class SetContextEndTime(Command, frozen=True):
@@ -81,15 +94,15 @@ class SetContextEndTime(Command, frozen=True):
     context_id: Id
     completed_at: Name
     duration_seconds: float | None = None
+    seconds: float | UnsetType = UNSET
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
         row = existing(rows, contexts, self.context_id, "context")
-        if (row.completed_at, row.duration_seconds) == (self.completed_at, self.duration_seconds):
+        now = (self.completed_at, self.duration_seconds)
+        if (row.completed_at, row.duration_seconds) == now and self.seconds is UNSET:
             return Decision()
-        return Decision(
-            [ContextEndTimeRecorded(self.context_id, self.completed_at, self.duration_seconds)]
-        )
+        return Decision([ContextEndTimeRecorded(self.context_id, *now, self.seconds)])
 
 
 class SetContextError(Command, frozen=True):
@@ -237,12 +250,14 @@ class SetActorTaskStartTime(Command, frozen=True):
 
     task_id: Id
     started_at: Name
+    seconds: float | UnsetType = UNSET
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
-        if _task(rows, self.task_id).started_at == self.started_at:
+        row = _task(rows, self.task_id)
+        if row.started_at == self.started_at and self.seconds is UNSET:
             return Decision()
-        return Decision([ActorTaskStartTimeRecorded(self.task_id, self.started_at)])
+        return Decision([ActorTaskStartTimeRecorded(self.task_id, self.started_at, self.seconds)])
 
 
 class SetActorTaskEndTime(Command, frozen=True):
@@ -251,15 +266,15 @@ class SetActorTaskEndTime(Command, frozen=True):
     task_id: Id
     completed_at: Name
     duration_seconds: float | None = None
+    seconds: float | UnsetType = UNSET
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
         row = _task(rows, self.task_id)
-        if (row.completed_at, row.duration_seconds) == (self.completed_at, self.duration_seconds):
+        now = (self.completed_at, self.duration_seconds)
+        if (row.completed_at, row.duration_seconds) == now and self.seconds is UNSET:
             return Decision()
-        return Decision(
-            [ActorTaskEndTimeRecorded(self.task_id, self.completed_at, self.duration_seconds)]
-        )
+        return Decision([ActorTaskEndTimeRecorded(self.task_id, *now, self.seconds)])
 
 
 class SetActorTaskError(Command, frozen=True):
@@ -273,3 +288,91 @@ class SetActorTaskError(Command, frozen=True):
         if _task(rows, self.task_id).error == self.error:
             return Decision()
         return Decision([ActorTaskErrorRecorded(self.task_id, self.error)])
+
+
+def _next_ic_id(rows: Rows, pipeline_id: int) -> int:
+    row = existing(rows, pipelines, pipeline_id, "pipeline")
+    if row.status == PipelineStatus.DELETED:
+        raise IllegalTransition(
+            f"pipeline {pipeline_id} is deleted; no interactive control can follow: create a new "
+            f"pipeline"
+        )
+    return next_id(rows, "pipeline_ic")
+
+
+class RequestPipelineStop(Command, frozen=True):
+    """Ask to stop a pipeline; the result is the id of the request."""
+
+    pipeline_id: Id
+    request_data: str | None = None
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        ic_id = _next_ic_id(rows, self.pipeline_id)
+        requested = PipelineStopRequested(ic_id, self.pipeline_id, self.request_data)
+        return Decision([requested], ic_id)
+
+
+class RequestPipelineResume(Command, frozen=True):
+    """Ask to let a pipeline go on; the result is the id of the request."""
+
+    pipeline_id: Id
+    request_data: str | None = None
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        ic_id = _next_ic_id(rows, self.pipeline_id)
+        requested = PipelineResumeRequested(ic_id, self.pipeline_id, self.request_data)
+        return Decision([requested], ic_id)
+
+
+class RequestPipelineDelete(Command, frozen=True):
+    """Ask to delete a pipeline; the result is the id of the request."""
+
+    pipeline_id: Id
+    request_data: str | None = None
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        ic_id = _next_ic_id(rows, self.pipeline_id)
+        requested = PipelineDeleteRequested(ic_id, self.pipeline_id, self.request_data)
+        return Decision([requested], ic_id)
+
+
+class RequestPipelineClone(Command, frozen=True):
+    """Ask for a copy of a pipeline with another configuration; the result is the request's id."""
+
+    pipeline_id: Id | None = None
+    """None: the data name it."""
+    request_data: str | None = None
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        if self.pipeline_id is None:
+            ic_id = next_id(rows, "pipeline_ic")
+        else:
+            ic_id = _next_ic_id(rows, self.pipeline_id)
+        return Decision([PipelineCloneRequested(ic_id, self.pipeline_id, self.request_data)], ic_id)
+
+
+class MarkPipelineRequest(Command, frozen=True):
+    """Note how far a request about a pipeline has come."""
+
+    ic_id: Id
+    status: PipelineRequestStatus
+    error: str | None = None
+    """Why it failed or was skipped."""
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        unfulfilled = self.status in (PipelineRequestStatus.FAILED, PipelineRequestStatus.SKIPPED)
+        if self.error is not None and not unfulfilled:
+            raise InvalidCommand(
+                f"request {self.ic_id}: an error goes with {PipelineRequestStatus.FAILED} or "
+                f"{PipelineRequestStatus.SKIPPED}, not with {self.status}"
+            )
+        row = existing(rows, pipeline_requests, self.ic_id, "request")
+        before = PipelineRequestStatus(row.status)
+        fields = (self.error,) if unfulfilled else ()
+        entity = f"request {self.ic_id}"
+        return move(entity, PIPELINE_REQUEST, before, self.status, self.ic_id, *fields)

@@ -1,10 +1,11 @@
 """Commands of training: runs, tasks of workers, progress, and what users ask for."""
 
-import hashlib
 from contextlib import suppress
 from typing import Any
 
-from refold.commands.command import Command, Decision, existing
+from msgspec import UNSET
+
+from refold.commands.command import Command, Decision, existing, named
 from refold.commands.moves import REQUEST, RUN, WORKER_TASK, move, status_of
 from refold.eventstore.errors import IllegalTransition, InvalidCommand
 from refold.eventstore.event import Id, Int, Name, encode, plain_scalar, to_json
@@ -81,7 +82,7 @@ class CreateRun(Command, frozen=True):
         if self.parent_run_id is not None:
             existing(rows, runs, self.parent_run_id, "run")
         run_id = next_id(rows, "run")
-        config = self.config_leaf
+        digest, payloads = named(self.config_leaf)
         created = RunCreated(
             run_id=run_id,
             experiment_id=self.experiment_id,
@@ -91,11 +92,11 @@ class CreateRun(Command, frozen=True):
             mlflow_run_id=self.mlflow_run_id,
             parent_run_id=self.parent_run_id,
             warm_start=self.warm_start,
-            config=None if config is None else hashlib.sha256(config).hexdigest(),
+            config=digest,
             seed=self.seed,
             num_chunks=self.num_chunks,
         )
-        return Decision([created], run_id, () if config is None else (config,))
+        return Decision([created], run_id, payloads)
 
 
 class SetRunStatus(Command, frozen=True):
@@ -281,33 +282,39 @@ class RequestStop(Command, frozen=True):
     """Ask to stop a run; the result is the id of the request."""
 
     run_id: Id
+    config_leaf: bytes | None = None
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
         ic_id = _next_ic_id(rows, self.run_id)
-        return Decision([StopRequested(ic_id, self.run_id)], ic_id)
+        digest, payloads = named(self.config_leaf)
+        return Decision([StopRequested(ic_id, self.run_id, digest or UNSET)], ic_id, payloads)
 
 
 class RequestResume(Command, frozen=True):
     """Ask to let a run go on; the result is the id of the request."""
 
     run_id: Id
+    config_leaf: bytes | None = None
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
         ic_id = _next_ic_id(rows, self.run_id)
-        return Decision([ResumeRequested(ic_id, self.run_id)], ic_id)
+        digest, payloads = named(self.config_leaf)
+        return Decision([ResumeRequested(ic_id, self.run_id, digest or UNSET)], ic_id, payloads)
 
 
 class RequestDelete(Command, frozen=True):
     """Ask to delete a run; the result is the id of the request."""
 
     run_id: Id
+    config_leaf: bytes | None = None
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
         ic_id = _next_ic_id(rows, self.run_id)
-        return Decision([DeleteRequested(ic_id, self.run_id)], ic_id)
+        digest, payloads = named(self.config_leaf)
+        return Decision([DeleteRequested(ic_id, self.run_id, digest or UNSET)], ic_id, payloads)
 
 
 class RequestCloneModify(Command, frozen=True):
@@ -320,10 +327,9 @@ class RequestCloneModify(Command, frozen=True):
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
         ic_id = _next_ic_id(rows, self.run_id)
-        config = self.config_leaf
-        digest = None if config is None else hashlib.sha256(config).hexdigest()
+        digest, payloads = named(self.config_leaf)
         requested = CloneModifyRequested(ic_id, self.run_id, digest, self.warm_start)
-        return Decision([requested], ic_id, () if config is None else (config,))
+        return Decision([requested], ic_id, payloads)
 
 
 def _processed(rows: Rows, ic_id: int, after: TaskStatus, *error: str | None) -> Decision:

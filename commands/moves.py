@@ -9,11 +9,14 @@ from refold.eventstore.errors import IllegalTransition, StoreDamaged
 from refold.eventstore.event import Event
 from refold.eventstore.events import (
     ActorTaskCompleted,
+    ActorTaskCompletionWithdrawn,
     ActorTaskFailed,
     ActorTaskStarted,
     ContextBuildStarted,
+    ContextDeleted,
     ContextFailed,
     ContextReady,
+    ExperimentCancelled,
     ExperimentCompleted,
     ExperimentFailed,
     ExperimentStarted,
@@ -24,6 +27,10 @@ from refold.eventstore.events import (
     PipelineCompleted,
     PipelineDeleted,
     PipelineFailed,
+    PipelineRequestCompleted,
+    PipelineRequestFailed,
+    PipelineRequestSkipped,
+    PipelineRequestStarted,
     PipelineResumed,
     PipelineStarted,
     PipelineStopped,
@@ -41,6 +48,7 @@ from refold.eventstore.statuses import (
     ActorTaskStatus,
     ContextStatus,
     ExperimentStatus,
+    PipelineRequestStatus,
     PipelineStatus,
     RunStatus,
     TaskStatus,
@@ -62,10 +70,16 @@ def _moves(events: Mapping[W, tuple[type[Event], ...]]) -> Moves[W]:
 
 EXPERIMENT = _moves(
     {
-        ExperimentStatus.NEW: (ExperimentStarted, ExperimentCompleted, ExperimentFailed),
-        ExperimentStatus.RUNNING: (ExperimentCompleted, ExperimentFailed),
+        ExperimentStatus.NEW: (
+            ExperimentStarted,
+            ExperimentCompleted,
+            ExperimentFailed,
+            ExperimentCancelled,
+        ),
+        ExperimentStatus.RUNNING: (ExperimentCompleted, ExperimentFailed, ExperimentCancelled),
         ExperimentStatus.FAILED: (ExperimentStarted,),
         ExperimentStatus.COMPLETED: (ExperimentStarted,),
+        ExperimentStatus.CANCELLED: (ExperimentStarted,),
     }
 )
 
@@ -110,10 +124,11 @@ REQUEST = _moves(
 
 CONTEXT = _moves(
     {
-        ContextStatus.PENDING: (ContextBuildStarted, ContextReady, ContextFailed),
-        ContextStatus.BUILDING: (ContextReady, ContextFailed),
-        ContextStatus.FAILED: (ContextBuildStarted,),
-        ContextStatus.READY: (ContextBuildStarted,),
+        ContextStatus.PENDING: (ContextBuildStarted, ContextReady, ContextFailed, ContextDeleted),
+        ContextStatus.BUILDING: (ContextReady, ContextFailed, ContextDeleted),
+        ContextStatus.FAILED: (ContextBuildStarted, ContextDeleted),
+        ContextStatus.READY: (ContextBuildStarted, ContextDeleted),
+        ContextStatus.DELETED: (),
     }
 )
 
@@ -140,6 +155,80 @@ ACTOR_TASK = _moves(
         ActorTaskStatus.COMPLETED: (),
         ActorTaskStatus.FAILED: (),
     }
+)
+
+PIPELINE_REQUEST = _moves(
+    {
+        PipelineRequestStatus.PENDING: (
+            PipelineRequestStarted,
+            PipelineRequestCompleted,
+            PipelineRequestFailed,
+            PipelineRequestSkipped,
+        ),
+        PipelineRequestStatus.IN_PROGRESS: (
+            PipelineRequestCompleted,
+            PipelineRequestFailed,
+            PipelineRequestSkipped,
+        ),
+        PipelineRequestStatus.COMPLETED: (),
+        PipelineRequestStatus.FAILED: (),
+        PipelineRequestStatus.SKIPPED: (),
+    }
+)
+
+
+# --- what RapidFire AI's own code does besides, and no other face may ---------------------------
+
+
+def _and(moves: Moves[W], events: Mapping[W, tuple[type[Event], ...]]) -> Moves[W]:
+    more = _moves(events)
+    return {before: {**after, **more.get(before, {})} for before, after in moves.items()}
+
+
+RAPIDFIRE_EXPERIMENT = _and(
+    EXPERIMENT,
+    {
+        # It ends what a user has cancelled, or what has failed.
+        ExperimentStatus.FAILED: (ExperimentCompleted, ExperimentCancelled),
+        ExperimentStatus.CANCELLED: (ExperimentCompleted, ExperimentFailed),
+    },
+)
+
+RAPIDFIRE_RUN = _and(
+    RUN,
+    {
+        # One of several workers fails, and the controller sees the end of another's shard.
+        RunStatus.FAILED: (RunCompleted, RunStopped),
+    },
+)
+
+RAPIDFIRE_CONTEXT = _and(
+    CONTEXT,
+    {
+        ContextStatus.FAILED: (ContextReady,),
+        ContextStatus.READY: (ContextFailed,),
+    },
+)
+
+RAPIDFIRE_PIPELINE = _and(
+    PIPELINE,
+    {
+        PipelineStatus.NEW: (PipelineCompleted,),
+        # It was stopped while its last shard was being processed.
+        PipelineStatus.STOPPED: (PipelineCompleted,),
+        PipelineStatus.FAILED: (PipelineCompleted, PipelineStopped),
+        PipelineStatus.COMPLETED: (PipelineStopped, PipelineFailed),
+    },
+)
+
+RAPIDFIRE_ACTOR_TASK = _and(
+    ACTOR_TASK,
+    {
+        # Its pipeline was stopped while the actor was being made ready.
+        ActorTaskStatus.SCHEDULED: (ActorTaskCompleted,),
+        # The results of a shard could not be merged.
+        ActorTaskStatus.COMPLETED: (ActorTaskCompletionWithdrawn,),
+    },
 )
 
 

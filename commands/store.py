@@ -19,12 +19,13 @@ from refold.eventstore.statuses import (
     ContextStatus,
     ExperimentStatus,
     InferenceStatus,
+    PipelineRequestStatus,
     PipelineStatus,
     RunStatus,
     TaskStatus,
 )
 from refold.projections.entities import ALL
-from refold.projections.evals import actor_tasks, contexts, pipelines
+from refold.projections.evals import actor_tasks, contexts, pipeline_requests, pipelines
 from refold.projections.experiments import experiments, next_id
 from refold.projections.fit import (
     controller_progress,
@@ -135,6 +136,10 @@ class ResetExperimentStates(Command, frozen=True):
             ),
             requests=tuple(
                 r.ic_id for r in rows.find(interactive_control, status=TaskStatus.IN_PROGRESS)
+            ),
+            pipeline_requests=tuple(
+                r.ic_id
+                for r in rows.find(pipeline_requests, status=PipelineRequestStatus.IN_PROGRESS)
             ),
             controller=bool(rows.find(controller_progress, status=TaskStatus.IN_PROGRESS)),
         )

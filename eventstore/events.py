@@ -3,6 +3,7 @@
 from typing import Annotated, Literal, TypeGuard
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from refold.eventstore.event import Digest, Event, Id, Int, Name
 from refold.eventstore.statuses import (
@@ -10,6 +11,7 @@ from refold.eventstore.statuses import (
     ContextStatus,
     ControllerTask,
     ExperimentStatus,
+    PipelineRequestStatus,
     PipelineStatus,
     RunEndedBy,
     RunSource,
@@ -27,9 +29,15 @@ class StoreEvent(Event, frozen=True):
 
 
 class TablesReset(StoreEvent, frozen=True):
-    """All views were emptied, the experiments only if it says so. The history stays."""
+    """All views were emptied, the experiments only if it says so. The history stays.
+
+    If it names a kind, the views of that kind were emptied, and those experiments are gone that it
+    names.
+    """
 
     experiments: bool
+    kind: Literal["fit", "evals"] | UnsetType = UNSET
+    experiment_ids: tuple[Id, ...] | UnsetType = UNSET
 
 
 class ExperimentStatesReset(StoreEvent, frozen=True):
@@ -46,6 +54,7 @@ class ExperimentStatesReset(StoreEvent, frozen=True):
     runs: tuple[Id, ...] = ()
     pipelines: tuple[Id, ...] = ()
     requests: tuple[Id, ...] = ()
+    pipeline_requests: tuple[Id, ...] = ()
 
 
 class ExperimentEvent(Event, frozen=True):
@@ -61,7 +70,17 @@ class ExperimentCreated(ExperimentEvent, frozen=True):
 
     kind: Literal["fit", "evals"]
     experiment_name: Name
-    status: Literal["NEW", "RUNNING", "COMPLETED", "FAILED", "running", "completed", "failed"]
+    status: Literal[
+        "NEW",
+        "RUNNING",
+        "COMPLETED",
+        "FAILED",
+        "CANCELLED",
+        "running",
+        "completed",
+        "failed",
+        "cancelled",
+    ]
     experiments_path: str | None = None
     num_shards: Int | None = None
     num_actors: Int | None = None
@@ -85,6 +104,25 @@ class ExperimentFailed(ExperimentEvent, frozen=True):
     """The experiment ended with an error."""
 
     leads_to = ExperimentStatus.FAILED
+
+
+class ExperimentCancelled(ExperimentEvent, frozen=True):
+    """A user put an end to what the experiment did."""
+
+    leads_to = ExperimentStatus.CANCELLED
+
+
+class ExperimentDetailsRecorded(ExperimentEvent, frozen=True):
+    """More was noted about the experiment; what the event does not hold stays as it was."""
+
+    metric_experiment_id: str | UnsetType | None = UNSET
+    """Its id in MLflow, or where else metrics are logged."""
+    current_task: Name | UnsetType = UNSET
+    options: Digest | UnsetType = UNSET
+    num_shards: Int | UnsetType | None = UNSET
+    num_actors: Int | UnsetType | None = UNSET
+    num_cpus: float | UnsetType | None = UNSET
+    num_gpus: float | UnsetType | None = UNSET
 
 
 class ExperimentErrorRecorded(ExperimentEvent, frozen=True):
@@ -165,6 +203,33 @@ class RunEnded(RunEvent, frozen=True):
     ended_by: RunEndedBy
 
 
+class RunDetailsRecorded(RunEvent, frozen=True):
+    """More was noted about the run; what the event does not hold stays as it was."""
+
+    config: Digest | UnsetType = UNSET
+    """The configuration that took the place of the one before."""
+    mlflow_run_id: str | UnsetType | None = UNSET
+    flattened_config: str | UnsetType = UNSET
+    """JSON."""
+    completed_steps: Int | UnsetType = UNSET
+    total_steps: Int | UnsetType = UNSET
+    shards_visited: Int | UnsetType = UNSET
+    """In the current epoch."""
+    epochs_completed: Int | UnsetType = UNSET
+    shard_offset: Int | UnsetType = UNSET
+    error: str | UnsetType = UNSET
+    source: str | UnsetType = UNSET
+    ended_by: str | UnsetType = UNSET
+    warm_started_from: Int | UnsetType | None = UNSET
+    cloned_from: Int | UnsetType | None = UNSET
+    estimated_runtime: float | UnsetType = UNSET
+    required_workers: Int | UnsetType = UNSET
+    controller_progress: float | UnsetType = UNSET
+    """In percent, as the controller sees it."""
+    worker_progress: float | UnsetType = UNSET
+    """In percent of the current shard."""
+
+
 class RunProgressed(RunEvent, frozen=True):
     """The run came to a chunk of an epoch."""
 
@@ -223,6 +288,16 @@ class TaskScheduled(TaskEvent, frozen=True):
     epoch: Int = 0
 
 
+class TaskDetailsRecorded(TaskEvent, frozen=True):
+    """It was noted what the task is and what it needs."""
+
+    worker_id: Id
+    task_type: Name
+    multi_worker_details: str = "{}"
+    """JSON."""
+    options: Digest | None = None
+
+
 class TaskStarted(TaskEvent, frozen=True):
     """The worker took the task up."""
 
@@ -274,18 +349,22 @@ class StopRequested(InteractiveControlEvent, frozen=True):
     """A user asked to stop a run."""
 
     run_id: Id
+    config: Digest | UnsetType = UNSET
+    """The configuration that came with the request."""
 
 
 class ResumeRequested(InteractiveControlEvent, frozen=True):
     """A user asked to let a stopped run go on."""
 
     run_id: Id
+    config: Digest | UnsetType = UNSET
 
 
 class DeleteRequested(InteractiveControlEvent, frozen=True):
     """A user asked to delete a run."""
 
     run_id: Id
+    config: Digest | UnsetType = UNSET
 
 
 class CloneModifyRequested(InteractiveControlEvent, frozen=True):
@@ -359,10 +438,28 @@ class ContextFailed(ContextEvent, frozen=True):
     leads_to = ContextStatus.FAILED
 
 
+class ContextDeleted(ContextEvent, frozen=True):
+    """The context was deleted, for ever."""
+
+    leads_to = ContextStatus.DELETED
+
+
+class ContextRebuildStarted(ContextEvent, frozen=True):
+    """The building of the context began anew: what a build before it left is void."""
+
+    leads_to = ContextStatus.BUILDING
+
+    started_at: Name
+    seconds: float | UnsetType = UNSET
+    """The same time in seconds since 1970, if it was given so."""
+
+
 class ContextStartTimeRecorded(ContextEvent, frozen=True):
     """It was noted when the building began."""
 
     started_at: Name
+    seconds: float | UnsetType = UNSET
+    """The same time in seconds since 1970, if it was given so."""
 
 
 class ContextEndTimeRecorded(ContextEvent, frozen=True):
@@ -370,6 +467,15 @@ class ContextEndTimeRecorded(ContextEvent, frozen=True):
 
     completed_at: Name
     duration_seconds: float | None = None
+    seconds: float | UnsetType = UNSET
+    """When it ended in seconds since 1970, if it was given so."""
+
+
+class ContextDetailsRecorded(ContextEvent, frozen=True):
+    """It was noted what the context is built on."""
+
+    enable_gpu: bool = False
+    vector_store_json: str | None = None
 
 
 class ContextErrorRecorded(ContextEvent, frozen=True):
@@ -450,10 +556,86 @@ class ShardCompleted(PipelineEvent, frozen=True):
     total_samples_processed: Int
 
 
+class PipelineDetailsRecorded(PipelineEvent, frozen=True):
+    """More was noted about the pipeline; what the event does not hold stays as it was."""
+
+    config: Digest | UnsetType = UNSET
+    config_json: str | UnsetType = UNSET
+    """What of the configuration people see: JSON."""
+    flattened_config: str | UnsetType = UNSET
+    """JSON."""
+    metric_run_id: str | UnsetType | None = UNSET
+
+
 class PipelineErrorRecorded(PipelineEvent, frozen=True):
     """An error message was noted for the pipeline."""
 
     error: str
+
+
+class PipelineRequestEvent(Event, frozen=True):
+    """Something happened to a request about a pipeline."""
+
+    ic_id: Id
+
+    stream_of = "pipeline_ic-{}"
+
+
+class PipelineStopRequested(PipelineRequestEvent, frozen=True):
+    """A user asked to stop a pipeline."""
+
+    pipeline_id: Id
+    request_data: str | None = None
+
+
+class PipelineResumeRequested(PipelineRequestEvent, frozen=True):
+    """A user asked to let a stopped pipeline go on."""
+
+    pipeline_id: Id
+    request_data: str | None = None
+
+
+class PipelineDeleteRequested(PipelineRequestEvent, frozen=True):
+    """A user asked to delete a pipeline."""
+
+    pipeline_id: Id
+    request_data: str | None = None
+
+
+class PipelineCloneRequested(PipelineRequestEvent, frozen=True):
+    """A user asked for a copy of a pipeline with another configuration."""
+
+    pipeline_id: Id | None = None
+    """None: the request's data name it."""
+    request_data: str | None = None
+
+
+class PipelineRequestStarted(PipelineRequestEvent, frozen=True):
+    """The controller began to do what was asked."""
+
+    leads_to = PipelineRequestStatus.IN_PROGRESS
+
+
+class PipelineRequestCompleted(PipelineRequestEvent, frozen=True):
+    """The controller did what was asked."""
+
+    leads_to = PipelineRequestStatus.COMPLETED
+
+
+class PipelineRequestFailed(PipelineRequestEvent, frozen=True):
+    """The controller tried and could not."""
+
+    leads_to = PipelineRequestStatus.FAILED
+
+    error: str | None = None
+
+
+class PipelineRequestSkipped(PipelineRequestEvent, frozen=True):
+    """The controller found that nothing was to be done."""
+
+    leads_to = PipelineRequestStatus.SKIPPED
+
+    error: str | None = None
 
 
 class ActorTaskEvent(Event, frozen=True):
@@ -491,10 +673,18 @@ class ActorTaskFailed(ActorTaskEvent, frozen=True):
     leads_to = ActorTaskStatus.FAILED
 
 
+class ActorTaskCompletionWithdrawn(ActorTaskEvent, frozen=True):
+    """The task, reported as finished, was found to have failed by who had reported it."""
+
+    leads_to = ActorTaskStatus.FAILED
+
+
 class ActorTaskStartTimeRecorded(ActorTaskEvent, frozen=True):
     """It was noted when the work began."""
 
     started_at: Name
+    seconds: float | UnsetType = UNSET
+    """The same time in seconds since 1970, if it was given so."""
 
 
 class ActorTaskEndTimeRecorded(ActorTaskEvent, frozen=True):
@@ -502,6 +692,8 @@ class ActorTaskEndTimeRecorded(ActorTaskEvent, frozen=True):
 
     completed_at: Name
     duration_seconds: float | None = None
+    seconds: float | UnsetType = UNSET
+    """When it ended in seconds since 1970, if it was given so."""
 
 
 class ActorTaskErrorRecorded(ActorTaskEvent, frozen=True):

@@ -12,7 +12,7 @@ class Stage(Enum):
 
     WAITING = "NEW PENDING SCHEDULED"
     UNDER_WAY = "ONGOING RUNNING IN_PROGRESS BUILDING"
-    HALTED = "STOPPED SKIPPED"
+    HALTED = "STOPPED SKIPPED CANCELLED"
     DONE = "COMPLETED READY"
     FAILED = "FAILED KILLED DELETED"
 
@@ -65,6 +65,7 @@ class ExperimentStatus(Word):
     RUNNING = "RUNNING"
     COMPLETED = "COMPLETED"
     FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
 
 
 class RunStatus(Word):
@@ -143,15 +144,17 @@ class InferenceStatus(Word):
     RUNNING = "running"
     COMPLETED = "completed"
     FAILED = "failed"
+    CANCELLED = "cancelled"
 
 
 class ContextStatus(Word):
-    """Where the building of a context (RAG) stands."""
+    """Where the building of a context (RAG) stands; deleted is for ever."""
 
     PENDING = "pending"
     BUILDING = "building"
     READY = "ready"
     FAILED = "failed"
+    DELETED = "deleted"
 
 
 class PipelineStatus(Word):
@@ -163,6 +166,25 @@ class PipelineStatus(Word):
     STOPPED = "stopped"
     DELETED = "deleted"
     FAILED = "failed"
+
+
+class PipelineOperation(Word):
+    """What a user asked for while pipelines run (interactive control of inference)."""
+
+    STOP = "stop"
+    RESUME = "resume"
+    DELETE = "delete"
+    CLONE = "clone"
+
+
+class PipelineRequestStatus(Word):
+    """Where a request about a pipeline stands."""
+
+    PENDING = "pending"
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    SKIPPED = "skipped"
 
 
 class ActorTaskStatus(Word):

@@ -5,7 +5,7 @@ from typing import Any
 
 from refold.eventstore.arguments import argument, excerpt
 from refold.eventstore.errors import InvalidCommand, NotFound
-from refold.projections.evals import actor_tasks, contexts, pipelines
+from refold.projections.evals import actor_tasks, contexts, pipeline_requests, pipelines
 from refold.projections.experiments import experiments, ids
 from refold.projections.fit import (
     controller_progress,
@@ -15,6 +15,7 @@ from refold.projections.fit import (
     worker_progress,
     worker_task,
 )
+from refold.projections.rapidfire import RAPIDFIRE
 from refold.projections.view import Key, View
 
 ENTITIES: dict[str, View[Any]] = {
@@ -27,9 +28,10 @@ ENTITIES: dict[str, View[Any]] = {
     "context": contexts,
     "pipeline": pipelines,
     "actor_task": actor_tasks,
+    "pipeline_request": pipeline_requests,
 }
 
-ALL: tuple[View[Any], ...] = (*ENTITIES.values(), run_metrics, ids)
+ALL: tuple[View[Any], ...] = (*ENTITIES.values(), run_metrics, ids, *RAPIDFIRE)
 """The views of refold itself."""
 
 

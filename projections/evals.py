@@ -1,9 +1,12 @@
 """The views of inference: contexts, pipelines, tasks of actors."""
 
+from functools import partial
+
 from msgspec.structs import replace
 
 from refold.eventstore.events import (
     ActorTaskCompleted,
+    ActorTaskCompletionWithdrawn,
     ActorTaskEndTimeRecorded,
     ActorTaskErrorRecorded,
     ActorTaskEvent,
@@ -13,28 +16,46 @@ from refold.eventstore.events import (
     ActorTaskStartTimeRecorded,
     ContextBuildStarted,
     ContextCreated,
+    ContextDeleted,
     ContextEndTimeRecorded,
     ContextErrorRecorded,
     ContextEvent,
     ContextFailed,
     ContextReady,
+    ContextRebuildStarted,
     ContextStartTimeRecorded,
     ExperimentStatesReset,
+    PipelineCloneRequested,
     PipelineCompleted,
     PipelineCreated,
     PipelineDeleted,
+    PipelineDeleteRequested,
     PipelineErrorRecorded,
     PipelineEvent,
     PipelineFailed,
     PipelineProgressed,
+    PipelineRequestCompleted,
+    PipelineRequestEvent,
+    PipelineRequestFailed,
+    PipelineRequestSkipped,
+    PipelineRequestStarted,
     PipelineResumed,
+    PipelineResumeRequested,
     PipelineStarted,
     PipelineStopped,
+    PipelineStopRequested,
     ShardCompleted,
     TablesReset,
 )
 from refold.eventstore.sql import section
-from refold.eventstore.statuses import ActorTaskStatus, ContextStatus, PipelineStatus
+from refold.eventstore.statuses import (
+    ActorTaskStatus,
+    ContextStatus,
+    PipelineOperation,
+    PipelineRequestStatus,
+    PipelineStatus,
+)
+from refold.projections.experiments import is_of
 from refold.projections.view import Row, View
 
 
@@ -53,7 +74,7 @@ class Context(Row, frozen=True):
 
 
 contexts = View(
-    "contexts", Context, version=1, schema=section("contexts"), stream=ContextEvent.stream_of
+    "contexts", Context, version=2, schema=section("contexts"), stream=ContextEvent.stream_of
 )
 
 contexts.created_by(
@@ -62,7 +83,18 @@ contexts.created_by(
         e.context_id, e.context_hash, e.rag_config_json, e.prompt_config_json, e.status.value
     ),
 )
-contexts.moved_by(ContextBuildStarted, ContextReady, ContextFailed)
+contexts.moved_by(ContextBuildStarted, ContextReady, ContextFailed, ContextDeleted)
+contexts.on(
+    ContextRebuildStarted,
+    lambda row, e: replace(
+        row,
+        status=str(e.leads_to),
+        error=None,
+        started_at=e.started_at,
+        completed_at=None,
+        duration_seconds=None,
+    ),
+)
 contexts.on(ContextStartTimeRecorded, lambda row, e: replace(row, started_at=e.started_at))
 contexts.on(
     ContextEndTimeRecorded,
@@ -74,7 +106,7 @@ contexts.on(
     lambda row, _: replace(row, status=ContextStatus.FAILED.value),
     keys=lambda e: e.contexts,
 )
-contexts.cleared_by(TablesReset)
+contexts.cleared_by(TablesReset, when=is_of("evals"))
 
 
 class Pipeline(Row, frozen=True):
@@ -136,7 +168,7 @@ pipelines.on(
     lambda row, _: replace(row, status=PipelineStatus.FAILED.value),
     keys=lambda e: e.pipelines,
 )
-pipelines.cleared_by(TablesReset)
+pipelines.cleared_by(TablesReset, when=is_of("evals"))
 
 
 class ActorTask(Row, frozen=True):
@@ -173,7 +205,9 @@ actor_tasks.created_by(
         ActorTaskStatus.SCHEDULED.value,
     ),
 )
-actor_tasks.moved_by(ActorTaskStarted, ActorTaskCompleted, ActorTaskFailed)
+actor_tasks.moved_by(
+    ActorTaskStarted, ActorTaskCompleted, ActorTaskFailed, ActorTaskCompletionWithdrawn
+)
 actor_tasks.on(ActorTaskStartTimeRecorded, lambda row, e: replace(row, started_at=e.started_at))
 actor_tasks.on(
     ActorTaskEndTimeRecorded,
@@ -185,4 +219,57 @@ actor_tasks.on(
     lambda row, _: replace(row, status=ActorTaskStatus.FAILED.value),
     keys=lambda e: e.actor_tasks,
 )
-actor_tasks.cleared_by(TablesReset)
+actor_tasks.cleared_by(TablesReset, when=is_of("evals"))
+
+
+class PipelineRequest(Row, frozen=True):
+    """A row of `pipeline_requests`."""
+
+    ic_id: int
+    pipeline_id: int | None
+    operation: str
+    status: str
+    request_data: str | None
+    error: str | None = None
+
+
+pipeline_requests = View(
+    "pipeline_requests",
+    PipelineRequest,
+    version=1,
+    schema=section("pipeline_requests"),
+    stream=PipelineRequestEvent.stream_of,
+)
+
+
+def _requested(
+    operation: PipelineOperation,
+    event: PipelineStopRequested
+    | PipelineResumeRequested
+    | PipelineDeleteRequested
+    | PipelineCloneRequested,
+) -> PipelineRequest:
+    return PipelineRequest(
+        event.ic_id,
+        event.pipeline_id,
+        operation.value,
+        PipelineRequestStatus.PENDING.value,
+        event.request_data,
+    )
+
+
+pipeline_requests.created_by(PipelineStopRequested, partial(_requested, PipelineOperation.STOP))
+pipeline_requests.created_by(PipelineResumeRequested, partial(_requested, PipelineOperation.RESUME))
+pipeline_requests.created_by(PipelineDeleteRequested, partial(_requested, PipelineOperation.DELETE))
+pipeline_requests.created_by(PipelineCloneRequested, partial(_requested, PipelineOperation.CLONE))
+pipeline_requests.moved_by(PipelineRequestStarted, PipelineRequestCompleted)
+for _unfulfilled in (PipelineRequestFailed, PipelineRequestSkipped):
+    pipeline_requests.on(
+        _unfulfilled, lambda row, e: replace(row, status=str(e.leads_to), error=e.error)
+    )
+pipeline_requests.on(
+    ExperimentStatesReset,
+    lambda row, _: replace(row, status=PipelineRequestStatus.FAILED.value),
+    keys=lambda e: e.pipeline_requests,
+)
+pipeline_requests.cleared_by(TablesReset, when=is_of("evals"))

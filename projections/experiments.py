@@ -1,8 +1,9 @@
 """The views that training and inference share: experiments, and the last id of each kind."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from refold.eventstore.event import Event
@@ -11,13 +12,19 @@ from refold.eventstore.events import (
     CloneModifyRequested,
     ContextCreated,
     DeleteRequested,
+    ExperimentCancelled,
     ExperimentCompleted,
     ExperimentCreated,
+    ExperimentDetailsRecorded,
     ExperimentErrorRecorded,
     ExperimentEvent,
     ExperimentFailed,
     ExperimentStarted,
+    PipelineCloneRequested,
     PipelineCreated,
+    PipelineDeleteRequested,
+    PipelineResumeRequested,
+    PipelineStopRequested,
     ResumeRequested,
     RunCreated,
     StopRequested,
@@ -27,6 +34,21 @@ from refold.eventstore.events import (
 from refold.eventstore.sql import section
 from refold.projections.unit_of_work import Rows
 from refold.projections.view import Row, View
+
+
+def is_of(kind: Literal["fit", "evals"]) -> Callable[[TablesReset], bool]:
+    """Return whether a reset empties the views of a kind of experiments."""
+    return lambda e: e.kind in (UNSET, kind)
+
+
+def removes_all(event: TablesReset) -> bool:
+    """Return whether a reset removes the experiments of all kinds."""
+    return event.experiments and event.kind is UNSET
+
+
+def removes_some(event: TablesReset) -> tuple[int, ...]:
+    """Return the ids of the experiments that a reset of one kind removes."""
+    return () if event.experiment_ids is UNSET else event.experiment_ids
 
 
 class Experiment(Row, frozen=True):
@@ -51,7 +73,7 @@ class Experiment(Row, frozen=True):
 experiments = View(
     "experiments",
     Experiment,
-    version=1,
+    version=2,
     schema=section("experiments"),
     stream=ExperimentEvent.stream_of,
 )
@@ -70,10 +92,23 @@ experiments.created_by(
         num_gpus=e.num_gpus,
     ),
 )
-for _moved in (ExperimentStarted, ExperimentCompleted, ExperimentFailed):
+for _moved in (ExperimentStarted, ExperimentCompleted, ExperimentFailed, ExperimentCancelled):
     experiments.on(_moved, lambda row, e: replace(row, status=row.word(str(e.leads_to))))
 experiments.on(ExperimentErrorRecorded, lambda row, e: replace(row, error=e.error))
-experiments.cleared_by(TablesReset, when=lambda e: e.experiments)
+
+
+def _resized(row: Experiment, event: ExperimentDetailsRecorded) -> Experiment:
+    noted = {
+        name: value
+        for name in ("num_shards", "num_actors", "num_cpus", "num_gpus")
+        if (value := getattr(event, name)) is not UNSET
+    }
+    return replace(row, **noted) if noted else row
+
+
+experiments.on(ExperimentDetailsRecorded, _resized)
+experiments.cleared_by(TablesReset, when=removes_all)
+experiments.on(TablesReset, lambda _, e: None, keys=removes_some)
 
 
 class LastId(Row, frozen=True):
@@ -83,7 +118,7 @@ class LastId(Row, frozen=True):
     last: int
 
 
-ids = View("ids", LastId, version=1, schema=section("ids"))
+ids = View("ids", LastId, version=2, schema=section("ids"))
 
 
 def next_id(rows: Rows, kind: str) -> int:
@@ -108,6 +143,13 @@ _counts(RunCreated, "run", "run_id")
 _counts(TaskScheduled, "task", "task_id")
 for _requested in (StopRequested, ResumeRequested, DeleteRequested, CloneModifyRequested):
     _counts(_requested, "ic", "ic_id")
+for _requested in (
+    PipelineStopRequested,
+    PipelineResumeRequested,
+    PipelineDeleteRequested,
+    PipelineCloneRequested,
+):
+    _counts(_requested, "pipeline_ic", "ic_id")
 _counts(ContextCreated, "context", "context_id")
 _counts(PipelineCreated, "pipeline", "pipeline_id")
 _counts(ActorTaskScheduled, "actor_task", "task_id")

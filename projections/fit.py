@@ -1,8 +1,10 @@
 """The views of training: runs, tasks of workers, progress, and what users asked for."""
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 import msgspec
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from refold.eventstore.event import Event, to_json
@@ -21,6 +23,7 @@ from refold.eventstore.events import (
     ResumeRequested,
     RunCompleted,
     RunCreated,
+    RunDetailsRecorded,
     RunEnded,
     RunEvent,
     RunFailed,
@@ -42,6 +45,7 @@ from refold.eventstore.events import (
 from refold.eventstore.sql import section
 from refold.eventstore.statuses import ICOperation, RunStatus, TaskStatus
 from refold.eventstore.words import name_of, path_of, words_text
+from refold.projections.experiments import is_of
 from refold.projections.view import Row, View
 
 
@@ -117,12 +121,25 @@ def _with_logged(row: Run, event: MetricsLogged) -> Run:
 
 
 runs.on(MetricsLogged, _with_logged)
+
+
+def _reconfigured(row: Run, event: RunDetailsRecorded) -> Run:
+    if event.config is UNSET and event.mlflow_run_id is UNSET:
+        return row
+    return replace(
+        row,
+        config_digest=row.config_digest if event.config is UNSET else event.config,
+        mlflow_run_id=row.mlflow_run_id if event.mlflow_run_id is UNSET else event.mlflow_run_id,
+    )
+
+
+runs.on(RunDetailsRecorded, _reconfigured)
 runs.on(
     ExperimentStatesReset,
     lambda row, _: replace(row, status=RunStatus.FAILED.value),
     keys=lambda e: e.runs,
 )
-runs.cleared_by(TablesReset)
+runs.cleared_by(TablesReset, when=is_of("fit"))
 
 
 class RunMetric(Row, frozen=True):
@@ -218,7 +235,7 @@ run_metrics.put_each_by(
     lambda row, e, key: _measured(row, e.run_id, _metric(key), measured_in(e)[_metric(key)]),
     keys=lambda e: _keys(e.run_id, measured_in(e)),
 )
-run_metrics.cleared_by(TablesReset)
+run_metrics.cleared_by(TablesReset, when=is_of("fit"))
 
 
 class Task(Row, frozen=True):
@@ -252,7 +269,7 @@ worker_task.on(
     lambda row, _: replace(row, status=TaskStatus.FAILED.value),
     keys=lambda e: e.worker_tasks,
 )
-worker_task.cleared_by(TablesReset)
+worker_task.cleared_by(TablesReset, when=is_of("fit"))
 
 
 CONTROLLER = 1
@@ -288,7 +305,7 @@ controller_progress.on(
     lambda row, _: replace(row, status=TaskStatus.FAILED.value),
     keys=lambda e: (CONTROLLER,) if e.controller else (),
 )
-controller_progress.cleared_by(TablesReset)
+controller_progress.cleared_by(TablesReset, when=is_of("fit"))
 
 
 class WorkerProgress(Row, frozen=True):
@@ -320,7 +337,7 @@ worker_progress.on(
     lambda row, _: replace(row, status=TaskStatus.FAILED.value),
     keys=lambda e: e.workers,
 )
-worker_progress.cleared_by(TablesReset)
+worker_progress.cleared_by(TablesReset, when=is_of("fit"))
 
 
 class Request(Row, frozen=True):
@@ -344,15 +361,17 @@ interactive_control = View(
     stream=InteractiveControlEvent.stream_of,
 )
 
-interactive_control.created_by(
-    StopRequested, lambda e: Request(e.ic_id, e.run_id, ICOperation.STOP.value)
-)
-interactive_control.created_by(
-    ResumeRequested, lambda e: Request(e.ic_id, e.run_id, ICOperation.RESUME.value)
-)
-interactive_control.created_by(
-    DeleteRequested, lambda e: Request(e.ic_id, e.run_id, ICOperation.DELETE.value)
-)
+
+def _request(
+    operation: ICOperation, event: StopRequested | ResumeRequested | DeleteRequested
+) -> Request:
+    config = None if event.config is UNSET else event.config
+    return Request(event.ic_id, event.run_id, operation.value, config_digest=config)
+
+
+interactive_control.created_by(StopRequested, partial(_request, ICOperation.STOP))
+interactive_control.created_by(ResumeRequested, partial(_request, ICOperation.RESUME))
+interactive_control.created_by(DeleteRequested, partial(_request, ICOperation.DELETE))
 interactive_control.created_by(
     CloneModifyRequested,
     lambda e: Request(
@@ -377,4 +396,4 @@ interactive_control.on(
     lambda row, _: replace(row, status=TaskStatus.FAILED.value),
     keys=lambda e: e.requests,
 )
-interactive_control.cleared_by(TablesReset)
+interactive_control.cleared_by(TablesReset, when=is_of("fit"))

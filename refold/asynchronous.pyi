@@ -475,3 +475,39 @@ class AsyncRFDatabase(AsyncFace, face=RFDatabase):
 
     async def set_actor_task_error(self, task_id: int, error: str, **about: Unpack[About]) -> None:
         """Note a task's error message."""
+
+    async def request_stop(self, pipeline_id: int, **about: Unpack[About]) -> int:
+        """Ask to stop a pipeline; return the request's id."""
+
+    async def request_resume(self, pipeline_id: int, **about: Unpack[About]) -> int:
+        """Ask to let a pipeline go on; return the request's id."""
+
+    async def request_delete(self, pipeline_id: int, **about: Unpack[About]) -> int:
+        """Ask to delete a pipeline; return the request's id."""
+
+    async def request_clone(
+        self,
+        pipeline_id: int,
+        request_data: Mapping[str, Any] | str | None = None,
+        **about: Unpack[About],
+    ) -> int:
+        """Ask for a copy of a pipeline; return the request's id."""
+
+    async def get_ic_ops_request(self) -> Dicts:
+        """Return the requests that nobody has processed yet, the oldest first."""
+
+    async def mark_ic_ops_in_progress(self, ic_id: int, **about: Unpack[About]) -> None:
+        """Note that a request is being carried out."""
+
+    async def mark_ic_ops_completed(self, ic_id: int, **about: Unpack[About]) -> None:
+        """Note that a request was carried out."""
+
+    async def mark_ic_ops_failed(
+        self, ic_id: int, error: str | None = None, **about: Unpack[About]
+    ) -> None:
+        """Note that a request could not be carried out, and why."""
+
+    async def mark_ic_ops_skipped(
+        self, ic_id: int, error: str | None = None, **about: Unpack[About]
+    ) -> None:
+        """Note that nothing was to be done for a request, and why."""

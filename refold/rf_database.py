@@ -9,6 +9,11 @@ from refold.commands.evals import (
     CreateActorTask,
     CreateContext,
     CreatePipeline,
+    MarkPipelineRequest,
+    RequestPipelineClone,
+    RequestPipelineDelete,
+    RequestPipelineResume,
+    RequestPipelineStop,
     SetActorTaskEndTime,
     SetActorTaskError,
     SetActorTaskStartTime,
@@ -32,6 +37,7 @@ from refold.eventstore.statuses import (
     ContextStatus,
     ExperimentStatus,
     InferenceStatus,
+    PipelineRequestStatus,
     PipelineStatus,
     TaskStatus,
 )
@@ -190,7 +196,7 @@ class RFDatabase(Face):
         Raises:
             NotFound: there is no such context.
         """
-        self.send(SetContextStartTime(context_id, _time(start_time)), **about)
+        self.send(SetContextStartTime(context_id, time_text(start_time)), **about)
 
     def set_context_end_time(
         self,
@@ -204,7 +210,7 @@ class RFDatabase(Face):
         Raises:
             NotFound: there is no such context.
         """
-        command = SetContextEndTime(context_id, _time(end_time), duration_seconds)
+        command = SetContextEndTime(context_id, time_text(end_time), duration_seconds)
         self.send(command, **about)
 
     def set_context_error(self, context_id: int, error: str, **about: Unpack[About]) -> None:
@@ -374,7 +380,7 @@ class RFDatabase(Face):
         Raises:
             NotFound: there is no such task.
         """
-        self.send(SetActorTaskStartTime(task_id, _time(start_time)), **about)
+        self.send(SetActorTaskStartTime(task_id, time_text(start_time)), **about)
 
     def set_actor_task_end_time(
         self,
@@ -388,7 +394,7 @@ class RFDatabase(Face):
         Raises:
             NotFound: there is no such task.
         """
-        self.send(SetActorTaskEndTime(task_id, _time(end_time), duration_seconds), **about)
+        self.send(SetActorTaskEndTime(task_id, time_text(end_time), duration_seconds), **about)
 
     def set_actor_task_error(self, task_id: int, error: str, **about: Unpack[About]) -> None:
         """Note a task's error message.
@@ -397,6 +403,101 @@ class RFDatabase(Face):
             NotFound: there is no such task.
         """
         self.send(SetActorTaskError(task_id, error), **about)
+
+    # --- interactive control --------------------------------------------------------------
+
+    def request_stop(self, pipeline_id: int, **about: Unpack[About]) -> int:
+        """Ask to stop a pipeline; return the request's id.
+
+        Raises:
+            NotFound: there is no such pipeline.
+            IllegalTransition: the pipeline is deleted.
+        """
+        return self.send(RequestPipelineStop(pipeline_id), **about)
+
+    def request_resume(self, pipeline_id: int, **about: Unpack[About]) -> int:
+        """Ask to let a pipeline go on; return the request's id.
+
+        Raises:
+            NotFound: there is no such pipeline.
+            IllegalTransition: the pipeline is deleted.
+        """
+        return self.send(RequestPipelineResume(pipeline_id), **about)
+
+    def request_delete(self, pipeline_id: int, **about: Unpack[About]) -> int:
+        """Ask to delete a pipeline; return the request's id.
+
+        Raises:
+            NotFound: there is no such pipeline.
+            IllegalTransition: the pipeline is deleted already.
+        """
+        return self.send(RequestPipelineDelete(pipeline_id), **about)
+
+    def request_clone(
+        self,
+        pipeline_id: int,
+        request_data: Mapping[str, Any] | str | None = None,
+        **about: Unpack[About],
+    ) -> int:
+        """Ask for a copy of a pipeline; return the request's id.
+
+        Args:
+            pipeline_id: the pipeline.
+            request_data: what is to be different: a dict, or JSON.
+            about: see `About`.
+
+        Raises:
+            NotFound: there is no such pipeline.
+            IllegalTransition: the pipeline is deleted.
+            InvalidCommand: the data cannot be written as JSON.
+        """
+        return self.send(RequestPipelineClone(pipeline_id, _json(request_data)), **about)
+
+    def get_ic_ops_request(self) -> Dicts:
+        """Return the requests that nobody has processed yet, the oldest first."""
+        return self.views.select(
+            "SELECT * FROM pipeline_requests WHERE status = 'pending' ORDER BY ic_id"
+        )
+
+    def mark_ic_ops_in_progress(self, ic_id: int, **about: Unpack[About]) -> None:
+        """Note that a request is being carried out.
+
+        Raises:
+            NotFound: there is no such request.
+            IllegalTransition: it has been processed already.
+        """
+        self.send(MarkPipelineRequest(ic_id, PipelineRequestStatus.IN_PROGRESS), **about)
+
+    def mark_ic_ops_completed(self, ic_id: int, **about: Unpack[About]) -> None:
+        """Note that a request was carried out.
+
+        Raises:
+            NotFound: there is no such request.
+            IllegalTransition: it has been processed already.
+        """
+        self.send(MarkPipelineRequest(ic_id, PipelineRequestStatus.COMPLETED), **about)
+
+    def mark_ic_ops_failed(
+        self, ic_id: int, error: str | None = None, **about: Unpack[About]
+    ) -> None:
+        """Note that a request could not be carried out, and why.
+
+        Raises:
+            NotFound: there is no such request.
+            IllegalTransition: it has been processed already.
+        """
+        self.send(MarkPipelineRequest(ic_id, PipelineRequestStatus.FAILED, error), **about)
+
+    def mark_ic_ops_skipped(
+        self, ic_id: int, error: str | None = None, **about: Unpack[About]
+    ) -> None:
+        """Note that nothing was to be done for a request, and why.
+
+        Raises:
+            NotFound: there is no such request.
+            IllegalTransition: it has been processed already.
+        """
+        self.send(MarkPipelineRequest(ic_id, PipelineRequestStatus.SKIPPED, error), **about)
 
 
 def _json(value: Mapping[str, Any] | str | None) -> str | None:
@@ -415,7 +516,12 @@ def _json(value: Mapping[str, Any] | str | None) -> str | None:
     return to_json(dict(value))
 
 
-def _time(value: Time) -> str:
+def time_text(value: Time) -> str:
+    """Return a time as the views hold it; text is kept as it is.
+
+    Raises:
+        InvalidCommand: it is no time.
+    """
     if isinstance(value, str):
         return value
     try:

@@ -22,6 +22,7 @@ class Faces:
         evals.create_context("a1b2")
         evals.create_pipeline(2, "baseline", "vllm")
         evals.create_actor_task(2, 1, 0, 0)
+        evals.request_stop(1)
 
     def call(self, kind: str, name: str, **arguments: Any) -> Any:
         """Call a method with its valid arguments, but for these."""
@@ -103,6 +104,14 @@ VALID = {
         "get_next_actor_task": {"actor_id": 0},
         "get_pipeline": {"pipeline_id": 1},
         "get_running_actor_tasks": {"experiment_id": 2},
+        "mark_ic_ops_completed": {"ic_id": 1},
+        "mark_ic_ops_failed": {"ic_id": 1, "error": "why"},
+        "mark_ic_ops_in_progress": {"ic_id": 1},
+        "mark_ic_ops_skipped": {"ic_id": 1, "error": "why"},
+        "request_clone": {"pipeline_id": 1},
+        "request_delete": {"pipeline_id": 1},
+        "request_resume": {"pipeline_id": 1},
+        "request_stop": {"pipeline_id": 1},
         "set_actor_task_end_time": {"task_id": 1, "end_time": "9:00"},
         "set_actor_task_error": {"task_id": 1, "error": "why"},
         "set_actor_task_start_time": {"task_id": 1, "start_time": "8:00"},

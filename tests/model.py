@@ -7,16 +7,18 @@ from collections.abc import Callable
 from typing import Any
 
 from refold.eventstore.payloads import encode_payload
+from refold.projections.rapidfire import RAPIDFIRE
 
 Row = dict[str, Any]
 Ids = dict[str, list[int]]
 
 FOLLOWS: dict[str, dict[str, str]] = {
     "experiments": {
-        "NEW": "RUNNING COMPLETED FAILED",
-        "RUNNING": "COMPLETED FAILED",
+        "NEW": "RUNNING COMPLETED FAILED CANCELLED",
+        "RUNNING": "COMPLETED FAILED CANCELLED",
         "FAILED": "RUNNING",
         "COMPLETED": "RUNNING",
+        "CANCELLED": "RUNNING",
     },
     "runs": {
         "NEW": "ONGOING STOPPED FAILED KILLED",
@@ -40,10 +42,11 @@ FOLLOWS: dict[str, dict[str, str]] = {
         "SKIPPED": "",
     },
     "contexts": {
-        "pending": "building ready failed",
-        "building": "ready failed",
-        "failed": "building",
-        "ready": "building",
+        "pending": "building ready failed deleted",
+        "building": "ready failed deleted",
+        "failed": "building deleted",
+        "ready": "building deleted",
+        "deleted": "",
     },
     "pipelines": {
         "new": "ongoing stopped failed deleted",
@@ -52,6 +55,13 @@ FOLLOWS: dict[str, dict[str, str]] = {
         "failed": "ongoing deleted",
         "completed": "ongoing deleted",
         "deleted": "",
+    },
+    "pipeline_requests": {
+        "pending": "in_progress completed failed skipped",
+        "in_progress": "completed failed skipped",
+        "completed": "",
+        "failed": "",
+        "skipped": "",
     },
     "actor_tasks": {
         "scheduled": "in_progress failed",
@@ -71,7 +81,9 @@ KEYS = {
     "pipelines": "pipeline_id",
     "actor_tasks": "task_id",
     "run_metrics": "metric_key",
+    "pipeline_requests": "ic_id",
     "ids": "kind",
+    **{view.name: view.key for view in RAPIDFIRE},
 }
 KINDS = {
     "experiments": "experiment",
@@ -81,6 +93,7 @@ KINDS = {
     "contexts": "context",
     "pipelines": "pipeline",
     "actor_tasks": "actor_task",
+    "pipeline_requests": "pipeline_ic",
 }
 
 
@@ -230,6 +243,7 @@ class Model:
             "runs": fail("runs", "NEW", "ONGOING") if fail_runs else [],
             "pipelines": fail("pipelines", "new", "ongoing") if fail_runs else [],
             "requests": fail("interactive_control", "IN_PROGRESS"),
+            "pipeline_requests": fail("pipeline_requests", "in_progress"),
         }
 
     def get_experiment(self, experiment_id: int) -> Row:
@@ -643,3 +657,42 @@ class Evals(Model):
 
     def set_actor_task_error(self, task_id: int, error: str) -> None:
         self._row("actor_tasks", task_id)["error"] = error
+
+    def _request(self, operation: str, pipeline_id: int, data: str | None = None) -> int:
+        if self._row("pipelines", pipeline_id)["status"] == "deleted":
+            raise Refused
+        return self._insert(
+            "pipeline_requests",
+            pipeline_id=pipeline_id,
+            operation=operation,
+            status="pending",
+            request_data=data,
+            error=None,
+        )
+
+    def request_stop(self, pipeline_id: int) -> int:
+        return self._request("stop", pipeline_id)
+
+    def request_resume(self, pipeline_id: int) -> int:
+        return self._request("resume", pipeline_id)
+
+    def request_delete(self, pipeline_id: int) -> int:
+        return self._request("delete", pipeline_id)
+
+    def request_clone(self, pipeline_id: int, request_data: str | None = None) -> int:
+        return self._request("clone", pipeline_id, request_data)
+
+    def get_ic_ops_request(self) -> list[Row]:
+        return self._rows("pipeline_requests", status="pending")
+
+    def mark_ic_ops_in_progress(self, ic_id: int) -> None:
+        self._move("pipeline_requests", ic_id, "in_progress")
+
+    def mark_ic_ops_completed(self, ic_id: int) -> None:
+        self._move("pipeline_requests", ic_id, "completed")
+
+    def mark_ic_ops_failed(self, ic_id: int, error: str | None = None) -> None:
+        self._move("pipeline_requests", ic_id, "failed", error=error)
+
+    def mark_ic_ops_skipped(self, ic_id: int, error: str | None = None) -> None:
+        self._move("pipeline_requests", ic_id, "skipped", error=error)

@@ -120,7 +120,7 @@ def test_a_run_and_an_event(place: str) -> None:
         "version": 2,
         "type": "RunMetricsRecorded",
         "schema_version": 1,
-        "data": '{"run_id":1,"metrics":{"loss":0.5}}',
+        "data": '{"run_id":1,"metrics":{"loss":0.5},"words":{}}',
         "metadata": '{"actor":"ü"}',
         "recorded_at": noon,
     }

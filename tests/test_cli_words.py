@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
+from importlib.util import find_spec
 
 import pytest
 import typer
@@ -15,9 +16,10 @@ from refold.cli.log import log
 from refold.cli.options import entity, moment, position
 from refold.cli.output import plain, printable, shown, size, span
 from refold.cli.past import diff, history, why
+from refold.cli.rapidfire import rapidfire
 from refold.cli.show import show
 from refold.eventstore import times
-from refold.eventstore.errors import DBException, InvalidMoment, NotFound
+from refold.eventstore.errors import DBException, InvalidMoment, MissingPackage, NotFound
 from refold.eventstore.statuses import RunStatus, TaskStatus
 from refold.projections import ALL
 
@@ -263,3 +265,9 @@ def test_differences_both_ways(recorded: str, capsys: pytest.CaptureFixture[str]
     diff("54", store=recorded)
     out, err = capsys.readouterr()
     assert (out, err) == ("", "nothing differs between positions 54 and 54\n")
+
+
+@pytest.mark.skipif(find_spec("rapidfireai") is not None, reason="rapidfireai is installed")
+def test_rapidfire_needs_its_package() -> None:
+    with pytest.raises(MissingPackage, match="rapidfireai is not installed"):
+        rapidfire(["start"])

@@ -158,6 +158,7 @@ NOTHING = {
     "runs": [],
     "pipelines": [],
     "requests": [],
+    "pipeline_requests": [],
 }
 
 CRASHED = [

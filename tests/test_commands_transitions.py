@@ -10,6 +10,7 @@ from refold.commands import (
     MarkICOpsFailed,
     MarkICOpsInProgress,
     MarkICOpsSkipped,
+    MarkPipelineRequest,
     SetActorTaskStatus,
     SetContextStatus,
     SetExperimentStatus,
@@ -17,17 +18,21 @@ from refold.commands import (
     SetRunStatus,
     SetWorkerTaskStatus,
     moves,
+    rapidfire,
 )
-from refold.eventstore.errors import IllegalTransition
+from refold.eventstore.errors import IllegalTransition, InvalidCommand
 from refold.eventstore.events import (
     ActorTaskCompleted,
+    ActorTaskCompletionWithdrawn,
     ActorTaskFailed,
     ActorTaskScheduled,
     ActorTaskStarted,
     ContextBuildStarted,
     ContextCreated,
+    ContextDeleted,
     ContextFailed,
     ContextReady,
+    ExperimentCancelled,
     ExperimentCompleted,
     ExperimentCreated,
     ExperimentFailed,
@@ -40,11 +45,17 @@ from refold.eventstore.events import (
     PipelineCreated,
     PipelineDeleted,
     PipelineFailed,
+    PipelineRequestCompleted,
+    PipelineRequestFailed,
+    PipelineRequestSkipped,
+    PipelineRequestStarted,
     PipelineResumed,
     PipelineStarted,
     PipelineStopped,
+    PipelineStopRequested,
     RunCompleted,
     RunCreated,
+    RunDetailsRecorded,
     RunFailed,
     RunKilled,
     RunResumed,
@@ -60,6 +71,7 @@ from refold.eventstore.statuses import (
     ActorTaskStatus,
     ContextStatus,
     ExperimentStatus,
+    PipelineRequestStatus,
     PipelineStatus,
     RunStatus,
     TaskStatus,
@@ -90,10 +102,16 @@ EXPERIMENT = {
         "RUNNING": ExperimentStarted,
         "COMPLETED": ExperimentCompleted,
         "FAILED": ExperimentFailed,
+        "CANCELLED": ExperimentCancelled,
     },
-    "RUNNING": {"COMPLETED": ExperimentCompleted, "FAILED": ExperimentFailed},
+    "RUNNING": {
+        "COMPLETED": ExperimentCompleted,
+        "FAILED": ExperimentFailed,
+        "CANCELLED": ExperimentCancelled,
+    },
     "COMPLETED": {"RUNNING": ExperimentStarted},
     "FAILED": {"RUNNING": ExperimentStarted},
+    "CANCELLED": {"RUNNING": ExperimentStarted},
 }
 
 
@@ -192,10 +210,12 @@ CONTEXT = {
         "building": ContextBuildStarted,
         "ready": ContextReady,
         "failed": ContextFailed,
+        "deleted": ContextDeleted,
     },
-    "building": {"ready": ContextReady, "failed": ContextFailed},
-    "ready": {"building": ContextBuildStarted},
-    "failed": {"building": ContextBuildStarted},
+    "building": {"ready": ContextReady, "failed": ContextFailed, "deleted": ContextDeleted},
+    "ready": {"building": ContextBuildStarted, "deleted": ContextDeleted},
+    "failed": {"building": ContextBuildStarted, "deleted": ContextDeleted},
+    "deleted": {},
 }
 
 
@@ -259,6 +279,126 @@ def test_tasks_of_actors(before, after):
     check(happened, command, "actor task 7", ACTOR_TASK, before, after)
 
 
+PIPELINE_ANSWER = {
+    "completed": PipelineRequestCompleted,
+    "failed": PipelineRequestFailed,
+    "skipped": PipelineRequestSkipped,
+}
+PIPELINE_REQUEST = {
+    "pending": {"in_progress": PipelineRequestStarted} | PIPELINE_ANSWER,
+    "in_progress": PIPELINE_ANSWER,
+    "completed": {},
+    "failed": {},
+    "skipped": {},
+}
+
+
+@pairs(PIPELINE_REQUEST, PipelineRequestStatus)
+def test_requests_about_pipelines(before, after):
+    happened = [PipelineStopRequested(7, 4)]
+    if before != "pending":
+        happened.append(PIPELINE_REQUEST["pending"][before](7))
+    command = MarkPipelineRequest(7, after)
+    check(happened, command, "request 7", PIPELINE_REQUEST, before, after)
+
+
+def test_an_error_goes_with_a_request_that_was_not_carried_out():
+    given(PipelineStopRequested(7, 4)).when(MarkPipelineRequest(7, "completed", "why")).refused(
+        InvalidCommand, "request 7: an error goes with failed or skipped, not with completed"
+    )
+
+
+# --- RapidFire AI's own moves ---------------------------------------------------------------------
+
+
+def and_(table, more):
+    return {before: table[before] | more.get(before, {}) for before in table}
+
+
+RAPIDFIRE_EXPERIMENT = and_(
+    EXPERIMENT,
+    {
+        "FAILED": {"COMPLETED": ExperimentCompleted, "CANCELLED": ExperimentCancelled},
+        "CANCELLED": {"COMPLETED": ExperimentCompleted, "FAILED": ExperimentFailed},
+    },
+)
+RAPIDFIRE_RUN = and_(RUN, {"FAILED": {"COMPLETED": RunCompleted, "STOPPED": RunStopped}})
+RAPIDFIRE_CONTEXT = and_(
+    CONTEXT, {"failed": {"ready": ContextReady}, "ready": {"failed": ContextFailed}}
+)
+RAPIDFIRE_PIPELINE = and_(
+    PIPELINE,
+    {
+        "new": {"completed": PipelineCompleted},
+        "stopped": {"completed": PipelineCompleted},
+        "failed": {"completed": PipelineCompleted, "stopped": PipelineStopped},
+        "completed": {"stopped": PipelineStopped, "failed": PipelineFailed},
+    },
+)
+RAPIDFIRE_ACTOR_TASK = and_(
+    ACTOR_TASK,
+    {
+        "scheduled": {"completed": ActorTaskCompleted},
+        "completed": {"failed": ActorTaskCompletionWithdrawn},
+    },
+)
+
+
+@pairs(RAPIDFIRE_EXPERIMENT, ExperimentStatus)
+def test_rapidfires_experiments(before, after):
+    happened = [ExperimentCreated(7, "fit", "digits", before)]
+    command = rapidfire.SetStatus("experiment", 7, after)
+    check(happened, command, "experiment 7", RAPIDFIRE_EXPERIMENT, before, after)
+
+
+@pairs(RAPIDFIRE_RUN, RunStatus)
+def test_rapidfires_runs(before, after):
+    happened = [RunCreated(7, 1, "run_7", status=RunStatus(before))]
+    command = rapidfire.NoteRun(RunDetailsRecorded(7), after)
+    check(happened, command, "run 7", RAPIDFIRE_RUN, before, after)
+
+
+@pairs(RAPIDFIRE_CONTEXT, ContextStatus)
+def test_rapidfires_contexts(before, after):
+    happened = [ContextCreated(7, "hash", status=ContextStatus(before))]
+    command = rapidfire.SetStatus("context", 7, after)
+    check(happened, command, "context 7", RAPIDFIRE_CONTEXT, before, after)
+
+
+@pairs(
+    [status for status in RAPIDFIRE_PIPELINE if status != "deleted"],
+    PipelineStatus,
+)
+def test_rapidfires_pipelines(before, after):
+    happened = [PipelineCreated(7, 1, "baseline", "vllm", status=PipelineStatus(before))]
+    command = rapidfire.SetPipelineStatus(7, after)
+    check(happened, command, "pipeline 7", RAPIDFIRE_PIPELINE, before, after)
+
+
+@pytest.mark.parametrize("after", ["completed", "failed"])
+def test_a_deleted_pipeline_stays_so_when_its_last_shard_ends(after):
+    happened = [PipelineCreated(7, 1, "baseline", "vllm"), PipelineDeleted(7)]
+    given(*happened).when(rapidfire.SetPipelineStatus(7, after)).then().result(None)
+
+
+@pytest.mark.parametrize("after", ["ongoing", "stopped"])
+def test_a_deleted_pipeline_is_neither_stopped_nor_resumed(after):
+    happened = [PipelineCreated(7, 1, "baseline", "vllm"), PipelineDeleted(7)]
+    given(*happened).when(rapidfire.SetPipelineStatus(7, after)).refused(
+        IllegalTransition, "pipeline 7 is deleted", "nothing can follow"
+    )
+
+
+@pairs(RAPIDFIRE_ACTOR_TASK, ActorTaskStatus)
+def test_rapidfires_tasks_of_actors(before, after):
+    happened = [
+        ActorTaskScheduled(7, 1, 2, 0, 0),
+        *(event(7) for event in ACTOR_TASK_STORY[before]),
+    ]
+    command = rapidfire.SetStatus("actor task", 7, after)
+    check(happened, command, "actor task 7", RAPIDFIRE_ACTOR_TASK, before, after)
+
+
 # --- the tables themselves, also where no command leads -------------------------------------------
 
 TABLES = {
@@ -269,6 +409,12 @@ TABLES = {
     "CONTEXT": CONTEXT,
     "PIPELINE": PIPELINE,
     "ACTOR_TASK": ACTOR_TASK,
+    "PIPELINE_REQUEST": PIPELINE_REQUEST,
+    "RAPIDFIRE_EXPERIMENT": RAPIDFIRE_EXPERIMENT,
+    "RAPIDFIRE_RUN": RAPIDFIRE_RUN,
+    "RAPIDFIRE_CONTEXT": RAPIDFIRE_CONTEXT,
+    "RAPIDFIRE_PIPELINE": RAPIDFIRE_PIPELINE,
+    "RAPIDFIRE_ACTOR_TASK": RAPIDFIRE_ACTOR_TASK,
 }
 
 

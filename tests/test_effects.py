@@ -13,6 +13,7 @@ from msgspec.structs import asdict, replace
 from refold.eventstore.event import Event
 from refold.eventstore.events import (
     ActorTaskCompleted,
+    ActorTaskCompletionWithdrawn,
     ActorTaskEndTimeRecorded,
     ActorTaskErrorRecorded,
     ActorTaskFailed,
@@ -22,15 +23,20 @@ from refold.eventstore.events import (
     CloneModifyRequested,
     ContextBuildStarted,
     ContextCreated,
+    ContextDeleted,
+    ContextDetailsRecorded,
     ContextEndTimeRecorded,
     ContextErrorRecorded,
     ContextFailed,
     ContextReady,
+    ContextRebuildStarted,
     ContextStartTimeRecorded,
     ControllerTaskSet,
     DeleteRequested,
+    ExperimentCancelled,
     ExperimentCompleted,
     ExperimentCreated,
+    ExperimentDetailsRecorded,
     ExperimentErrorRecorded,
     ExperimentFailed,
     ExperimentStarted,
@@ -41,18 +47,28 @@ from refold.eventstore.events import (
     InteractiveControlStarted,
     Measured,
     MetricsLogged,
+    PipelineCloneRequested,
     PipelineCompleted,
     PipelineCreated,
     PipelineDeleted,
+    PipelineDeleteRequested,
+    PipelineDetailsRecorded,
     PipelineErrorRecorded,
     PipelineFailed,
     PipelineProgressed,
+    PipelineRequestCompleted,
+    PipelineRequestFailed,
+    PipelineRequestSkipped,
+    PipelineRequestStarted,
     PipelineResumed,
+    PipelineResumeRequested,
     PipelineStarted,
     PipelineStopped,
+    PipelineStopRequested,
     ResumeRequested,
     RunCompleted,
     RunCreated,
+    RunDetailsRecorded,
     RunEnded,
     RunFailed,
     RunKilled,
@@ -65,6 +81,7 @@ from refold.eventstore.events import (
     StopRequested,
     TablesReset,
     TaskCompleted,
+    TaskDetailsRecorded,
     TaskFailed,
     TaskScheduled,
     TaskStarted,
@@ -82,7 +99,16 @@ from refold.eventstore.statuses import (
     WorkerTask,
 )
 from refold.projections import ALL, Row, UnitOfWork, View
-from refold.projections.evals import ActorTask, Context, Pipeline, actor_tasks, contexts, pipelines
+from refold.projections.evals import (
+    ActorTask,
+    Context,
+    Pipeline,
+    PipelineRequest,
+    actor_tasks,
+    contexts,
+    pipeline_requests,
+    pipelines,
+)
 from refold.projections.experiments import Experiment, LastId, experiments, ids
 from refold.projections.fit import (
     ControllerProgress,
@@ -97,6 +123,22 @@ from refold.projections.fit import (
     runs,
     worker_progress,
     worker_task,
+)
+from refold.projections.rapidfire import (
+    ActorTaskTimes,
+    ContextDetails,
+    ExperimentDetails,
+    PipelineDetails,
+    RunDetails,
+    TaskDetails,
+    Worker,
+    rapidfire_actor_tasks,
+    rapidfire_contexts,
+    rapidfire_experiments,
+    rapidfire_pipelines,
+    rapidfire_runs,
+    rapidfire_tasks,
+    rapidfire_workers,
 )
 
 # When the row before was created and last changed, and the event that happens to it.
@@ -145,6 +187,16 @@ PIPELINE = Pipeline(
     4, 1, 2, "baseline", "vllm", "{model}", "{sampling}", "S", 6, 5, 700, "E", **BEFORE
 )
 ACTOR_TASK = ActorTask(9, 1, 4, 0, 2, "S", "E", "8:00", "9:00", 3600.5, **BEFORE)
+PIPELINE_REQUEST = PipelineRequest(6, 4, "stop", "S", "{data}", "E", **BEFORE)
+EXPERIMENT_DETAILS = ExperimentDetails(1, "M", "T", DIGEST, **BEFORE)
+RUN_DETAILS = RunDetails(
+    5, "{f}", 1, 2, 3, 4, 6, "E", "S", "B", 7, 8, 9.5, 10, 11.5, 12.5, **BEFORE
+)
+TASK_DETAILS = TaskDetails(17, "T", "{m}", DIGEST, **BEFORE)
+LAST_TASK = Worker(3, 17, **BEFORE)
+CONTEXT_DETAILS = ContextDetails(2, 10.5, 20.5, True, "{v}", **BEFORE)
+PIPELINE_DETAILS = PipelineDetails(4, DIGEST, "{c}", "{f}", "M", **BEFORE)
+ACTOR_TASK_TIMES = ActorTaskTimes(9, 10.5, 20.5, **BEFORE)
 
 # --- events that begin a row: the row that they begin, whatever was there ---------------------
 
@@ -242,6 +294,36 @@ BEGINS: list[tuple[View[Any], Event, Row]] = [
         ActorTaskScheduled(9, 1, 4, 0, 2),
         ActorTask(9, 1, 4, 0, 2, "scheduled", None, None, None, None, **NEW),
     ),
+    (
+        interactive_control,
+        StopRequested(8, 5, DIGEST),
+        Request(8, 5, "STOP", "PENDING", DIGEST, False, None, **NEW),
+    ),
+    (
+        pipeline_requests,
+        PipelineStopRequested(6, 4, "{d}"),
+        PipelineRequest(6, 4, "stop", "pending", "{d}", None, **NEW),
+    ),
+    (
+        pipeline_requests,
+        PipelineResumeRequested(6, 4),
+        PipelineRequest(6, 4, "resume", "pending", None, None, **NEW),
+    ),
+    (
+        pipeline_requests,
+        PipelineDeleteRequested(6, 4),
+        PipelineRequest(6, 4, "delete", "pending", None, None, **NEW),
+    ),
+    (
+        pipeline_requests,
+        PipelineCloneRequested(6, None, "{d}"),
+        PipelineRequest(6, None, "clone", "pending", "{d}", None, **NEW),
+    ),
+    (
+        rapidfire_tasks,
+        TaskDetailsRecorded(17, 3, "Train Validation", "{w}", DIGEST),
+        TaskDetails(17, "Train Validation", "{w}", DIGEST, **NEW),
+    ),
 ]
 
 # --- events that change a row: the row before, and what is then in which columns --------------
@@ -255,7 +337,32 @@ FAILURES = ExperimentStatesReset(
     runs=(5, 99),
     pipelines=(4, 99),
     requests=(8, 99),
+    pipeline_requests=(6, 99),
 )
+
+ALL_RUN_DETAILS: dict[str, Any] = {
+    "flattened_config": "{g}",
+    "completed_steps": 21,
+    "total_steps": 22,
+    "shards_visited": 23,
+    "epochs_completed": 24,
+    "shard_offset": 25,
+    "error": "none",
+    "source": "Initial",
+    "ended_by": "Epoch Completed",
+    "warm_started_from": 26,
+    "cloned_from": 27,
+    "estimated_runtime": 28.5,
+    "required_workers": 29,
+    "controller_progress": 30.5,
+    "worker_progress": 31.5,
+}
+ALL_PIPELINE_DETAILS: dict[str, Any] = {
+    "config": "0" * 64,
+    "config_json": "{d}",
+    "flattened_config": "{g}",
+    "metric_run_id": "abc",
+}
 
 CHANGES: list[tuple[View[Any], Row, Event, dict[str, Any]]] = [
     (experiments, FIT, ExperimentStarted(1), {"status": "RUNNING"}),
@@ -423,6 +530,111 @@ CHANGES: list[tuple[View[Any], Row, Event, dict[str, Any]]] = [
     ),
     (actor_tasks, ACTOR_TASK, ActorTaskErrorRecorded(9, "no GPU"), {"error": "no GPU"}),
     (actor_tasks, ACTOR_TASK, FAILURES, {"status": "failed"}),
+    (actor_tasks, ACTOR_TASK, ActorTaskCompletionWithdrawn(9), {"status": "failed"}),
+    (experiments, FIT, ExperimentCancelled(1), {"status": "CANCELLED"}),
+    (experiments, EVALS, ExperimentCancelled(1), {"status": "cancelled"}),
+    (
+        experiments,
+        EVALS,
+        ExperimentDetailsRecorded(1, num_shards=6, num_actors=7, num_cpus=8.5, num_gpus=None),
+        {"num_shards": 6, "num_actors": 7, "num_cpus": 8.5, "num_gpus": None},
+    ),
+    (
+        runs,
+        RUN,
+        RunDetailsRecorded(5, config="0" * 64, mlflow_run_id="def"),
+        {"config_digest": "0" * 64, "mlflow_run_id": "def"},
+    ),
+    (runs, RUN, RunDetailsRecorded(5, config="0" * 64), {"config_digest": "0" * 64}),
+    (runs, RUN, RunDetailsRecorded(5, mlflow_run_id=None), {"mlflow_run_id": None}),
+    (contexts, CONTEXT, ContextDeleted(2), {"status": "deleted"}),
+    (
+        contexts,
+        CONTEXT,
+        ContextRebuildStarted(2, "7:00", 5.5),
+        {
+            "status": "building",
+            "error": None,
+            "started_at": "7:00",
+            "completed_at": None,
+            "duration_seconds": None,
+        },
+    ),
+    (pipeline_requests, PIPELINE_REQUEST, PipelineRequestStarted(6), {"status": "in_progress"}),
+    (pipeline_requests, PIPELINE_REQUEST, PipelineRequestCompleted(6), {"status": "completed"}),
+    (
+        pipeline_requests,
+        PIPELINE_REQUEST,
+        PipelineRequestFailed(6, "gone"),
+        {"status": "failed", "error": "gone"},
+    ),
+    (
+        pipeline_requests,
+        PIPELINE_REQUEST,
+        PipelineRequestSkipped(6, "done"),
+        {"status": "skipped", "error": "done"},
+    ),
+    (pipeline_requests, PIPELINE_REQUEST, FAILURES, {"status": "failed"}),
+    (
+        rapidfire_experiments,
+        EXPERIMENT_DETAILS,
+        ExperimentDetailsRecorded(
+            1, metric_experiment_id="7", current_task="Idle", options="0" * 64
+        ),
+        {"metric_experiment_id": "7", "current_task": "Idle", "options": "0" * 64},
+    ),
+    (rapidfire_runs, RUN_DETAILS, RunDetailsRecorded(5, **ALL_RUN_DETAILS), ALL_RUN_DETAILS),
+    (rapidfire_runs, RUN_DETAILS, RunDetailsRecorded(5, error=""), {"error": ""}),
+    (rapidfire_workers, LAST_TASK, TaskDetailsRecorded(18, 3, "T"), {"task_id": 18}),
+    (rapidfire_workers, LAST_TASK, TaskDetailsRecorded(16, 3, "T"), {"task_id": 17}),
+    (
+        rapidfire_contexts,
+        CONTEXT_DETAILS,
+        ContextDetailsRecorded(2, False, "{w}"),
+        {"enable_gpu": False, "vector_store_json": "{w}"},
+    ),
+    (
+        rapidfire_contexts,
+        CONTEXT_DETAILS,
+        ContextStartTimeRecorded(2, "7:00", 5.5),
+        {"started_at": 5.5},
+    ),
+    (
+        rapidfire_contexts,
+        CONTEXT_DETAILS,
+        ContextStartTimeRecorded(2, "7:00"),
+        {"started_at": None},
+    ),
+    (
+        rapidfire_contexts,
+        CONTEXT_DETAILS,
+        ContextEndTimeRecorded(2, "7:00", 60.5, 5.5),
+        {"completed_at": 5.5},
+    ),
+    (
+        rapidfire_contexts,
+        CONTEXT_DETAILS,
+        ContextRebuildStarted(2, "7:00", 5.5),
+        {"started_at": 5.5, "completed_at": None},
+    ),
+    (
+        rapidfire_pipelines,
+        PIPELINE_DETAILS,
+        PipelineDetailsRecorded(4, **ALL_PIPELINE_DETAILS),
+        ALL_PIPELINE_DETAILS,
+    ),
+    (
+        rapidfire_actor_tasks,
+        ACTOR_TASK_TIMES,
+        ActorTaskStartTimeRecorded(9, "7:00", 5.5),
+        {"started_at": 5.5},
+    ),
+    (
+        rapidfire_actor_tasks,
+        ACTOR_TASK_TIMES,
+        ActorTaskEndTimeRecorded(9, "7:00"),
+        {"completed_at": None},
+    ),
 ]
 
 # --- events that change a row or, where there is none, begin it -------------------------------
@@ -458,6 +670,57 @@ PUTS: list[tuple[View[Any], Event, Row]] = [
         RunMetricsRecorded(5, {"loss": 2}),
         RunMetric("5/loss", 5, "loss", 1, 2.0, None, None, 2.0, None, 2.0, None, 2.0, None, **NEW),
     ),
+    (
+        rapidfire_experiments,
+        ExperimentDetailsRecorded(1, current_task="Idle"),
+        ExperimentDetails(1, None, "Idle", None, **NEW),
+    ),
+    (
+        rapidfire_runs,
+        RunDetailsRecorded(5, **ALL_RUN_DETAILS),
+        RunDetails(5, **ALL_RUN_DETAILS, **NEW),
+    ),
+    (
+        rapidfire_runs,
+        RunDetailsRecorded(5, total_steps=8),
+        RunDetails(5, "{}", 0, 8, 0, 0, 0, "", "", "", None, None, 0.0, 0, 0.0, 0.0, **NEW),
+    ),
+    (rapidfire_workers, TaskDetailsRecorded(17, 3, "T"), Worker(3, 17, **NEW)),
+    (
+        rapidfire_contexts,
+        ContextDetailsRecorded(2, True, "{w}"),
+        ContextDetails(2, None, None, True, "{w}", **NEW),
+    ),
+    (
+        rapidfire_contexts,
+        ContextStartTimeRecorded(2, "7:00", 5.5),
+        ContextDetails(2, 5.5, None, False, None, **NEW),
+    ),
+    (
+        rapidfire_contexts,
+        ContextEndTimeRecorded(2, "7:00", None, 5.5),
+        ContextDetails(2, None, 5.5, False, None, **NEW),
+    ),
+    (
+        rapidfire_contexts,
+        ContextRebuildStarted(2, "7:00", 5.5),
+        ContextDetails(2, 5.5, None, False, None, **NEW),
+    ),
+    (
+        rapidfire_pipelines,
+        PipelineDetailsRecorded(4, metric_run_id="abc"),
+        PipelineDetails(4, None, None, "{}", "abc", **NEW),
+    ),
+    (
+        rapidfire_actor_tasks,
+        ActorTaskStartTimeRecorded(9, "7:00", 5.5),
+        ActorTaskTimes(9, 5.5, None, **NEW),
+    ),
+    (
+        rapidfire_actor_tasks,
+        ActorTaskEndTimeRecorded(9, "7:00", None, 5.5),
+        ActorTaskTimes(9, None, 5.5, **NEW),
+    ),
 ]
 
 # The id that an event gives to an entity of a kind.
@@ -472,27 +735,52 @@ GIVES: list[tuple[Event, str, int]] = [
     (ContextCreated(2, "a1b2"), "context", 2),
     (PIPELINE_CREATED, "pipeline", 4),
     (ActorTaskScheduled(9, 1, 4, 0, 2), "actor_task", 9),
+    (PipelineStopRequested(6, 4), "pipeline_ic", 6),
+    (PipelineResumeRequested(6, 4), "pipeline_ic", 6),
+    (PipelineDeleteRequested(6, 4), "pipeline_ic", 6),
+    (PipelineCloneRequested(6), "pipeline_ic", 6),
 ]
 
 # --- events that empty a view, by the rows that are there before ------------------------------
 
+FIT_ROWS: list[tuple[View[Any], Row]] = [
+    (runs, RUN),
+    (run_metrics, METRIC),
+    (worker_task, TASK),
+    (controller_progress, CONTROLLER),
+    (worker_progress, WORKER),
+    (interactive_control, REQUEST),
+    (rapidfire_runs, RUN_DETAILS),
+    (rapidfire_tasks, TASK_DETAILS),
+    (rapidfire_workers, LAST_TASK),
+]
+EVALS_ROWS: list[tuple[View[Any], Row]] = [
+    (contexts, CONTEXT),
+    (pipelines, PIPELINE),
+    (actor_tasks, ACTOR_TASK),
+    (pipeline_requests, PIPELINE_REQUEST),
+    (rapidfire_contexts, CONTEXT_DETAILS),
+    (rapidfire_pipelines, PIPELINE_DETAILS),
+    (rapidfire_actor_tasks, ACTOR_TASK_TIMES),
+]
+
 CLEARS: list[tuple[View[Any], Row, Event]] = [
     (experiments, FIT, TablesReset(True)),
+    (rapidfire_experiments, EXPERIMENT_DETAILS, TablesReset(True)),
     *[
         (view, row, TablesReset(experiments_too))
-        for view, row in [
-            (runs, RUN),
-            (run_metrics, METRIC),
-            (worker_task, TASK),
-            (controller_progress, CONTROLLER),
-            (worker_progress, WORKER),
-            (interactive_control, REQUEST),
-            (contexts, CONTEXT),
-            (pipelines, PIPELINE),
-            (actor_tasks, ACTOR_TASK),
-        ]
+        for view, row in (*FIT_ROWS, *EVALS_ROWS)
         for experiments_too in (False, True)
     ],
+    *[(view, row, TablesReset(True, "fit")) for view, row in FIT_ROWS],
+    *[(view, row, TablesReset(False, "evals")) for view, row in EVALS_ROWS],
+]
+
+# --- events that delete a row -----------------------------------------------------------------
+
+DELETES: list[tuple[View[Any], Row, Event]] = [
+    (experiments, FIT, TablesReset(True, "fit", (1, 99))),
+    (rapidfire_experiments, EXPERIMENT_DETAILS, TablesReset(True, "fit", (1, 99))),
 ]
 
 # --- events that leave a row as it is, though they change others ------------------------------
@@ -503,9 +791,19 @@ LEAVES: list[tuple[View[Any], Row, Event]] = [
     (controller_progress, CONTROLLER, ExperimentStatesReset(runs=(1,), controller=False)),
     (experiments, FIT, FAILURES),
     (interactive_control, REQUEST, ExperimentStatesReset(runs=(5,), controller=True)),
+    (experiments, EVALS, TablesReset(True, "fit", (2,))),
+    (experiments, FIT, ExperimentDetailsRecorded(1, current_task="Idle")),
+    (rapidfire_experiments, EXPERIMENT_DETAILS, ExperimentDetailsRecorded(1, num_shards=6)),
+    (runs, RUN, RunDetailsRecorded(5, completed_steps=3)),
+    (rapidfire_runs, RUN_DETAILS, RunDetailsRecorded(5, mlflow_run_id="def")),
+    *[(view, row, TablesReset(True, "evals")) for view, row in FIT_ROWS],
+    *[(view, row, TablesReset(True, "fit")) for view, row in EVALS_ROWS],
 ]
 
-ROWS = {view.name: row for view, row, _, _ in CHANGES} | {"ids": LastId("run", 5, **BEFORE)}
+ROWS: dict[str, Any] = {view.name: row for view, row, _, _ in CHANGES} | {
+    "ids": LastId("run", 5, **BEFORE),
+    "rapidfire_tasks": TASK_DETAILS,
+}
 
 
 def fold(view: View[Any], rows: list[Row], event: Event) -> list[Row]:
@@ -603,6 +901,24 @@ def test_an_event_empties_a_view(view: View[Any], before: Row, event: Event) -> 
     assert fold(view, [before, beside(before)], event) == []
 
 
+@pytest.mark.parametrize(("view", "before", "event"), DELETES, ids=name_of)
+def test_an_event_deletes_a_row(view: View[Any], before: Row, event: Event) -> None:
+    assert fold(view, [before, beside(before)], event) == [beside(before)]
+
+
+@pytest.mark.parametrize(
+    ("view", "event"),
+    [
+        (rapidfire_contexts, ContextStartTimeRecorded(2, "7:00")),
+        (rapidfire_actor_tasks, ActorTaskEndTimeRecorded(9, "7:00")),
+        (rapidfire_runs, RunDetailsRecorded(5, mlflow_run_id="def")),
+    ],
+    ids=name_of,
+)
+def test_what_is_of_no_concern_begins_no_row(view: View[Any], event: Event) -> None:
+    assert fold(view, [], event) == []
+
+
 @pytest.mark.parametrize(("view", "before", "event"), LEAVES, ids=name_of)
 def test_an_event_leaves_a_row_as_it_is(view: View[Any], before: Row, event: Event) -> None:
     assert fold(view, [before, beside(before)], event) == [before, beside(before)]
@@ -615,7 +931,10 @@ def test_every_event_of_every_view_has_its_line() -> None:
     begins = {(view.name, type(event).__name__) for view, event, _ in BEGINS}
     changes = {(view.name, type(event).__name__) for view, _, event, _ in CHANGES}
     gives = {("ids", type(event).__name__) for event, _, _ in GIVES}
-    assert begins | changes | gives == {(view.name, name) for view in ALL for name in view.handlers}
+    deletes = {(view.name, type(event).__name__) for view, _, event in DELETES}
+    assert begins | changes | gives | deletes == {
+        (view.name, name) for view in ALL for name in view.handlers
+    }
     clears = {(view.name, type(event).__name__) for view, _, event in CLEARS}
     assert clears == {(view.name, name) for view in ALL for name in view.clearing}
 
@@ -634,17 +953,25 @@ def test_every_event_that_may_begin_a_row_has_its_line() -> None:
 # --- where a view stands ----------------------------------------------------------------------
 
 PLACES = {
-    "experiments": (1, "experiments", "experiment_id", "experiment-{}"),
+    "experiments": (2, "experiments", "experiment_id", "experiment-{}"),
     "runs": (3, "runs_folded", "run_id", "run-{}"),
     "worker_task": (1, "worker_task", "task_id", "task-{}"),
     "controller_progress": (1, "controller_progress", "controller_id", "controller"),
     "worker_progress": (1, "worker_progress", "worker_id", "worker-{}"),
     "run_metrics": (1, "run_metrics", "metric_key", None),
     "interactive_control": (2, "interactive_control_folded", "ic_id", "ic-{}"),
-    "contexts": (1, "contexts", "context_id", "context-{}"),
+    "contexts": (2, "contexts", "context_id", "context-{}"),
     "pipelines": (1, "pipelines", "pipeline_id", "pipeline-{}"),
     "actor_tasks": (1, "actor_tasks", "task_id", "actor_task-{}"),
-    "ids": (1, "ids", "kind", None),
+    "pipeline_requests": (1, "pipeline_requests", "ic_id", "pipeline_ic-{}"),
+    "ids": (2, "ids", "kind", None),
+    "rapidfire_experiments": (1, "rapidfire_experiments", "experiment_id", "experiment-{}"),
+    "rapidfire_runs": (1, "rapidfire_runs", "run_id", "run-{}"),
+    "rapidfire_tasks": (1, "rapidfire_tasks", "task_id", "task-{}"),
+    "rapidfire_workers": (1, "rapidfire_workers", "worker_id", None),
+    "rapidfire_contexts": (1, "rapidfire_contexts", "context_id", "context-{}"),
+    "rapidfire_pipelines": (1, "rapidfire_pipelines", "pipeline_id", "pipeline-{}"),
+    "rapidfire_actor_tasks": (1, "rapidfire_actor_tasks", "task_id", "actor_task-{}"),
 }
 
 

@@ -8,6 +8,7 @@ from refold.projections import ALL, Row, View
 from refold.projections.entities import ENTITIES, check_column, check_key, entity_of, view_of
 from refold.projections.experiments import ids
 from refold.projections.fit import runs
+from refold.projections.rapidfire import RAPIDFIRE
 
 
 class Own(Row, frozen=True):
@@ -28,12 +29,14 @@ WORDS = {
     "context": "contexts",
     "pipeline": "pipelines",
     "actor_task": "actor_tasks",
+    "pipeline_request": "pipeline_requests",
 }
 
 
 def test_every_view_has_its_word() -> None:
     assert {word: view.name for word, view in ENTITIES.items()} == WORDS
-    assert {view.name for view in ALL} == {*WORDS.values(), "ids"}
+    others = {"ids", *(view.name for view in RAPIDFIRE)}
+    assert {view.name for view in ALL} == {*WORDS.values(), *others}
 
 
 @pytest.mark.parametrize(("word", "name"), WORDS.items())

@@ -316,6 +316,14 @@ EVALS_COMMANDS = {
         1, "9:00", 3600, **about
     ),
     "set_actor_task_error": lambda db, **about: db.set_actor_task_error(1, "why", **about),
+    "request_stop": lambda db, **about: db.request_stop(1, **about),
+    "request_resume": lambda db, **about: db.request_resume(1, **about),
+    "request_delete": lambda db, **about: db.request_delete(1, **about),
+    "request_clone": lambda db, **about: db.request_clone(1, {"k": 3}, **about),
+    "mark_ic_ops_in_progress": lambda db, **about: db.mark_ic_ops_in_progress(1, **about),
+    "mark_ic_ops_completed": lambda db, **about: db.mark_ic_ops_completed(1, **about),
+    "mark_ic_ops_failed": lambda db, **about: db.mark_ic_ops_failed(1, "why", **about),
+    "mark_ic_ops_skipped": lambda db, **about: db.mark_ic_ops_skipped(1, "why", **about),
 }
 
 
@@ -325,6 +333,7 @@ def test_so_is_a_command_of_inference(evals, name):
     evals.create_context("a1b2")
     evals.create_pipeline(1, "baseline", "vllm")
     evals.create_actor_task(1, 1, 0, 0)
+    evals.request_stop(1)
     send, before = EVALS_COMMANDS[name], evals.store.head()
     first = send(evals, command_id="retry-1")
     assert evals.store.head() == before + 1

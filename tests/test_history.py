@@ -225,6 +225,7 @@ def test_entities_have_the_words_that_people_use(db: RfDb, evals: RFDatabase) ->
         "context": evals.create_context("hash"),
         "pipeline": pipeline_id,
         "actor_task": evals.create_actor_task(experiment_id, pipeline_id, 0, 0),
+        "pipeline_request": evals.request_stop(pipeline_id),
     }
     assert keys.keys() == ENTITIES.keys()
     for entity, key in keys.items():

@@ -68,6 +68,7 @@ def recent(kind: str) -> st.SearchStrategy[Recent]:
 
 EXPERIMENT, RUN, TASK, REQUEST = map(recent, ["experiment", "run", "task", "ic"])
 CONTEXT, PIPELINE, ACTOR_TASK = map(recent, ["context", "pipeline", "actor_task"])
+PIPELINE_REQUEST = recent("pipeline_ic")
 FEW = st.integers(0, 2)
 NAME = st.sampled_from(["a", "b", "ü"])
 TEXT = st.sampled_from(["", "out of memory", "too late"])
@@ -198,6 +199,14 @@ EVALS: dict[str, Arguments] = {
         "duration_seconds": SECONDS,
     },
     "set_actor_task_error": {"task_id": ACTOR_TASK, "error": TEXT},
+    "request_stop": {"pipeline_id": PIPELINE},
+    "request_resume": {"pipeline_id": PIPELINE},
+    "request_delete": {"pipeline_id": PIPELINE},
+    "request_clone": {"pipeline_id": PIPELINE, "request_data": optional(TEXT)},
+    "mark_ic_ops_in_progress": {"ic_id": PIPELINE_REQUEST},
+    "mark_ic_ops_completed": {"ic_id": PIPELINE_REQUEST},
+    "mark_ic_ops_failed": {"ic_id": PIPELINE_REQUEST, "error": optional(TEXT)},
+    "mark_ic_ops_skipped": {"ic_id": PIPELINE_REQUEST, "error": optional(TEXT)},
 }
 EVALS_READS: dict[str, Arguments] = {
     "get_experiment": {"experiment_id": EXPERIMENT},
@@ -210,6 +219,7 @@ EVALS_READS: dict[str, Arguments] = {
     "get_actor_task": {"task_id": ACTOR_TASK},
     "get_next_actor_task": {"actor_id": FEW},
     "get_running_actor_tasks": {"experiment_id": EXPERIMENT},
+    "get_ic_ops_request": {},
 }
 
 

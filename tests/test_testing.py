@@ -128,12 +128,18 @@ def test_other_events_follow() -> None:
     sent = given(RUN).when(RequestStop(5))
     fails(
         lambda: sent.then(StopRequested(2, 5)),
-        "RequestStop(run_id=5) leads to\n  StopRequested(ic_id=1, run_id=5",
+        "RequestStop(run_id=5, config_leaf=None) leads to\n  StopRequested(ic_id=1, run_id=5",
         "\nand not to\n  StopRequested(ic_id=2, run_id=5",
     )
     fails(sent.then, "and not to\n  nothing")
-    fails(lambda: sent.result(2), "the result of RequestStop(run_id=5) is 1 and not 2")
-    fails(lambda: sent.payloads(b"x"), "RequestStop(run_id=5) stores\n  nothing\nand not\n  b'x'")
+    fails(
+        lambda: sent.result(2),
+        "the result of RequestStop(run_id=5, config_leaf=None) is 1 and not 2",
+    )
+    fails(
+        lambda: sent.payloads(b"x"),
+        "RequestStop(run_id=5, config_leaf=None) stores\n  nothing\nand not\n  b'x'",
+    )
 
 
 def test_it_is_refused_otherwise_or_not_at_all() -> None:
@@ -141,14 +147,14 @@ def test_it_is_refused_otherwise_or_not_at_all() -> None:
     sent.refused(IllegalTransition, "run 5", "KILLED")
     fails(
         lambda: sent.refused(NotFound),
-        "RequestStop(run_id=5) is refused by IllegalTransition, not by NotFound: run 5 is KILLED",
+        "is refused by IllegalTransition, not by NotFound: run 5 is KILLED",
     )
     fails(lambda: sent.refused(IllegalTransition, "KILLED", "run 6"), "'run 6' is not in 'run 5 is")
     with pytest.raises(IllegalTransition):
         sent.then()
     fails(
         lambda: given(RUN).when(RequestStop(5)).refused(NotFound),
-        "RequestStop(run_id=5) is not refused: it leads to\n  StopRequested(ic_id=1",
+        "is not refused: it leads to\n  StopRequested(ic_id=1",
     )
 
 

@@ -5,6 +5,14 @@ from raw import raw
 from tables import tables
 
 from refold import RFDatabase, RfDb
+from refold.eventstore.events import (
+    ActorTaskStartTimeRecorded,
+    ContextDetailsRecorded,
+    ExperimentDetailsRecorded,
+    PipelineDetailsRecorded,
+    RunDetailsRecorded,
+    TaskDetailsRecorded,
+)
 from refold.projections import ALL
 
 
@@ -23,8 +31,22 @@ def filled(db: RfDb, evals: RFDatabase) -> RfDb:
     evals.set_context_end_time(context_id, 0.0, 1.5)
     pipeline_id = evals.create_pipeline(experiment_id, "p", "vllm", context_id=context_id)
     evals.create_actor_task(experiment_id, pipeline_id, 0, 0)
+    evals.request_stop(pipeline_id)
+    let_rapidfire_note(db)
     assert all(tables(db).values())
     return db
+
+
+def let_rapidfire_note(db: RfDb) -> None:
+    """Have RapidFire's own layer note something of everything."""
+    db.append(
+        ExperimentDetailsRecorded(1, current_task="Idle"),
+        RunDetailsRecorded(1, completed_steps=2),
+        TaskDetailsRecorded(1, 0, "Train Validation"),
+        ContextDetailsRecorded(1, enable_gpu=True),
+        PipelineDetailsRecorded(1, metric_run_id="abc"),
+        ActorTaskStartTimeRecorded(1, "8:00", 1.5),
+    )
 
 
 CHANGES = {

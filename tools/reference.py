@@ -27,8 +27,8 @@ Written by `make generate` from the code; a test keeps it true.
 
 ## Events
 
-Each row is a type, with the stream that it names; `field?` may be None. *Changes* names the views
-whose rows it changes.
+Each row is a type, with the stream that it names; `field?` may be None, or missing.
+*Changes* names the views whose rows it changes.
 
 | event | stream | fields | what happened | changes |
 | --- | --- | --- | --- | --- |
@@ -63,7 +63,7 @@ def _line(cls: type[Event]) -> int:
 
 def _event(cls: type[Event]) -> str:
     fields = [
-        f"{field.name}{'?' if field.default is None else ''}"
+        f"{field.name}{'?' if field.default in (None, msgspec.UNSET) else ''}"
         for field in msgspec.structs.fields(cls)
     ]
     changes = [v.name for v in ALL if cls.__name__ in v.handlers or cls.__name__ in v.clearing]

@@ -22,9 +22,38 @@ from typing import Any, TypedDict
 # This checkout's refold, whichever is installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from refold import RFDatabase, RfDb, __version__
+from refold import ExperimentStatus, RFDatabase, RfDb, RunStatus, __version__, encode_payload
+from refold.commands import (
+    CreateContext,
+    CreateExperiment,
+    CreatePipeline,
+    CreateRun,
+    CreateWorkerTask,
+    RequestStop,
+    SetActorTaskStartTime,
+    SetContextStartTime,
+)
+from refold.commands.rapidfire import (
+    NoteExperiment,
+    NotePipeline,
+    NoteRun,
+    ResetTables,
+    SetStatus,
+    StartActorTask,
+    StartContext,
+    StartContextBuild,
+    StartExperiment,
+    StartPipeline,
+    StartRun,
+    StartTask,
+)
 from refold.eventstore import Recorded, open_store
-from refold.eventstore.events import event_types
+from refold.eventstore.events import (
+    ExperimentDetailsRecorded,
+    PipelineDetailsRecorded,
+    RunDetailsRecorded,
+    event_types,
+)
 from refold.projections import ALL, UnitOfWork, View
 
 FOLDER = Path(__file__).resolve().parents[1] / "tests" / "stored_logs"
@@ -270,12 +299,62 @@ def let_it_happen(path: Path) -> None:
             db.set_actor_task_end_time(task, "2026-01-01T00:00:02+00:00", 2)
             db.set_actor_task_status(task, status)
         db.set_actor_task_error(tasks[1], "lost")
+        asked = [
+            db.request_stop(pipelines[0], actor="user"),
+            db.request_resume(pipelines[0]),
+            db.request_delete(pipelines[1]),
+            db.request_clone(pipelines[1], {"temperature": 0}),
+        ]
+        db.mark_ic_ops_in_progress(asked[0])
+        db.mark_ic_ops_completed(asked[0])
+        db.mark_ic_ops_failed(asked[1], "no room")
+        db.mark_ic_ops_skipped(asked[2])
         assert db.reset_experiment_states()["worker_tasks"]
+        let_rapidfire_happen(db)
     with RfDb(path, clock=lambda: next(ticks)) as db:
         db.reset_all_tables(experiments_table=False)
         again = db.create_run(1, "after the reset", config_leaf=(1, 2))
         db.set_run_status(again, "ONGOING")
         db.reset_experiment_states(fail_runs=True)
+
+
+def let_rapidfire_happen(db: RFDatabase) -> None:
+    """Let everything happen once that only RapidFire AI's own layer lets happen."""
+    config, options = encode_payload({"lr": 0.2}), encode_payload({"path": "/tmp"})
+    fit = db.send(
+        StartExperiment(
+            CreateExperiment("fit", "digits", ExperimentStatus.RUNNING),
+            ExperimentDetailsRecorded(0, metric_experiment_id="7", current_task="Idle"),
+            options,
+        )
+    )
+    db.send(NoteExperiment(ExperimentDetailsRecorded(fit, num_shards=4, num_actors=2)))
+    run = db.send(
+        StartRun(CreateRun(fit, config_leaf=config), RunDetailsRecorded(0, total_steps=8))
+    )
+    details = RunDetailsRecorded(run, completed_steps=2, mlflow_run_id="abc", error="none")
+    db.send(NoteRun(details, RunStatus.ONGOING, encode_payload({"lr": 0.3})))
+    db.send(StartTask(CreateWorkerTask(run, 0, 3), "Train Validation", options=options))
+    db.send(RequestStop(run, config))
+    evals = db.create_experiment("rag")
+    context = db.send(StartContext(CreateContext("ghi"), enable_gpu=True))
+    db.send(StartContextBuild(context, "2026-01-01 00:00:00.000000", 1767225600.25))
+    db.send(SetContextStartTime(context, "2026-01-01 00:00:00.000000", 1767225600.5))
+    db.send(SetStatus("context", context, "deleted"))
+    pipeline = db.send(
+        StartPipeline(
+            CreatePipeline(evals, "vllm", "vllm"),
+            PipelineDetailsRecorded(0, config_json="{}", flattened_config='{"k": 3}'),
+            config,
+        )
+    )
+    db.send(NotePipeline(PipelineDetailsRecorded(pipeline, metric_run_id="def")))
+    task = db.send(StartActorTask(pipeline, 0, 0))
+    db.send(SetActorTaskStartTime(task, "2026-01-01 00:00:00.000000", 1767225600.75))
+    db.send(SetStatus("actor task", task, "completed"))
+    db.send(SetStatus("actor task", task, "failed"))
+    db.send(SetStatus("experiment", evals, "cancelled"))
+    db.send(ResetTables("evals", experiments_table=True))
 
 
 if __name__ == "__main__":

@@ -54,6 +54,9 @@ COMMANDS: dict[str, dict[str, str]] = {
         "clone": "refold.cli.control:clone",
         "delete": "refold.cli.control:delete",
     },
+    "Run RapidFire AI on it": {
+        "rapidfire": "refold.cli.rapidfire:rapidfire",
+    },
     "Look after the store": {
         "doctor": "refold.cli.doctor:doctor",
         "verify": "refold.cli.maintain:verify",

@@ -104,6 +104,7 @@ WORDS = {
     "runs": "runs",
     "pipelines": "pipelines",
     "requests": "requests",
+    "pipeline_requests": "pipeline ic",
 }
 """What a recovery fails, as people call it."""
 
