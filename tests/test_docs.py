@@ -6,6 +6,7 @@ import pkgutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -16,11 +17,15 @@ import refold
 TOP = Path(__file__).parent.parent
 PAGES = [TOP / "README.md", TOP / "docs" / "how-to.md"]
 
+# Those that import rapidfireai, where it is not installed: make rapidfire.
+RAPIDFIRE = {f"refold.rapidfire.{name}" for name in ("evals", "fit", "layer", "package")}
+ABSENT = RAPIDFIRE if find_spec("rapidfireai") is None else set[str]()
+
 
 def modules() -> Iterator[ModuleType]:
     yield refold
     for info in pkgutil.walk_packages(refold.__path__, "refold."):
-        if info.name != "refold.__main__":
+        if info.name != "refold.__main__" and info.name not in ABSENT:
             yield importlib.import_module(info.name)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from refold import IllegalTransition, RfDb
+from refold import IllegalTransition, InvalidCommand, InvalidFile, RfDb
 from refold.eventstore import statuses
 from refold.rapidfire import KNOWN, STORE
 
@@ -34,6 +34,7 @@ own_evals = import_module("rapidfireai.evals.db.rf_db")
 from refold.rapidfire import evals as our_evals  # noqa: E402
 from refold.rapidfire import fit as our_fit  # noqa: E402
 from refold.rapidfire import layer  # noqa: E402
+from refold.rapidfire.importing import import_database  # noqa: E402
 from refold.rapidfire.package import VERSION, DBException  # noqa: E402
 
 SHARD = layer.OLDER.get("shard_id", "shard_id")
@@ -557,3 +558,115 @@ def test_a_program_is_run_on_a_store(place: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "digits"
+
+
+# --- import -------------------------------------------------------------------------------------
+
+
+def same_now(value: Any) -> Any:
+    """Return what must be equal after an import: all of it."""
+    if isinstance(value, dict):
+        return [(key, same_now(one)) for key, one in sorted(value.items(), key=repr)]
+    if isinstance(value, list | tuple):
+        return type(value).__name__, [same_now(one) for one in value]
+    return type(value).__name__, value
+
+
+class Imported(Both):
+    """Compares every column, times as well."""
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            own = outcome(getattr(self.own, name), *args, **kwargs)
+            ours = outcome(getattr(self.ours, name), *args, **kwargs)
+            assert same_now(ours) == same_now(own), name
+            return ours
+
+        return call
+
+
+def test_a_database_of_training_is_imported(
+    ours: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = tmp_path / "own" / "fit.db"
+    monkeypatch.setattr(fit_words.DBConfig, "DB_PATH", str(old))
+    own = own_fit.RfDb()
+    own.create_tables()
+    first = own.create_experiment("digits", "7", {"experiments_path": "/tmp/digits", **CONFIG})
+    own.set_experiment_error("lost")
+    own.set_experiment_status(first, ExperimentStatus.CANCELLED)
+    own.create_experiment("again", None, {"experiments_path": "/tmp/again"})
+    own.create_run(CONFIG, RunStatus.ONGOING, "abc", {"lr": float("inf")}, total_steps=8)
+    source = fit_words.RunSource.INTERACTIVE_CONTROL
+    own.create_run({}, RunStatus.DELETED, source=source, cloned_from=1, warm_started_from=1)
+    own.set_run_details(1, completed_steps=4, error="none", estimated_runtime=1.25)
+    own.set_controller_progress(1, 50)
+    own.set_worker_progress(1, 25.5)
+    details = {"worker_ids": (0, 1)}
+    for worker, status in ((0, TaskStatus.COMPLETED), (1, TaskStatus.FAILED), (0, None)):
+        own.create_worker_task(
+            worker, WorkerTask.TRAIN_VAL, TaskStatus.SCHEDULED, 1, 2, details, {"f": "create"}
+        )
+        if status is not None:
+            own.set_worker_task_status(worker, status)
+    for operation in (ControllerTask.IC_STOP, ControllerTask.IC_CLONE_MODIFY_WARM):
+        own.create_ic_ops_task(1, operation, CONFIG)
+    own.set_ic_ops_task_status(1, TaskStatus.SKIPPED)
+    assert import_database(old, ours) > 10
+    look_at_training(Imported(own, our_fit.RfDb()))
+    with RfDb(ours) as db:
+        assert db.verify(log=True) == []
+        assert {recorded.metadata.actor for recorded in db.store.read()} == {"import"}
+    with pytest.raises(InvalidCommand, match="holds a log already: import into a store"):
+        import_database(old, ours)
+
+
+def test_a_database_of_inference_is_imported(
+    ours: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words, old = evals_words, tmp_path / "own" / "evals.db"
+    monkeypatch.setattr(words.DBConfig, "DB_PATH", str(old))
+    own = own_evals.RFDatabase()
+    experiment_id = own.create_experiment("rag", 4, 1.5, metric_experiment_id="7", num_shards=3)
+    own.set_experiment_error(experiment_id, "lost")
+    context = own.create_context("hash", '{"k": 3}', "{}", words.ContextStatus.ONGOING)
+    own.set_context_start_time(context, 1790000000.1234567)
+    own.set_context_end_time(context, 1790000060.7654321, 60.5)
+    own.set_context_error(context, "no index")
+    config = {"pipeline": None, "batch_size": 32, "f": ("x", 2**70)}
+    own.create_pipeline("vllm", config, context, words.PipelineStatus.ONGOING, {"k": 3})
+    own.create_pipeline("api", config)
+    own.set_pipeline_progress(1, 1, 1, 100)
+    own.set_pipeline_metric_run_id(1, "abc")
+    own.set_pipeline_error(2, "lost")
+    for status in words.TaskStatus:
+        task = own.create_actor_task(1, 0, 0, status)
+        own.set_actor_task_start_time(task, 1790000000.7654321)
+    own.set_actor_task_end_time(1, 1790000001.1234567, 0.8)
+    own.set_actor_task_error(1, "lost")
+    own.create_ic_operation("stop", 1)
+    own.create_ic_operation("clone", None, "{}")
+    own.update_ic_operation_status(1, "failed", "not there")
+    for change in (
+        "experiments SET created_at = '2026-01-31 12:00:00'",
+        "pipelines SET created_at = '2026-01-31 12:00:0' || pipeline_id",
+        "interactive_control SET created_at = 1790000000.25 + ic_id",
+        "interactive_control SET processed_at = 1790000001.5 WHERE ic_id = 1",
+    ):
+        own.db.execute(f"UPDATE {change}", commit=True)
+    import_database(old, ours)
+    look_at_inference(Imported(own, our_evals.RFDatabase()))
+    with RfDb(ours) as db:
+        assert db.verify(log=True) == []
+
+
+def test_what_is_no_database_of_rapidfires_is_not_imported(tmp_path: Path) -> None:
+    with pytest.raises(InvalidFile, match="is no file"):
+        import_database(tmp_path / "nothing.db", str(tmp_path / "new.db"))
+    (tmp_path / "text.db").write_text("no database, though it is long enough " * 30)
+    with pytest.raises(InvalidFile, match=r"text\.db cannot be read as a database"):
+        import_database(tmp_path / "text.db", str(tmp_path / "new.db"))
+    with RfDb(tmp_path / "other.db"):
+        pass
+    with pytest.raises(InvalidFile, match=r"other\.db: ValueError|other\.db: "):
+        import_database(tmp_path / "other.db", str(tmp_path / "new.db"))

@@ -59,7 +59,6 @@ def test_training_ends_as_on_its_own_database(
         "RunKilled",
         "RunFailed",
         "RunCompleted",
-        "InteractiveControlStarted",
         "TablesReset",
         "ExperimentStatesReset",
     } <= words
@@ -141,7 +140,7 @@ def test_the_dispatcher_of_training_answers_everybody(place: str, tmp_path: Path
             (f"{address}/get-all-runs", None),
             (f"{address}/get-run", {"run_id": 3}),
             (f"{address}/stop-run", {"run_id": 3}),
-            (f"{address}/all-operations", None),
+            (f"{address}/get-all-experiment-names", None),
         ]
         answers = ask_a_lot(asked * 75)
     assert len(answers) == 300

@@ -15,8 +15,9 @@ def rapidfire(
     words: Annotated[
         list[str],
         typer.Argument(
-            metavar="start|stop|… [-- OPTIONS] | run -- PROGRAM",
-            help="A command of rapidfireai, or run and a program with its arguments.",
+            metavar="start|stop|… [-- OPTIONS] | run -- PROGRAM | import OLD.db",
+            help="A command of rapidfireai; run and a program with its arguments; or import and a "
+            "database of RapidFire's.",
         ),
     ],
     store: Annotated[
@@ -38,9 +39,13 @@ def rapidfire(
         refold rapidfire start
         refold rapidfire --store postgresql://user@host/database start -- --force
         refold rapidfire run -- python train.py
+        refold rapidfire --store rapidfire.db import ~/rapidfireai/db/rapidfire_fit.db
     """
     check_version()
     first, *others = words
+    if first == "import":
+        _import(others, store)
+        return
     if first == "run":
         if not others:
             raise InvalidCommand("run what? Such as: refold rapidfire run -- python train.py")
@@ -53,3 +58,15 @@ def rapidfire(
         os.execvpe(program[0], program, settings)
     except OSError as error:
         raise MissingPackage(f"{program[0]} cannot be run: {error}") from error
+
+
+def _import(words: list[str], store: str | None) -> None:
+    """Turn a database of RapidFire's into a new store."""
+    from refold.rapidfire.importing import import_database
+
+    if len(words) != 1 or store is None:
+        raise InvalidCommand(
+            "import what, and where to? Such as: refold rapidfire --store new.db import OLD.db"
+        )
+    count = import_database(words[0], store)
+    print(f"{count} events imported from {words[0]}")

@@ -33,3 +33,8 @@ def config_json(pipeline_config: Any) -> Any:
     """Return what of a pipeline's configuration people see."""
     serialize = import_module("rapidfireai.evals.utils.serialize")
     return serialize.extract_pipeline_config_json(pipeline_config)
+
+
+def decoded(text: str) -> Any:
+    """Return the object that RapidFire has encoded as a text of its databases."""
+    return import_module("rapidfireai.fit.utils.serialize").decode_db_payload(text)
