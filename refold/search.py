@@ -2,13 +2,16 @@
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from difflib import get_close_matches
 from typing import Any, Literal, NamedTuple, NoReturn, TypeAlias, cast
 
 import msgspec
+from msgspec.structs import replace
 
 from refold.eventstore.engines.engine import Sql
-from refold.eventstore.errors import InvalidQuery
+from refold.eventstore.errors import DBException, InvalidQuery
+from refold.eventstore.payloads import PayloadCodec
 from refold.projections.views import ReadableViews
 
 Kind: TypeAlias = Literal["number", "text", "flag"]
@@ -405,17 +408,30 @@ def found(
 
     def names() -> list[str]:
         metrics = select("SELECT DISTINCT metric FROM run_metrics")
-        keys = {key for config in configurations(views).values() for key in config}
+        rows = select("SELECT DISTINCT config_json FROM runs WHERE config_json IS NOT NULL")
+        keys = {key for row in rows for key in flat(msgspec.json.decode(row["config_json"]))}
         return [row["metric"] for row in metrics] + sorted(keys)
 
     query = search(where, sort, limit, sql=sql, known=Known(is_metric, is_parameter, names))
     return [row["run_id"] for row in select(query.sql, *query.parameters)]
 
 
-def configurations(views: ReadableViews) -> dict[int, dict[str, Any]]:
-    """Return the parameters of all runs whose configuration is plain data, by id; see `flat`."""
+def configurations(views: ReadableViews, payloads: PayloadCodec) -> dict[int, dict[str, Any]]:
+    """Return the parameters of all runs whose configuration is plain data, by id; see `flat`.
+
+    Nothing is unpickled. Those that JSON cannot hold, such as with tuples, are here, too, though
+    SQL does not find them.
+    """
     rows = views.select("SELECT run_id, config_json FROM runs WHERE config_json IS NOT NULL")
-    return {row["run_id"]: flat(msgspec.json.decode(row["config_json"])) for row in rows}
+    known = {row["run_id"]: flat(msgspec.json.decode(row["config_json"])) for row in rows}
+    others = views.select(
+        "SELECT run_id, config_leaf FROM runs WHERE config_json IS NULL AND config_leaf IS NOT NULL"
+    )
+    careful = replace(payloads, allow_dill=False)
+    for row in others:
+        with suppress(DBException):  # it is no plain data, or cannot be read here
+            known[row["run_id"]] = flat(careful.decode(row["config_leaf"]))
+    return known
 
 
 def flat(config: Any) -> dict[str, Any]:

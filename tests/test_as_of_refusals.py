@@ -26,6 +26,8 @@ READS = {
     "create_tables",
     "diff",
     "history",
+    "metric_history",
+    "search_runs",
     "position_at",
     "to_arrow",
     "verify",

@@ -122,7 +122,7 @@ def runs(
     with open_face(store, at=at) as db:
         ids = found(db.views, where, best or sort)
         by_id = {row["run_id"]: row for row in db.get_all_runs(config=json)}
-        configs = configurations(db.views)
+        configs = configurations(db.views, db.payloads)
     rows = [shown_row(by_id[run_id]) for run_id in ids if run_id in by_id]
     rows = [
         row
