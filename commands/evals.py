@@ -5,7 +5,7 @@ from msgspec import UNSET, UnsetType
 from refold.commands.command import Command, Decision, existing
 from refold.commands.moves import ACTOR_TASK, CONTEXT, PIPELINE, PIPELINE_REQUEST, move
 from refold.eventstore.errors import IllegalTransition, InvalidCommand
-from refold.eventstore.event import Handle, Id, Int, Name
+from refold.eventstore.event import Id, Int, Name
 from refold.eventstore.events import (
     ActorTaskEndTimeRecorded,
     ActorTaskErrorRecorded,
@@ -39,7 +39,7 @@ from refold.projections.unit_of_work import Rows
 class CreateContext(Command, frozen=True):
     """Describe a context; the result is its id, that of the existing one if the hash is known."""
 
-    context_hash: Handle
+    context_hash: Name
     rag_config_json: str | None = None
     prompt_config_json: str | None = None
     status: ContextStatus = ContextStatus.PENDING

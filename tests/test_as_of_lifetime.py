@@ -88,7 +88,7 @@ def fold_without_room(_: Parent, place: str) -> None:
         db.append(*[RunMetricsRecorded(run_id, {"loss": "x" * 500}) for _ in range(1_000)])
         past = db.as_of(1_000)
         _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, most))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, most))
         for _ in range(2):
             with pytest.raises((StoreFull, StoreFailed), match=r"versions.db: "):
                 past.get_run(run_id)

@@ -211,12 +211,13 @@ def test_a_query_that_the_server_refuses_is_told_within_a_batch_too(place: str) 
     with RfDb(place) as db:
         wrong: Any = "a"
         refused = partial(pytest.raises, InvalidQuery, match="invalid input syntax")
+        ask = partial(db.views.select, "SELECT * FROM runs WHERE run_id = ?", wrong)
         with pytest.raises(TransactionFailed), db.batch(), refused():
-            db.get_run(wrong)
+            ask()
         with db.store.snapshot(), refused():
-            db.get_run(wrong)
+            ask()
         with refused():
-            db.get_run(wrong)
+            ask()
 
 
 def test_both_sides_look_after_5_seconds_whether_the_other_is_there(store: EventStore) -> None:

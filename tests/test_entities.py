@@ -5,7 +5,7 @@ import pytest
 from refold.eventstore import Id
 from refold.eventstore.errors import InvalidCommand, NotFound
 from refold.projections import ALL, Row, View
-from refold.projections.entities import ENTITIES, check_column, check_key, entity_of, view_of
+from refold.projections.entities import ENTITIES, check_column, entity_of, key_of, view_of
 from refold.projections.experiments import ids
 from refold.projections.fit import runs
 from refold.projections.rapidfire import RAPIDFIRE
@@ -35,7 +35,7 @@ WORDS = {
 
 def test_every_view_has_its_word() -> None:
     assert {word: view.name for word, view in ENTITIES.items()} == WORDS
-    others = {"ids", *(view.name for view in RAPIDFIRE)}
+    others = {"ids", "run_metrics", *(view.name for view in RAPIDFIRE)}
     assert {view.name for view in ALL} == {*WORDS.values(), *others}
 
 
@@ -58,7 +58,7 @@ def test_no_such_entity(entity: str) -> None:
     with pytest.raises(NotFound) as caught:
         view_of(entity, VIEWS)
     assert str(caught.value) == (
-        f"there is no entity {entity!r}: take one of "
+        f"there is no entity {str(entity)!r}: take one of "
         f"{', '.join([*WORDS, *(view.name for view in VIEWS)])}"
     )
 
@@ -73,23 +73,28 @@ def test_a_view_that_a_store_lacks_is_not_found() -> None:
     [(runs, 5), (runs, -(2**63)), (runs, 2**63 - 1), (own, "a"), (own, ""), (own, "ü")],
 )
 def test_a_key(view: View[Row], key: object) -> None:
-    check_key(view, key)
+    assert key_of(view, key) == key
 
 
 @pytest.mark.parametrize(
     ("view", "key", "reason"),
     [
-        (runs, "5", "runs: '5' is no run_id: Expected `int`, got `str`"),
-        (runs, None, "runs: None is no run_id: Expected `int`, got `null`"),
+        (runs, "5", "run_id is '5': Expected `int`, got `str`"),
+        (runs, None, "run_id is None: Expected `int`, got `null`"),
         (runs, -(2**63) - 1, f"runs: {-(2**63) - 1} is no run_id: it has more than 64 bits"),
         (runs, 2**63, f"runs: {2**63} is no run_id: it has more than 64 bits"),
-        (own, 5, "own: 5 is no name: Expected `str`, got `int`"),
-        (own, "\ud800", r"own: '\ud800' is no name: it holds a lone surrogate"),
+        (own, 5, "name is 5: Expected `str`, got `int`"),
+        (
+            own,
+            "\ud800",
+            r"own: '\ud800' is no name: it holds a NUL or a lone surrogate, which SQL text cannot "
+            "keep",
+        ),
     ],
 )
 def test_no_key(view: View[Row], key: object, reason: str) -> None:
     with pytest.raises(InvalidCommand) as caught:
-        check_key(view, key)
+        key_of(view, key)
     assert str(caught.value) == reason
 
 

@@ -25,7 +25,7 @@ WORK: dict[str, tuple[Work, dict[str, int]]] = {
     ),
     "update_run_metrics": (
         lambda db, _, n: db.update_run_metrics(1, {"loss": n}),
-        {"sqlite": 6, "postgres": 3},
+        {"sqlite": 7, "postgres": 4},
     ),
     "create_run": (
         lambda db, _, n: db.create_run(1, config_leaf={"lr": n}),

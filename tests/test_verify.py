@@ -33,6 +33,7 @@ def filled(db: RfDb, evals: RFDatabase) -> RfDb:
     evals.create_actor_task(experiment_id, pipeline_id, 0, 0)
     evals.request_stop(pipeline_id)
     let_rapidfire_note(db)
+    db.log_metrics(1, {"loss": 0.5})
     assert all(tables(db).values())
     return db
 

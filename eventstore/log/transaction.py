@@ -213,12 +213,12 @@ class Transaction:
         """
         if not isinstance(content, bytes | bytearray | memoryview):
             raise InvalidPayload(f"a payload is bytes, not {excerpt(content)}")
-        content = bytes(content)
         if len(content) > LARGEST_PAYLOAD:
             raise InvalidPayload(
                 f"a payload of {len(content):,} bytes is too large: a store takes "
                 f"{LARGEST_PAYLOAD:,} at most; put it into several, or store its path"
             )
+        content = bytes(content)
         digest = hashlib.sha256(content).hexdigest()
         self.writer.run(
             "INSERT INTO payloads (digest, content) VALUES (?, ?) ON CONFLICT (digest) DO NOTHING",

@@ -226,7 +226,7 @@ def print_table(rows: Sequence[Row], columns: Columns) -> None:
         cells = [shown(value) for value in values]
         if not any(cells):
             continue
-        names.append(name)
+        names.append(printable(name))
         texts.append(cells)
         numbers.append(all(isinstance(value, int | float | None) for value in values))
     if is_terminal():

@@ -210,8 +210,9 @@ class PostgresWatch:
             self._raw.close()
 
     def __del__(self) -> None:
-        self.close()
-        self._bell.close()
+        with suppress(AttributeError):  # an interrupt may have come before it was made
+            self.close()
+            self._bell.close()
 
 
 def _bell() -> tuple[socket.socket, socket.socket]:

@@ -89,12 +89,13 @@ def fail(name: str, error: Exception, sql: str = "") -> NoReturn:
     code = getattr(error, "sqlite_errorcode", 0)
     if "closed database" in str(error):
         raise errors.StoreClosed(f"{name} was closed: open it again") from error
-    if code == sqlite3.SQLITE_AUTH:
+    denied = code == sqlite3.SQLITE_AUTH or "not authorized" in str(error)
+    if denied:
         if not _denied.step:
             # An exception came within `only_reads`; sqlite3 has swallowed it and denied the step.
             raise KeyboardInterrupt from error
         _denied.step = False
-    if code == sqlite3.SQLITE_AUTH or "because it is a view" in str(error):
+    if denied or "because it is a view" in str(error):
         raise errors.WriteRefused(
             f"{sql.strip()!r} would write: the views are rebuilt from events and only events "
             f"change them; use a method such as set_run_status()"
