@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -19,7 +20,11 @@ import pytest
 from refold import RFDatabase, RfDb
 from refold.commands.rapidfire import StartExperiment
 from refold.commands.store import CreateExperiment
-from refold.eventstore.events import ExperimentDetailsRecorded
+from refold.eventstore.events import (
+    ExperimentDetailsRecorded,
+    ExperimentStatesReset,
+    TaskCompleted,
+)
 from refold.eventstore.statuses import ExperimentStatus
 from refold.rapidfire import environment
 
@@ -62,6 +67,29 @@ def test_training_ends_as_on_its_own_database(
         "TablesReset",
         "ExperimentStatesReset",
     } <= words
+
+
+def test_killed_and_made_anew(place: str, tmp_path: Path) -> None:
+    """SIGKILL to the controller and its workers, in the middle of training."""
+    command = [sys.executable, str(TRAINING), place, str(tmp_path / "home")]
+    with (
+        RfDb(place) as db,
+        (tmp_path / "output").open("w") as output,
+        subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True) as training,
+    ):
+        next(db.subscribe(types=[TaskCompleted]))
+        os.killpg(training.pid, signal.SIGKILL)
+        assert db.verify(log=True) == []
+    done = subprocess.run([*command, "again"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["name"] == "digits"
+    assert set(told["runs"]) <= {"Failed", "Deleted", "Completed", "Stopped"}
+    assert set(told["tasks"]) <= {"Completed", "Failed"}
+    with RfDb(place) as db:
+        assert db.verify(log=True) == []
+        *_, last = db.store.read(types=[ExperimentStatesReset])
+        assert last.event.runs
 
 
 def test_what_it_was_about(own: dict[str, Any]) -> None:
