@@ -32,6 +32,7 @@ if find_spec("rapidfireai") is None or find_spec("torch") is None:
     pytest.skip("rapidfireai is not installed: make rapidfire", allow_module_level=True)
 
 TRAINING = Path(__file__).parent / "rapidfire_training.py"
+INFERENCE = Path(__file__).parent / "rapidfire_inference.py"
 
 
 # --- training -----------------------------------------------------------------------------------
@@ -99,6 +100,36 @@ def test_what_it_was_about(own: dict[str, Any]) -> None:
     assert own["runs"][4]["warm_started_from"] == 1
     assert own["runs after the end"] == []
     assert own["names"] == ["digits", "digits_1"]
+
+
+# --- inference ----------------------------------------------------------------------------------
+
+
+def infer(place: str, folder: Path) -> dict[str, Any]:
+    """Let RapidFire's inference run and return what it tells at the end."""
+    command = [sys.executable, str(INFERENCE), place, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_inference_ends_as_on_its_own_database(place: str, tmp_path: Path) -> None:
+    own, ours = infer("own", tmp_path / "own"), infer(place, tmp_path / "home")
+    statuses = {row["pipeline_id"]: row["status"] for row in own["pipelines"]}
+    assert statuses == {
+        1: "completed",
+        2: "completed",
+        3: "deleted",
+        4: "failed",
+        5: "completed",
+        6: "deleted",
+    }
+    assert ours == own
+    with RFDatabase(place) as db:
+        assert db.verify(log=True) == []
+        moves = [recorded.type for recorded in db.store.read(stream="pipeline-5")]
+        assert moves[-1] == "PipelineCompleted"
+        assert "PipelineStopped" in moves
 
 
 # --- dispatchers --------------------------------------------------------------------------------
