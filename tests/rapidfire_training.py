@@ -1,9 +1,10 @@
 """RapidFire AI's own training from start to end, models and GPUs stubbed: a process of its own.
 
-Usage: rapidfire_training.py own|PLACE FOLDER
+Usage: rapidfire_training.py own|PLACE FOLDER [again]
 
 Real are its Experiment, controller, scheduler, worker processes, dispatcher and interactive
-control. It prints, as JSON, where everything stood at the end.
+control. It prints, as JSON, where everything stood at the end; or, again after it was killed, where
+everything stands once its Experiment has been made anew.
 """
 
 import json
@@ -225,6 +226,20 @@ def shown(runs: dict[int, Any]) -> list[Any]:
     ]
 
 
+def again() -> None:
+    """Make the experiment anew: RapidFire gives up what was in progress."""
+    from rapidfireai.experiment import Experiment
+
+    experiment = Experiment("digits", mode="fit", experiment_path=str(FOLDER))
+    tasks = experiment.db.get_all_worker_tasks().values()
+    told = {
+        "name": experiment.experiment_name,
+        "runs": [run["status"].value for run in experiment.db.get_all_runs().values()],
+        "tasks": sorted({task["status"].value for task in tasks}),
+    }
+    print(json.dumps(told))
+
+
 def main() -> None:
     """Train, end, begin again under the same name, cancel."""
     from rapidfireai.experiment import Experiment
@@ -269,4 +284,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    again() if sys.argv[3:] else main()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -19,7 +20,11 @@ import pytest
 from refold import RFDatabase, RfDb
 from refold.commands.rapidfire import StartExperiment
 from refold.commands.store import CreateExperiment
-from refold.eventstore.events import ExperimentDetailsRecorded
+from refold.eventstore.events import (
+    ExperimentDetailsRecorded,
+    ExperimentStatesReset,
+    TaskCompleted,
+)
 from refold.eventstore.statuses import ExperimentStatus
 from refold.rapidfire import environment
 
@@ -27,6 +32,7 @@ if find_spec("rapidfireai") is None or find_spec("torch") is None:
     pytest.skip("rapidfireai is not installed: make rapidfire", allow_module_level=True)
 
 TRAINING = Path(__file__).parent / "rapidfire_training.py"
+INFERENCE = Path(__file__).parent / "rapidfire_inference.py"
 
 
 # --- training -----------------------------------------------------------------------------------
@@ -64,6 +70,29 @@ def test_training_ends_as_on_its_own_database(
     } <= words
 
 
+def test_killed_and_made_anew(place: str, tmp_path: Path) -> None:
+    """SIGKILL to the controller and its workers, in the middle of training."""
+    command = [sys.executable, str(TRAINING), place, str(tmp_path / "home")]
+    with (
+        RfDb(place) as db,
+        (tmp_path / "output").open("w") as output,
+        subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True) as training,
+    ):
+        next(db.subscribe(types=[TaskCompleted]))
+        os.killpg(training.pid, signal.SIGKILL)
+        assert db.verify(log=True) == []
+    done = subprocess.run([*command, "again"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["name"] == "digits"
+    assert set(told["runs"]) <= {"Failed", "Deleted", "Completed", "Stopped"}
+    assert set(told["tasks"]) <= {"Completed", "Failed"}
+    with RfDb(place) as db:
+        assert db.verify(log=True) == []
+        *_, last = db.store.read(types=[ExperimentStatesReset])
+        assert last.event.runs
+
+
 def test_what_it_was_about(own: dict[str, Any]) -> None:
     """The story has its turns: a run that was stopped, one deleted, one that failed, a clone."""
     statuses = [run["status"] for run in own["runs"]]
@@ -71,6 +100,36 @@ def test_what_it_was_about(own: dict[str, Any]) -> None:
     assert own["runs"][4]["warm_started_from"] == 1
     assert own["runs after the end"] == []
     assert own["names"] == ["digits", "digits_1"]
+
+
+# --- inference ----------------------------------------------------------------------------------
+
+
+def infer(place: str, folder: Path) -> dict[str, Any]:
+    """Let RapidFire's inference run and return what it tells at the end."""
+    command = [sys.executable, str(INFERENCE), place, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_inference_ends_as_on_its_own_database(place: str, tmp_path: Path) -> None:
+    own, ours = infer("own", tmp_path / "own"), infer(place, tmp_path / "home")
+    statuses = {row["pipeline_id"]: row["status"] for row in own["pipelines"]}
+    assert statuses == {
+        1: "completed",
+        2: "completed",
+        3: "deleted",
+        4: "failed",
+        5: "completed",
+        6: "deleted",
+    }
+    assert ours == own
+    with RFDatabase(place) as db:
+        assert db.verify(log=True) == []
+        moves = [recorded.type for recorded in db.store.read(stream="pipeline-5")]
+        assert moves[-1] == "PipelineCompleted"
+        assert "PipelineStopped" in moves
 
 
 # --- dispatchers --------------------------------------------------------------------------------
