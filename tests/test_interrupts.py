@@ -175,7 +175,7 @@ STEPS = {"sqlite": 1, "postgres": 11} if LONGER > 1 else {"sqlite": 13, "postgre
 """Every so manieth moment is tried; in `make soak` on SQLite each."""
 
 
-# One that comes within a `__del__` is printed and ignored by Python, which then closes what is left.
+# One within a `__del__` is printed and ignored by Python, which then closes what is left.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.loop
 @pytest.mark.parametrize("work", WORKS)
