@@ -156,7 +156,11 @@ def answers(face: Face) -> dict[str, Any]:
             continue
         valid = VALID[type(face).__name__].get(name) or VALID["RfDb"].get(name, {})
         for number in range(3):
-            arguments = {n: number if isinstance(v, int) else v for n, v in valid.items()}
+            arguments = {
+                n: number if type(v) is int else v
+                for n, v in valid.items()
+                if n in inspect.signature(method).parameters
+            }
             try:
                 found[f"{name} {arguments}"] = method(**arguments)
             except DBException as error:

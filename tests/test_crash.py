@@ -308,6 +308,7 @@ def test_a_controller_is_killed_and_its_store_recovered(place: str) -> None:
                 "runs": [],
                 "pipelines": [],
                 "requests": [],
+                "pipeline_requests": [],
             }
             after = tables(db)
             worker.tell("report")

@@ -53,7 +53,6 @@ def test_what_a_connection_of_ones_own_appends_is_followed(store: EventStore, pl
 TOO_LARGE: dict[str, Callable[[RfDb, int], object]] = {
     "payload": lambda db, run_id: db.put_payload(bytes(1_000_000)),
     "configuration": lambda db, run_id: db.request_clone_modify(run_id, bytes(1_000_000).hex()),
-    "command id": lambda db, run_id: db.request_stop(run_id, command_id="x" * 1_000_000),
     "event": lambda db, run_id: db.update_run_metrics(run_id, {"log": "x" * 1_000_000}),
 }
 
