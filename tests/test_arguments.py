@@ -122,12 +122,11 @@ class Seen(Event, frozen=True):
     run_id: Id
 
 
-def test_names_by_which_things_are_looked_up_have_one_length(db: RfDb, evals: RFDatabase) -> None:
+def test_names_by_which_things_are_looked_up_have_one_length(db: RfDb) -> None:
     experiment = db.create_experiment("digits")
     calls: dict[str, Callable[[str], object]] = {
         "command_id": lambda name: db.create_run(experiment, command_id=name),
         "command_id of append": lambda name: db.store.append("s", [Seen(1)], command_id=name),
-        "context_hash": lambda name: evals.create_context(name),
         "stream": lambda name: db.append(Seen(1), stream=name),
     }
     for number, call in enumerate(calls.values()):

@@ -155,7 +155,7 @@ def test_a_row_that_no_table_can_hold(
     check_caught_up(place, [0.5])
 
 
-class Weighed(Event, frozen=True):
+class ScaleRead(Event, frozen=True):
     run_id: Id
     grams: float
 
@@ -166,13 +166,13 @@ class Weight(Row, frozen=True):
 
 
 weights = View("weights", Weight, version=1)
-weights.created_by(Weighed, lambda e: Weight(e.run_id, e.grams))
+weights.created_by(ScaleRead, lambda e: Weight(e.run_id, e.grams))
 
 
 def test_a_damaged_event_that_only_it_folds(place: str) -> None:
     with RfDb(place) as db:
         run_id = db.create_run(db.create_experiment("digits"))
-        db.append(Weighed(run_id, 1.5), stream="scale")
+        db.append(ScaleRead(run_id, 1.5), stream="scale")
     on = " ON events" if "://" in place else ""
     with raw(place) as connection:
         connection.execute(f"DROP TRIGGER events_are_never_updated{on}")
@@ -180,7 +180,7 @@ def test_a_damaged_event_that_only_it_folds(place: str) -> None:
     with RfDb(place, projections=[weights]) as db:
         assert db.get_run(run_id)["status"] == "NEW"
         db.set_run_status(run_id, "ONGOING")
-        with pytest.raises(ProjectionFailed, match="view weights fails on event 3, Weighed"):
+        with pytest.raises(ProjectionFailed, match="view weights fails on event 3, ScaleRead"):
             db.db.execute("SELECT * FROM weights")
 
 
