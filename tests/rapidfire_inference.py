@@ -258,7 +258,7 @@ def main() -> None:
     from rapidfireai.evals.utils.constants import ExperimentStatus
 
     db = RFDatabase()
-    experiment_id = db.create_experiment("rag", 2, num_shards=SHARDS)
+    experiment_id = db.create_experiment("rag", 4, num_shards=SHARDS)
     failures: list[BaseException] = []
     thread = threading.Thread(target=user, args=(failures,), daemon=True)
     thread.start()
@@ -276,7 +276,7 @@ def main() -> None:
         config_group=configs,
         dataset=list(range(SAMPLES)),
         num_shards=SHARDS,
-        num_actors=2,
+        num_actors=4,  # one more than ever wait: else older versions process no requests
         num_gpus_per_actor=0.0,
         num_cpus_per_actor=1.0,
     )
