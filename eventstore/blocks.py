@@ -179,11 +179,18 @@ class Bell:
             if left <= 0:
                 return False
 
-    def ring(self) -> None:
-        """Have all who wait look again."""
+    def ring(self) -> bool:
+        """Have all who wait look again; return whether anybody waits."""
+        anybody = False
         with suppress(IndexError):
             while self._waiting:
                 self._waiting.popleft().release()
+                anybody = True
+        return anybody
+
+
+HANDOVER = 10
+"""Tenths of a millisecond that the next has to take the turn."""
 
 
 class Turn:
@@ -224,7 +231,12 @@ class Turn:
         """Let the next have it, if it is this use's."""
         if self.owner is use:
             self._held.pop("", None)
-            self._bell.ring()
+            if self._bell.ring():
+                # Who has just had it would have it again before those who wait are awake.
+                for _ in range(HANDOVER):
+                    time.sleep(0.0001)
+                    if self._held:
+                        break
 
 
 class Having(Use[None]):
