@@ -177,7 +177,7 @@ PIPELINE_REQUEST = _moves(
 )
 
 
-# --- what RapidFire AI's own code does besides, and no other face may ---------------------------
+# --- moves that only the face for RapidFire AI may make -------------------------------------------
 
 
 def _and(moves: Moves[W], events: Mapping[W, tuple[type[Event], ...]]) -> Moves[W]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, TypeVar, cast
 
 import msgspec
 
-from refold.eventstore.arguments import NAME_LENGTH, excerpt, plain_scalar
+from refold.eventstore.arguments import excerpt, plain_scalar
 from refold.eventstore.errors import DamagedEvent, InvalidCommand, InvalidEvent, UnknownEventType
 from refold.eventstore.statuses import Word
 
@@ -19,9 +19,6 @@ Id = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 Name = Annotated[str, msgspec.Meta(min_length=1)]
 """A name, which is never empty."""
-
-Handle = Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_LENGTH)]
-"""A name by which something is looked up: no longer than every engine's indexes take."""
 
 Digest = Annotated[str, msgspec.Meta(min_length=64, max_length=64)]
 """Names a payload: the SHA-256 of its bytes in hexadecimal."""

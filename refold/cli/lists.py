@@ -24,7 +24,7 @@ from refold.eventstore.statuses import (
 from refold.eventstore.words import WORDS
 from refold.projections.entities import ENTITIES
 from refold.rows import Row
-from refold.search import COLUMNS, OTHER_NAMES, configurations, found
+from refold.search import COLUMNS, OTHER_NAMES, configurations
 
 
 def _status(words: type[StrEnum]) -> Any:
@@ -120,13 +120,11 @@ def runs(
         refold runs --columns name,lr,loss --at 2h
     """
     with open_face(store, at=at) as db:
-        ids = found(db.views, where, best or sort)
-        by_id = {row["run_id"]: row for row in db.get_all_runs(config=json)}
+        found = db.search_runs(where, sort=best or sort, config=json)
         configs = configurations(db.views, db.payloads)
-    rows = [shown_row(by_id[run_id]) for run_id in ids if run_id in by_id]
     rows = [
-        row
-        for row in rows
+        shown_row(row)
+        for row in found
         if (not status or row["status"] in status)
         and (experiment is None or row["experiment_id"] == experiment)
     ]
