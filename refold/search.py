@@ -340,7 +340,10 @@ class _Reader:
         if not is_metric:
             near = get_close_matches(whole, [*COLUMNS, *self._known.names()], 1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            self._fail(f"there is no column, parameter or metric {whole!r}{hint}")
+            self._fail(
+                f"there is no column, parameter or metric {whole!r}{hint} (a configuration that JSON "
+                f"cannot hold, such as one with tuples, is not searched)"
+            )
         return self._metric(whole, "last")
 
     def _metric(self, name: str, what: str) -> _Operand:

@@ -230,6 +230,14 @@ def test_what_cannot_be_understood(searched: RfDb, where: str, told: str) -> Non
         searched.search_runs(where)
 
 
+def test_a_parameter_that_sql_cannot_read_is_explained(db: RfDb) -> None:
+    db.create_run(db.create_experiment("digits"), config_leaf={"lr": 0.1, "layers": (64, 32)})
+    with pytest.raises(
+        InvalidQuery, match=r"metric 'lr'.*such as one with tuples, is not searched"
+    ):
+        db.search_runs("lr > 0.01")
+
+
 @pytest.mark.parametrize("limit", [-1, True, "3", 1.5])
 def test_a_limit_that_is_none(searched: RfDb, limit: Any) -> None:
     with pytest.raises(InvalidQuery, match="limit is"):
