@@ -341,8 +341,8 @@ class _Reader:
             near = get_close_matches(whole, [*COLUMNS, *self._known.names()], 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             self._fail(
-                f"there is no column, parameter or metric {whole!r}{hint} (a configuration that JSON "
-                f"cannot hold, such as one with tuples, is not searched)"
+                f"there is no column, parameter or metric {whole!r}{hint} (a configuration that "
+                f"JSON cannot hold, such as one with tuples, is not searched)"
             )
         return self._metric(whole, "last")
 
