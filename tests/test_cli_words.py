@@ -139,6 +139,8 @@ def test_values_in_text() -> None:
     assert span(0) == "0 s"
     assert span(61_500_000) == "1 min 1 s"
     assert span((2 * 86_400 + 3 * 3_600 + 59) * times.SECOND) == "2 d 3 h"
+    assert span((2 * 86_400 + 59 * 60) * times.SECOND) == "2 d"
+    assert span((1_033 * 86_400 + 3_600) * times.SECOND) == "1033 d"
     assert [size(n) for n in (0, 999, 1_000, 12_345_678)] == ["0 B", "999 B", "1.0 kB", "12.3 MB"]
 
 

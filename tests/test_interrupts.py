@@ -35,14 +35,21 @@ def is_ours(code: CodeType) -> bool:
     return os.path.realpath(code.co_filename).startswith(ROOMS)
 
 
-class Interrupter:
-    """Raises at the nth instruction that is carried out in refold's own code."""
+@cache
+def is_of_a_pipeline(code: CodeType) -> bool:
+    """Tell whether it is psycopg's code that sends statements together."""
+    return "psycopg" in code.co_filename and "pipeline" in code.co_qualname.lower()
 
-    def __init__(self) -> None:
+
+class Interrupter:
+    """Raises at the nth instruction that is carried out in refold's own code, or in other."""
+
+    def __init__(self, within: Callable[[CodeType], bool] = is_ours) -> None:
         self.left = 0
+        self._within = within
 
     def _enter(self, frame: FrameType, _: str, __: object) -> Any:
-        if not is_ours(frame.f_code):
+        if not self._within(frame.f_code):
             return None
         frame.f_trace_opcodes = True
         frame.f_trace_lines = False
@@ -182,10 +189,22 @@ STEPS = {"sqlite": 1, "postgres": 11} if LONGER > 1 else {"sqlite": 13, "postgre
 def test_an_interrupt_at_every_moment(
     scene: Scene, work: Callable[[Scene], None], engine: str
 ) -> None:
-    step = STEPS[engine]
+    interrupt_all(scene, work, Interrupter(), STEPS[engine])
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_while_psycopg_sends_statements_together(scene: Scene, engine: str) -> None:
+    if engine != "postgres":
+        pytest.skip("psycopg talks to a server")
+    interrupt_all(scene, Scene.batch, Interrupter(is_of_a_pipeline), 7)
+
+
+def interrupt_all(
+    scene: Scene, work: Callable[[Scene], None], interrupter: Interrupter, step: int
+) -> None:
+    """Interrupt each nth moment of some work, and look each time whether all is well."""
     if work in (Scene.batch, Scene.batch_within_a_batch):
         scene.batch()
-    interrupter = Interrupter()
     # The loop begins with the coldest caches: every other time somebody else has written.
     for n in count(1 + scene.checked_id % step, step):
         scene.n = n

@@ -170,15 +170,22 @@ def seconds_of(microseconds: int) -> str:
     return f"{times.to_iso(times.within(microseconds))[:19]}Z"
 
 
+TENS = 10
+"""From so many days on, hours are not said."""
+
+
 def span(microseconds: int) -> str:
-    """Return how long something takes, or is ago, in the two largest units that matter."""
+    """Return how long something takes, or is ago: the largest unit, and the next one to it."""
     seconds = max(0, microseconds) // times.SECOND
     days, rest = divmod(seconds, 86_400)
     hours, rest = divmod(rest, 3_600)
     minutes, seconds = divmod(rest, 60)
-    parts = ((days, "d"), (hours, "h"), (minutes, "min"), (seconds, "s"))
-    said = [f"{number} {unit}" for number, unit in parts if number]
-    return " ".join(said[:2]) or "0 s"
+    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (seconds, "s")]
+    while len(parts) > 1 and not parts[0][0]:
+        del parts[0]
+    (largest, unit), *others = parts
+    said = [f"{largest} {unit}", *(f"{number} {name}" for number, name in others[:1] if number)]
+    return " ".join(said[:1] if days >= TENS else said)
 
 
 def size(count: int) -> str:
@@ -251,14 +258,18 @@ def _print_ruled(names: list[str], columns: list[list[str]], numbers: list[bool]
     from rich.table import Table
     from rich.text import Text
 
+    console = Console()
     table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    for name, texts, number in zip(names, columns, numbers, strict=True):
+    widths = [max(map(len, [name, *texts])) for name, texts in zip(names, columns, strict=True)]
+    # Columns that must not be wrapped are cut when they don't all fit: then nothing is left whole.
+    fits = sum(min(width, SHORT) + 1 for width in widths) <= console.width
+    for name, texts, number, width in zip(names, columns, numbers, widths, strict=True):
         table.add_column(
             name,
             justify="right" if number else "left",
             overflow="fold",
-            no_wrap=max(map(len, texts)) <= SHORT,
+            no_wrap=fits and width <= SHORT,
         )
     for row in zip(*columns, strict=True):
         table.add_row(*(Text(text, style=colour_of(text) or "") for text in row))
-    Console().print(table)
+    console.print(table)

@@ -49,7 +49,14 @@ _MEANINGS: dict[str, tuple[type[errors.DBException], str]] = {
 
 LOG = ("events", "streams", "commands", "payloads", "projections")
 
-FAILURES = (psycopg.Error, OverflowError, UnicodeError, ValueError, TypeError)
+FAILURES = (
+    psycopg.Error,
+    OverflowError,
+    UnicodeError,
+    ValueError,
+    TypeError,
+    AssertionError,  # psycopg asserts what an interrupt within it may have undone
+)
 
 
 def fail(name: str, error: Exception, sql: str = "", *, intact: bool = False) -> NoReturn:
@@ -75,7 +82,7 @@ def fail(name: str, error: Exception, sql: str = "", *, intact: bool = False) ->
             kind, advice = _MEANINGS[code[:length]]
             break
     else:
-        if code:
+        if code or isinstance(error, AssertionError):
             kind, advice = errors.StoreFailed, "see the cause"
         elif isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) and not intact:
             # libpq's own: the server says nothing any more.
@@ -110,7 +117,7 @@ def quietly() -> Generator[None, None, None]:
     handled = sys.exception()
     try:
         yield
-    except psycopg.Error as error:
+    except FAILURES as error:
         raise_interrupt(error, handled)
 
 

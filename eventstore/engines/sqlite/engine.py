@@ -146,6 +146,8 @@ class SqliteEngine:
         self._watches: weakref.WeakSet[SqliteWatch] = weakref.WeakSet()
         # What closes each connection: one that nobody knows any more is closed, too.
         self._all = weakref.WeakKeyDictionary[SqliteConnection, Closing]()
+        self._open = weakref.WeakSet[SqliteConnection]()
+        """Those that have the log open: as long as there is one, SQLite keeps it."""
 
     def before_fork(self, timeout: float) -> bool:
         """Close all connections, once they are idle; return False if some stay in use.
@@ -194,18 +196,28 @@ class SqliteEngine:
             )
 
     def _connect(self) -> SqliteConnection:
-        if not self._all:
-            self._identity.forget_log()
-        self._identity.check()
+        try:
+            self._forget_closed_log()
+            self._identity.check()
+        except errors.StoreFailed:
+            self._check_open()  # the last connection may just have been closed, and the log removed
+            self._forget_closed_log()
+            self._identity.check()
         connection = self._connection()
         try:
             if self._identity.file is not None:  # else it is the first, and may be empty
                 connection.execute("SELECT 1 FROM sqlite_master LIMIT 1")  # opens the log
+                self._forget_closed_log()
                 self._identity.note()
+            self._open.add(connection)
         except BaseException:
             self._disconnect(connection)
             raise
         return connection
+
+    def _forget_closed_log(self) -> None:
+        if not self._open:
+            self._identity.forget_log()
 
     def _connection(self) -> SqliteConnection:
         uri = f"file:{quote(os.fsencode(self._path))}"
@@ -249,6 +261,7 @@ class SqliteEngine:
         return connection
 
     def _disconnect(self, connection: SqliteConnection) -> None:
+        self._open.discard(connection)
         close = self._all.pop(connection, None)
         if close is not None:  # else it is a parent's, or closed
             close()

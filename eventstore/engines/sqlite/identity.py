@@ -67,7 +67,8 @@ class Identity:
             StoreFailed: one of them was removed, replaced or moved.
         """
         self.check_file()
-        if self._log is not None and (found := self._look_at_log()) != self._log:
+        log = self._log
+        if log is not None and (found := self._look_at_log()) != log:
             self._refuse("has lost its write-ahead log" if found is None else "has another -wal")
 
     def check_file(self) -> None:
