@@ -263,7 +263,7 @@ def _print_ruled(names: list[str], columns: list[list[str]], numbers: list[bool]
     widths = [max(map(len, [name, *texts])) for name, texts in zip(names, columns, strict=True)]
     # Columns that must not be wrapped are cut when they don't all fit: then nothing is left whole.
     fits = sum(min(width, SHORT) + 1 for width in widths) <= console.width
-    for name, texts, number, width in zip(names, columns, numbers, widths, strict=True):
+    for name, number, width in zip(names, numbers, widths, strict=True):
         table.add_column(
             name,
             justify="right" if number else "left",
