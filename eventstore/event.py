@@ -188,17 +188,27 @@ _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 _encoder = msgspec.json.Encoder(enc_hook=plain_scalar)
 
+LARGEST_TEXT = 100_000_000
+"""In bytes, of an event's JSON text: a row of a view, too, must fit into what an engine holds."""
+
 
 def to_json(value: Any) -> str:
     """Encode a value as JSON text that every engine can store; -0.0 becomes 0.0.
 
     Raises:
-        InvalidEvent: it holds a NUL character, a lone surrogate or a type that JSON lacks.
+        InvalidEvent: it holds a NUL character, a lone surrogate or a type that JSON lacks, or is
+            too large.
     """
     try:
-        text = _encoder.encode(value).decode()
+        content = _encoder.encode(value)
+        text = content.decode()
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidEvent(f"{type(value).__name__} cannot be written as JSON: {error}") from error
+    if len(content) > LARGEST_TEXT:
+        raise InvalidEvent(
+            f"{type(value).__name__} is {len(content):,} bytes of JSON, and an event has "
+            f"{LARGEST_TEXT:,} at most: put what is large into a payload, or store its path"
+        )
     if "-0.0" in text:
         # SQLite has no negative zero, so a row that was folded from one would differ from the row
         # that is loaded.

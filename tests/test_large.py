@@ -7,7 +7,7 @@ import pytest
 
 from refold import InvalidArgument, RFDatabase, RfDb, copy_store
 from refold.eventstore import Event, EventStore, Id
-from refold.eventstore.errors import InvalidPayload
+from refold.eventstore.errors import InvalidEvent, InvalidPayload
 
 
 class Said(Event, frozen=True):
@@ -48,6 +48,12 @@ class _Long(bytes):
 def test_a_payload_that_no_engine_holds_is_refused_by_name(store: EventStore) -> None:
     with pytest.raises(InvalidPayload, match="1,000,000,001 bytes is too large"):
         store.put_payload(_Long(b"as if"))
+
+
+def test_an_event_that_is_too_large_is_refused_by_name(store: EventStore) -> None:
+    with pytest.raises(InvalidEvent, match="100,000,022 bytes of JSON.* 100,000,000 at most"):
+        store.append("said", [Said(1, "a" * 100_000_000)])
+    assert store.head() == 0
 
 
 def test_long_names(db: RfDb) -> None:

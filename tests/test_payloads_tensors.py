@@ -15,6 +15,7 @@ from ids import told
 from tries import tries
 
 from refold.eventstore.payloads import decode_db_payload, encode_payload, is_payload
+from refold.eventstore.payloads.arrays import Tensors, here
 
 PLAIN, TENSORS, DILL = 0xF8, 0xF9, 0xFA
 
@@ -440,3 +441,60 @@ def test_tensors_of_version_1_are_read() -> None:
     for name, value in written.items():
         check = same_tensor if isinstance(value, torch.Tensor) else same_array
         assert check(back[name], value), name
+
+
+# --- devices ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def on_gpu(monkeypatch: pytest.MonkeyPatch) -> torch.device:
+    """A GPU, if there is one; else the CPU under the name of one, for what is written."""
+    if torch.cuda.is_available():
+        return torch.device("cuda:0")
+    add = Tensors.add
+
+    def named(self: Tensors, value: Any) -> int | None:
+        number = add(self, value)
+        self.devices = ["cuda:0"] * len(self.layouts)
+        return number
+
+    monkeypatch.setattr(Tensors, "add", named)
+    monkeypatch.setattr(torch.serialization, "location_tag", lambda _: "cuda:0")
+    return torch.device("cpu")
+
+
+def test_a_tensor_comes_back_on_its_device_or_on_the_cpu(on_gpu: torch.device) -> None:
+    weight = torch.nn.Parameter(torch.arange(6.0, device=on_gpu).reshape(2, 3).T)
+    data = encode_payload({"a": weight, "tied": [weight, weight.detach()]})
+    back = decode_db_payload(data)
+    assert back["a"].device == weight.device
+    assert same_tensor(back["a"].cpu(), weight.cpu())
+    assert back["tied"][0] is back["a"]
+    assert back["tied"][1].data_ptr() == back["a"].data_ptr()
+    assert back["a"].stride() == weight.stride()
+    # For whoever has no GPU.
+    assert b"cuda:0" in data
+
+
+def test_a_pickled_tensor_comes_back_on_its_device_or_on_the_cpu(on_gpu: torch.device) -> None:
+    data = encode_payload(torch.ones(2, device=on_gpu).as_subclass(Celsius))
+    back = decode_db_payload(data)
+    assert type(back) is Celsius
+    assert back.device == on_gpu
+    assert b"cuda:0" in data
+
+
+def test_which_devices_are_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    devices = ["cpu", "cuda", "cuda:0", "cuda:1", "cuda:2", "meta", "nosuch:0", "nn", "__doc__"]
+    assert [here(device) for device in devices] == [
+        "cpu",
+        "cuda",
+        "cuda:0",
+        "cuda:1",
+        "cpu",
+        "cpu",
+        "cpu",
+        "cpu",
+        "cpu",
+    ]

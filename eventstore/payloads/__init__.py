@@ -151,6 +151,8 @@ class _Head(msgspec.Struct, array_like=True):
     tree: bytes
     sizes: list[Count]
     layouts: list[ArrayLayout | TensorLayout]
+    devices: list[str] | None = None
+    """Where each of them was; not there if that is the CPU for all."""
 
 
 _encode_head = msgspec.msgpack.Encoder().encode
@@ -160,7 +162,8 @@ _decode_head = msgspec.msgpack.Decoder(_Head).decode
 def bundle(kind: bytes, tree: bytes, tensors: Tensors) -> list[bytes | memoryview]:
     """The parts of a payload, to be joined; the buffers are not copied."""
     sizes = [len(buffer) for buffer in tensors.buffers]
-    head = _encode_head(_Head(tree, sizes, tensors.layouts))
+    devices = [] if {*tensors.devices} <= {"cpu"} else [tensors.devices]
+    head = _encode_head([tree, sizes, tensors.layouts, *devices])
     parts: list[bytes | memoryview] = [kind, _CHECK.pack(crc32(head), len(head)), head]
     end = _HEAD_START + len(head)
     for buffer, (start, stop) in zip(tensors.buffers, _places(end, sizes), strict=True):
@@ -191,7 +194,7 @@ def unbundle(payload: memoryview) -> tuple[bytes, StoredTensors]:
     if len(payload) != end:
         raise InvalidPayload(f"the payload has {len(payload)} bytes where {end} were written")
     buffers = [payload[start:stop] for start, stop in places]
-    return decoded.tree, StoredTensors(decoded.layouts, buffers)
+    return decoded.tree, StoredTensors(decoded.layouts, buffers, decoded.devices)
 
 
 def _places(end: int, sizes: list[int]) -> Iterator[tuple[int, int]]:
@@ -209,9 +212,9 @@ class PayloadCodec(msgspec.Struct, frozen=True):
     safe to decode whoever wrote them. Everything else is pickled with dill, and **unpickling
     runs code**: give a key, or forbid dill, where others can write to the store.
 
-    Tensors come back on the CPU, writable, and without their gradients; a tensor that is a view
-    comes back with memory of its own. Code of a script's classes and functions can be read by
-    the same version of Python.
+    Tensors come back on their device, or on the CPU where that device is missing or full. They are
+    writable and without their gradients; one that is a view comes back with memory of its own.
+    Code of a script's classes and functions can be read by the same version of Python.
 
     Args:
         key: signs payloads, and refuses those that are not signed with it; by default what the
@@ -339,7 +342,7 @@ def _parts(obj: Any, *, allow_dill: bool) -> list[bytes | memoryview]:
         finally:
             _storing.reset(token)
         # Of its own accord pickle tells only the reader that an object cannot be made again.
-        pickled.check(data, StoredTensors(tensors.layouts, tensors.buffers).get, obj)
+        pickled.check(data, StoredTensors(tensors.layouts, tensors.buffers, None).get, obj)
         return bundle(DILL, data, tensors)
     except RecursionError as error:
         raise InvalidPayload("an object is nested too deeply to be stored") from error

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import msgspec
@@ -181,19 +182,22 @@ def _is_exactly(one: "np.dtype[Any]", other: "np.dtype[Any]") -> bool:
     )
 
 
-def lower_tensor(tensor: Any, place: Callable[[memoryview, int], int]) -> TensorLayout | None:
+def lower_tensor(
+    tensor: Any, place: Callable[[memoryview, tuple[str, int] | None], int]
+) -> TensorLayout | None:
     """The layout of a tensor, whose bytes are given to `place`; None if it needs pickling.
 
     The bytes are those of the tensor's own elements, not of the whole storage that it may be a
     view of. An order of axes that is dense in memory, such as channels last, is kept; other
-    tensors are copied into C order. A tensor on another device is copied to the CPU.
+    tensors are copied into C order. `place` is told where bytes that were not copied lie: tensors
+    that share them have the same device and address.
     """
     import torch
 
     parameter = type(tensor) is torch.nn.Parameter
     if not (parameter or type(tensor) is torch.Tensor) or not _has_bare_bytes(tensor):
         return None
-    values: torch.Tensor = tensor.detach().cpu().resolve_conj().resolve_neg()
+    values: torch.Tensor = tensor.detach().resolve_conj().resolve_neg()
     # torch cannot copy every dtype, but whole numbers of every size.
     of_size = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     values = values.view(of_size.get(values.element_size(), values.dtype))
@@ -201,12 +205,14 @@ def lower_tensor(tensor: Any, place: Callable[[memoryview, int], int]) -> Tensor
     dense = values.permute(order)
     if values.is_contiguous() or not dense.is_contiguous():
         order, dense = [], values.contiguous()
-    data = dense.as_strided((dense.numel(),), (1,)).view(torch.uint8).numpy().data
+    address = dense.data_ptr()
+    at = (str(tensor.device), address) if address == tensor.data_ptr() else None
+    data = dense.cpu().as_strided((dense.numel(),), (1,)).view(torch.uint8).numpy().data
     return TensorLayout(
         dtype=str(tensor.dtype).removeprefix("torch."),
         shape=tuple(dense.shape),
         axes=inverse(order),
-        buffer=place(data, dense.data_ptr()),
+        buffer=place(data, at),
         parameter=parameter,
         requires_grad=tensor.requires_grad,
     )
@@ -228,18 +234,33 @@ def _is_quantised(dtype: str) -> bool:
     return dtype.removeprefix("torch.").startswith("q")
 
 
-def new_storage(data: memoryview) -> Any:
-    """The bytes of a buffer as a tensor that several tensors may be made from."""
+def here(device: str) -> str:
+    """A device, such as `cuda:1`, if this machine has it; the CPU otherwise."""
+    import torch
+
+    kind, _, index = device.partition(":")
+    count = getattr(getattr(torch, kind, None), "device_count", None)
+    return device if count is not None and int(index or 0) < count() else "cpu"
+
+
+def new_storage(data: memoryview, device: str) -> Any:
+    """The bytes of a buffer as a tensor that several tensors may be made from.
+
+    It is on the device, or on the CPU if that does not take it.
+    """
     import torch
 
     storage = torch.empty(len(data), dtype=torch.uint8, device="cpu")
     if data:
         storage.numpy().data[:] = data
+    if device != "cpu":
+        with suppress(RuntimeError):  # it has no room left, or this is the child of a fork
+            return storage.to(device)
     return storage
 
 
 def raise_tensor(layout: TensorLayout, storage: Any) -> Any:
-    """The tensor, on the CPU.
+    """The tensor, on the device of its storage.
 
     Raises:
         ValueError: the layout does not fit the bytes, or this torch does not know the dtype.
@@ -275,10 +296,12 @@ class Tensors:
 
     def __init__(self) -> None:
         self.layouts: list[ArrayLayout | TensorLayout] = []
+        self.devices: list[str] = []
+        """Where each of them is."""
         self.buffers: list[memoryview] = []
         self._numbers: dict[int, int] = {}
         self._kept_alive: list[Any] = []
-        self._placed: dict[tuple[int, int], int] = {}
+        self._placed: dict[tuple[tuple[str, int], int], int] = {}
 
     def add(self, value: Any) -> int | None:
         """The number of `value`; None if it is no tensor, or one that has to be pickled."""
@@ -290,6 +313,7 @@ class Tensors:
             number = self._numbers[id(value)] = len(self.layouts)
             self._kept_alive.append(value)
             self.layouts.append(layout)
+            self.devices.append(str(value.device) if module != "numpy" else "cpu")
         return number
 
     def _lower(self, value: Any, module: str) -> ArrayLayout | TensorLayout | None:
@@ -304,8 +328,8 @@ class Tensors:
         self.buffers.append(data)
         return len(self.buffers) - 1
 
-    def _place_shared(self, data: memoryview, address: int) -> int:
-        if not data:
+    def _place_shared(self, data: memoryview, address: tuple[str, int] | None) -> int:
+        if address is None or not data:
             return self._place(data)
         at = (address, len(data))
         if at not in self._placed:
@@ -316,12 +340,21 @@ class Tensors:
 class StoredTensors:
     """Makes the tensors and arrays of a payload that is read, each once.
 
+    Args:
+        layouts: of each.
+        buffers: the bytes that they are made from.
+        devices: where each was; it comes back there if it can, and on the CPU otherwise. None: on
+            the CPU, all of them.
+
     Raises:
         InvalidPayload: two arrays share a buffer.
     """
 
     def __init__(
-        self, layouts: Sequence[ArrayLayout | TensorLayout], buffers: Sequence[memoryview]
+        self,
+        layouts: Sequence[ArrayLayout | TensorLayout],
+        buffers: Sequence[memoryview],
+        devices: Sequence[str] | None,
     ) -> None:
         # Tensors share what they are made from. An array is a copy, and so needs a buffer of its
         # own, or a small payload could make any number of large ones.
@@ -330,8 +363,9 @@ class StoredTensors:
             raise InvalidPayload("two arrays of the payload share their bytes: it was altered")
         self._layouts = layouts
         self._buffers = buffers
+        self._devices = devices
         self._made: dict[int, Any] = {}
-        self._storages: dict[int, Any] = {}
+        self._storages: dict[tuple[int, str], Any] = {}
 
     def get(self, number: int) -> Any:
         """The tensor or array with a number.
@@ -341,7 +375,8 @@ class StoredTensors:
         """
         if number not in self._made:
             try:
-                self._made[number] = self._raise(self._layouts[number])
+                device = here(self._devices[number]) if self._devices else "cpu"
+                self._made[number] = self._raise(self._layouts[number], device)
             except ImportError as error:
                 raise InvalidPayload(
                     f"the payload holds tensors: pip install refold[torch] ({error})"
@@ -350,10 +385,11 @@ class StoredTensors:
                 raise InvalidPayload(f"tensor {number} cannot be decoded: {error}") from error
         return self._made[number]
 
-    def _raise(self, layout: ArrayLayout | TensorLayout) -> Any:
+    def _raise(self, layout: ArrayLayout | TensorLayout, device: str) -> Any:
         data = self._buffers[layout.buffer]
         if isinstance(layout, ArrayLayout):
             return raise_array(layout, data)
-        if layout.buffer not in self._storages:
-            self._storages[layout.buffer] = new_storage(data)
-        return raise_tensor(layout, self._storages[layout.buffer])
+        at = layout.buffer, device
+        if at not in self._storages:
+            self._storages[at] = new_storage(data, device)
+        return raise_tensor(layout, self._storages[at])

@@ -13,7 +13,7 @@ from typing import Any
 import dill
 
 from refold.eventstore.errors import InvalidPayload
-from refold.eventstore.payloads.arrays import Tensors
+from refold.eventstore.payloads.arrays import Tensors, here
 from refold.eventstore.payloads.scripts import SCRIPTS, reduction
 
 # pyright: reportUnknownMemberType=false, reportAttributeAccessIssue=false
@@ -144,6 +144,16 @@ def _free_rlock(*_: Any) -> Any:
 _LOCKS = {"_create_lock": _free_lock, "_create_rlock": _free_rlock}
 
 
+def _load_storage(data: bytes) -> Any:
+    """Do as torch's own does, but for a device that is not here take the CPU."""
+    import torch
+
+    def place(storage: Any, device: str) -> Any:
+        return storage if here(device) == "cpu" else None  # None: torch moves it to the device
+
+    return torch.load(io.BytesIO(data), map_location=place, weights_only=False)
+
+
 class _Unpickler(dill.Unpickler):
     def __init__(self, file: io.BytesIO, tensor: Callable[[int], Any]) -> None:
         super().__init__(file, ignore=True)
@@ -155,6 +165,8 @@ class _Unpickler(dill.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if module == "dill._dill" and name in _LOCKS:
             return _LOCKS[name]
+        if module == "torch.storage" and name == "_load_from_bytes":
+            return _load_storage
         try:
             return super().find_class(module, name)
         except (ImportError, AttributeError):
