@@ -9,6 +9,7 @@ DBException
 ├── NotAStore, StoreTooNew, StoreClosed, StoreReadOnly, StoreFull, StoreDamaged, AccessDenied
 ├── StoreFailed                  the engine reported another failure
 │   ├── OutcomeUnknown           the connection broke in a commit
+│   ├── RowRefused               a table of a view of your own refuses a row
 │   └── TransactionFailed        a part of a transaction failed, so none of it is kept
 ├── InvalidArgument              what was passed can never be right
 │   ├── InvalidCommand           an argument of a command, or of a call
@@ -95,6 +96,10 @@ class AccessDenied(DBException):
 
 class StoreFailed(DBException):
     """The engine reported another failure, such as an I/O error."""
+
+
+class RowRefused(StoreFailed):
+    """A table refuses a row by a rule of its own, such as CHECK, UNIQUE or a trigger."""
 
 
 class ConnectionLost(StoreFailed, Transient):

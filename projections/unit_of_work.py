@@ -9,8 +9,9 @@ from msgspec.structs import force_setattr
 
 from refold.eventstore import times
 from refold.eventstore.engines.engine import Lock, NotExclusive, Writer
-from refold.eventstore.errors import ProjectionFailed
+from refold.eventstore.errors import InvalidQuery, ProjectionFailed, RowRefused
 from refold.eventstore.event import Event
+from refold.eventstore.log.reading import Fact
 from refold.eventstore.log.recorded import Recorded
 from refold.eventstore.log.transaction import Transaction
 from refold.eventstore.paging import chunks
@@ -73,6 +74,9 @@ class UnitOfWork:
         self.on_failure: Callable[[View[Any], ProjectionFailed, bool], None] | None = None
         """Told of a view that fails, and whether the event has emptied it."""
         self._own = frozenset(own)
+        self._refusing = {view for view in self._own if view.has_own_schema and writer is not None}
+        self._taken: defaultdict[View[Any], list[Fact]] = defaultdict(list)
+        """What those whose tables may refuse a row have taken in since they were last written."""
         self._writer = writer
         self._lock = lock
         self._locking = "" if lock is None else " FOR UPDATE"
@@ -84,8 +88,8 @@ class UnitOfWork:
         """Called before a query on the tables: a transaction has more to write than the rows."""
 
     def __len__(self) -> int:
-        """Return how many rows are in memory."""
-        return sum(map(len, self._rows.values()))
+        """Return how many rows and events are in memory."""
+        return sum(map(len, (*self._rows.values(), *self._taken.values())))
 
     # --- rows -----------------------------------------------------------------------------
 
@@ -244,6 +248,8 @@ class UnitOfWork:
         """Let each view take in an event: the one place where rows change, live and in replay."""
         recorded_at = times.within(recorded_at)  # a log may hold times that no row can
         for view, clears, handler in self._concerns(event):
+            if view in self._refusing:
+                self._taken[view].append((position, event, recorded_at))
             key: Key | None = None
             clearing, taken = False, list[tuple[Key, Any]]()
             asked = True  # the view's own code; what else fails here is no fault of the view
@@ -311,23 +317,60 @@ class UnitOfWork:
 
     def flush(self) -> None:
         """Write what has changed to the tables."""
-        writer = self._writer
-        if writer is None:
+        if self._writer is None:
             return
-        for view in self._cleared:
+        for view in dict.fromkeys((*self._cleared, *self._dirty)):
+            if view in self._refusing:
+                self._write_or_leave(view)
+            else:
+                self._write(view)
+
+    def _write(self, view: View[Any]) -> None:
+        writer = self._writer
+        assert writer is not None
+        if view in self._cleared:
             writer.run(f"DELETE FROM {view.table}")
-        self._cleared.clear()
-        for view, keys in self._dirty.items():
-            after = [(key, self._rows[view][key]) for key in sorted(keys)]
-            changed = [view.dump(row) for _, row in after if row is not None]
-            deleted = [(key,) for key, row in after if row is None]
-            if len(changed) == 1:
-                writer.run(view.upsert, changed[0])
-            elif changed:
-                writer.insert(view.table, view.columns, changed, view.on_conflict)
-            if deleted:
-                writer.executemany(view.delete, deleted)
-        self._dirty.clear()
+            self._cleared.discard(view)
+        after = [(key, self._rows[view][key]) for key in sorted(self._dirty.pop(view, ()))]
+        changed = [view.dump(row) for _, row in after if row is not None]
+        deleted = [(key,) for key, row in after if row is None]
+        if len(changed) == 1:
+            writer.run(view.upsert, changed[0])
+        elif changed:
+            writer.insert(view.table, view.columns, changed, view.on_conflict)
+        if deleted:
+            writer.executemany(view.delete, deleted)
+
+    def _write_or_leave(self, view: View[Any]) -> None:
+        """Write a view whose table may refuse a row; then look by which event it came to that."""
+        taken = self._taken.pop(view, [])
+        if self._refusal(view) is None:
+            return
+        self._rows[view].clear()
+        alone = UnitOfWork([view], self._writer, self._lock, [view])
+        alone.on_failure = self.on_failure
+        for position, event, recorded_at in taken:
+            alone.take_in(position, event, recorded_at)
+            refusal = alone._refusal(view)
+            if refusal is not None:
+                alone._fail(view, position, event, None, refusal, emptied=False)
+            if view in alone.failed:
+                self.leave(view, alone.failed[view])
+                return
+
+    def _refusal(self, view: View[Any]) -> Exception | None:
+        """Write a view; if its table refuses a row, write nothing of it, and return why."""
+        writer = self._writer
+        assert writer is not None
+        writer.execute("SAVEPOINT rows")
+        try:
+            self._write(view)
+            writer.execute("RELEASE SAVEPOINT rows")
+        except (RowRefused, InvalidQuery) as error:
+            writer.execute("ROLLBACK TO SAVEPOINT rows")
+            writer.execute("RELEASE SAVEPOINT rows")
+            return error
+        return None
 
     def forget(self) -> None:
         """Let go of the rows in memory, after a flush: they will be loaded again."""

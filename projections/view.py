@@ -158,6 +158,8 @@ class View(Generic[R]):
         self.handlers: dict[str, Handler] = {}
         self.clearing: dict[str, Callable[[Any], bool]] = {}
         self._schema = schema
+        self.has_own_schema = schema is not None
+        """Whether its table may have rules of its own, by which it refuses a row."""
 
     def __reduce__(self) -> tuple[Callable[[str, str], "View[Any]"], tuple[str, str]]:
         """Pickle it by its name in the module of its rows, where another process finds it."""

@@ -247,6 +247,9 @@ class Views(ReadableViews):
         failed: dict[View[Any], _Failure] = {}
         bar = ProgressBar("folding events into views", transaction.head - start, progress)
         with bar, connection.renewed(anew):
+            for view in plan:
+                if view.has_own_schema and plan[view] == 0:
+                    _check_columns(connection, view)
             # Views that are behind by different amounts take turns: from the one that is furthest
             # behind, the others join where they stand.
             ends = [*sorted(set(plan.values()) - {start}), transaction.head]
@@ -360,6 +363,16 @@ def _checked(more: Iterable[View[Any]]) -> list[View[Any]]:
         if not isinstance(view, View):
             raise InvalidView(f"{excerpt(view)} is no view: pass a projections.View")
     return views
+
+
+def _check_columns(connection: Reader, view: View[Any]) -> None:
+    try:
+        connection.execute(f"{view.select} WHERE {view.key} IS NULL")
+    except InvalidQuery as error:
+        raise InvalidView(
+            f"view {view.name}: its schema lacks the table {view.table} or one of its columns "
+            f"{', '.join(view.columns)} ({error})"
+        ) from error
 
 
 def _check_places(views: Iterable[View[Any]]) -> None:

@@ -409,6 +409,21 @@ def test_what_is_sent_is_the_same_face(place: str) -> None:
     assert isinstance(asynchronous, AsyncRfDb)
 
 
+def count_events(store: EventStore) -> int:
+    with store:
+        return store.head()
+
+
+def test_a_store_that_is_sent_opens_its_own(place: str) -> None:
+    with RfDb(place) as db:
+        db.create_experiment("digits")
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+            assert pool.submit(count_events, db.store).result(60) == 1
+        with pytest.raises(InvalidPayload, match="a store is a connection"):
+            db.put_payload(db.store)
+
+
 def test_a_face_is_not_stored(db: RfDb) -> None:
     with pytest.raises(InvalidPayload, match="a face is a connection"):
         db.put_payload({"db": db})

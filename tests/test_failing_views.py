@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from command_line import refold
 from msgspec.structs import replace
 from raw import raw
 
-from refold import ProjectionFailed, RfDb
+from refold import InvalidView, ProjectionFailed, RfDb
 from refold.eventstore import Event, Id, open_store
 from refold.eventstore.events import RunCreated, RunMetricsRecorded
 from refold.export.tables import write_csv
@@ -201,3 +201,104 @@ def test_doctor_says_so(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     problems = [one for one in json.loads(done.out) if one["level"] == "problem"]
     assert (done.code, len(problems)) == (1, 1)
     assert "view spoilt fails on event 2, RunCreated" in problems[0]["text"]
+
+
+# --- tables with rules of their own ----------------------------------------------------------
+
+RULES = {
+    "check": "loss REAL NOT NULL CHECK (loss < 5)",
+    "unique": "loss REAL NOT NULL UNIQUE",
+    "not null": "loss REAL NOT NULL",
+}
+
+
+class Latest(Row, frozen=True):
+    run_id: int
+    loss: float | None = 1.0
+
+
+def latest(rule: str, version: int = 1) -> View[Latest]:
+    view = View(
+        "latest",
+        Latest,
+        version=version,
+        schema=f"""
+            CREATE TABLE latest (run_id INTEGER PRIMARY KEY, {rule}, created_at TEXT NOT NULL,
+                                 updated_at TEXT NOT NULL, position INTEGER NOT NULL);""",
+    )
+    view.put_by(
+        RunMetricsRecorded,
+        lambda row, e: Latest(e.run_id, e.metrics.get("loss")),
+        key=lambda e: e.run_id,
+    )
+    return view
+
+
+REFUSED = {"check": {"loss": 9.0}, "unique": {"loss": 0.5}, "not null": {"accuracy": 1.0}}
+
+
+def check_refused(db: RfDb, place: str, losses: list[float], position: int) -> None:
+    match = f"view latest fails on event {position}, RunMetricsRecorded"
+    with pytest.raises(ProjectionFailed, match=match):
+        db.db.execute("SELECT * FROM latest")
+    with raw(place) as connection:
+        rows = list(connection.execute("SELECT loss FROM latest ORDER BY run_id"))
+    assert rows == [(loss,) for loss in losses]
+    assert [str(one) for one in db.verify() if "view latest" in str(one)]
+
+
+@pytest.mark.parametrize("rule", REFUSED)
+@pytest.mark.parametrize("how", ["live", "batch", "rebuild"])
+def test_a_row_that_its_table_refuses_leaves_the_view_behind(
+    place: str, rule: str, how: str
+) -> None:
+    view = latest(RULES[rule])
+    with RfDb(place, projections=() if how == "rebuild" else [view]) as db:
+        with db.batch() if how == "batch" else nullcontext():
+            first, second, third = (
+                db.create_run(db.create_experiment("digits") if n == 0 else 1) for n in range(3)
+            )
+            db.update_run_metrics(first, {"loss": 0.5})
+            db.update_run_metrics(second, {"loss": 0.4})
+            db.update_run_metrics(second, REFUSED[rule])
+            db.update_run_metrics(third, {"loss": 0.1})
+        assert db.get_run(second)["metrics"] == REFUSED[rule]
+        assert db.get_run(third)["metrics"] == {"loss": 0.1}
+        if how != "rebuild":
+            check_refused(db, place, [0.5, 0.4], 7)
+            db.set_run_progress(third, 1, 0)
+            check_refused(db, place, [0.5, 0.4], 7)
+    with RfDb(place, projections=[view]) as db:
+        check_refused(db, place, [0.5, 0.4], 7)
+        db.update_run_metrics(first, {"loss": 0.3})
+        assert db.get_run(first)["metrics"] == {"loss": 0.3}
+    with RfDb(place, projections=[latest("loss REAL", version=2)]) as db:
+        rows = db.db.execute("SELECT loss FROM latest ORDER BY run_id")
+        assert [row["loss"] for row in rows] == [0.3, REFUSED[rule].get("loss"), 0.1]
+        assert db.verify() == []
+
+
+def test_a_table_without_a_column_of_its_rows_is_refused(place: str) -> None:
+    with RfDb(place) as db:
+        run_id = db.create_run(db.create_experiment("digits"))
+    with pytest.raises(InvalidView, match=r"view latest: its schema lacks .*loss"):
+        RfDb(place, projections=[latest("gain REAL")])
+    with RfDb(place, projections=[latest("loss REAL")]) as db:
+        assert db.get_run(run_id)["status"] == "NEW"
+        assert db.db.execute("SELECT * FROM latest") == []
+
+
+def test_rows_that_change_places_are_not_refused(place: str) -> None:
+    """In one batch a value goes from one row to another: event by event nothing is double."""
+    with RfDb(place, projections=[latest(RULES["unique"])]) as db:
+        first = db.create_run(db.create_experiment("digits"))
+        second = db.create_run(1)
+        db.update_run_metrics(second, {"loss": 0.5})
+        with db.batch():
+            db.update_run_metrics(second, {"loss": 0.4})
+            db.update_run_metrics(first, {"loss": 0.5})
+        assert db.db.execute("SELECT loss FROM latest ORDER BY run_id") == [
+            {"loss": 0.5},
+            {"loss": 0.4},
+        ]
+        assert db.verify() == []

@@ -51,7 +51,7 @@ def test_a_payload_that_no_engine_holds_is_refused_by_name(store: EventStore) ->
 
 
 def test_an_event_that_is_too_large_is_refused_by_name(store: EventStore) -> None:
-    with pytest.raises(InvalidEvent, match="100,000,022 bytes of JSON.* 100,000,000 at most"):
+    with pytest.raises(InvalidEvent, match=r"100,000,022 bytes of JSON.* 100,000,000 at most"):
         store.append("said", [Said(1, "a" * 100_000_000)])
     assert store.head() == 0
 

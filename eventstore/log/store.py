@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -32,6 +33,7 @@ from refold.eventstore.log.reading import read_events, read_head
 from refold.eventstore.log.recorded import Recorded
 from refold.eventstore.log.subscription import Subscription
 from refold.eventstore.log.transaction import Fold, Transaction
+from refold.eventstore.payloads import is_storing
 
 if TYPE_CHECKING:
     from refold.eventstore.engines.postgres.engine import PostgresEngine
@@ -135,13 +137,29 @@ class EventStore(ReadableLog):
     [LossSeen(loss=0.7)]
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(
+        self, engine: Engine, opens_again: "Callable[[], EventStore] | None" = None
+    ) -> None:
         self.engine = engine
+        self._opens_again = opens_again
+        """Opens the same store in another process."""
         self._follow: Callable[[Transaction], Fold] | None = None
         self._followed: frozenset[str] = frozenset()
         self._local = _Local()
         self._forkable = False
         watch_forks(self)
+
+    def __reduce__(self) -> "tuple[Callable[[], EventStore], tuple[()]]":
+        """Send it to another process, which opens one of its own: a connection cannot be shared.
+
+        Raises:
+            TypeError: it would be stored, with what opens it.
+        """
+        if is_storing() or self._opens_again is None:
+            raise TypeError(
+                "a store is a connection: store its place, and open it where it is used"
+            )
+        return self._opens_again, ()
 
     def before_fork(self) -> None:
         """Let go of the database: nothing of it may be in the middle of a fork."""
@@ -439,6 +457,14 @@ def open_store(
         StoreTooNew: a newer refold wrote it.
     """
     path = path_or_url
+    again = partial(
+        open_store,
+        absolute(path),
+        durability=durability,
+        timeout=timeout,
+        clock=clock,
+        create=False,
+    )
     if isinstance(path, str) and re.match("postgres(ql)?:(?!//)", path):
         raise NotAStore("a URL of a server begins with postgresql://")
     if isinstance(path, str) and "://" in path:
@@ -447,7 +473,8 @@ def open_store(
             return EventStore(
                 _postgres()(
                     path, durability=durability, timeout=timeout, clock=clock, create=create
-                )
+                ),
+                again,
             )
         if scheme != "sqlite":
             raise NotAStore(
@@ -464,7 +491,8 @@ def open_store(
             timeout=timeout,
             clock=clock or times.now,
             create=create,
-        )
+        ),
+        again,
     )
 
 

@@ -196,7 +196,8 @@ class Transaction:
     def _stream_name(event: Event, stream: str | None) -> str:
         if not isinstance(event, Event):
             raise InvalidEvent(
-                f"{excerpt(event)} is not an event: subclass refold.eventstore.Event to define your own"
+                f"{excerpt(event)} is not an event: subclass refold.eventstore.Event to define "
+                f"your own"
             )
         name = event.stream if stream is None else stream
         try:

@@ -1,5 +1,6 @@
 """Looking after a store: `verify`, `rebuild`, `recover`, `fork`, `copy`."""
 
+import re
 from typing import Annotated, Any, cast
 from uuid import uuid4
 
@@ -7,7 +8,7 @@ import typer
 
 from refold.cli.open_face import actor_name, open_face, open_log
 from refold.cli.options import DEFAULT_STORE, NO, Actor, Imports, Json, Store, Yes, position
-from refold.cli.output import is_terminal, note, paint, print_json, printable, shown
+from refold.cli.output import note, paint, print_json, printable, shown
 from refold.cli.safely import ask, note_if_interrupted, tell_if_interrupted
 from refold.commands.store import ResetExperimentStates
 from refold.eventstore.engines.engine import Writer
@@ -48,7 +49,7 @@ def verify(
         found = db.verify(log=log, payloads=payloads)
         head = db.store.head()
     if json:
-        print_json({"position": head, "differences": found})
+        print_json({"position": head, "differences": found, "unchecked": found.unchecked})
     elif not found:
         print(f"{paint('equal', 'green')}: the views are what the log makes of them up to {head}")
     if not json:
@@ -56,8 +57,9 @@ def verify(
             print(printable(str(difference)))
     if any(isinstance(one, Difference) for one in found):
         note("refold rebuild folds the views anew")
-    elif found.unchecked and not json and is_terminal():
-        note(f"not looked at: {'; '.join(found.unchecked)}")
+    elif found.unchecked and not json:
+        left = re.sub(r"verify.(\w+)=True.", r"refold verify --\1", "; ".join(found.unchecked))
+        note(f"not looked at: {left}")
     if found:
         raise typer.Exit(NO)
 

@@ -39,6 +39,8 @@ _MEANINGS: dict[str, tuple[type[errors.DBException], str]] = {
         errors.TransactionFailed,
         "the transaction failed and was rolled back: leave its block and begin anew",
     ),
+    "23": (errors.RowRefused, "a rule of the table refuses the row"),
+    "P0001": (errors.RowRefused, "a trigger of the table refuses the row"),
     "25": (errors.InvalidQuery, ""),
     "42": (errors.InvalidQuery, ""),
     "54": (errors.InvalidQuery, ""),
@@ -72,7 +74,7 @@ def fail(name: str, error: Exception, sql: str = "", *, intact: bool = False) ->
     if code == "0A000" and "during recovery" in str(error):
         code = "25006"
     elif code == "23505" and _table(error) not in LOG:
-        code = "23"  # a rule of a user's own view, which trying again does not change
+        code = "23"  # of a user's own view: trying again does not change it
     elif code == "0A000" and "cached plan" in str(error):
         code = "08"  # another refold has made a table anew; a new connection knows it
     elif code == "08P01" and intact:

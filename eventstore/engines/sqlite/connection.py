@@ -60,12 +60,16 @@ def only_reads(action: int, name: str | None, value: str | None, *_: str | None)
     return sqlite3.SQLITE_OK if reads else sqlite3.SQLITE_DENY
 
 
+_REFUSED = "a rule of the table refuses the row"
+
 _ERRORS: dict[int, tuple[type[errors.DBException], str]] = {
     sqlite3.SQLITE_FULL: (errors.StoreFull, "the disk is full: make room and try again"),
     sqlite3.SQLITE_READONLY: (
         errors.StoreReadOnly,
         "it can only be read: make the file and its folder writable",
     ),
+    sqlite3.SQLITE_CONSTRAINT: (errors.RowRefused, _REFUSED),
+    sqlite3.SQLITE_MISMATCH: (errors.RowRefused, _REFUSED),
     sqlite3.SQLITE_BUSY: (errors.StoreBusy, "another process holds it: try again"),
     sqlite3.SQLITE_LOCKED: (errors.StoreBusy, "another connection holds it: try again"),
     sqlite3.SQLITE_NOTADB: (errors.NotAStore, "it is not a database: pass another path"),
