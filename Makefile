@@ -4,13 +4,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test other-python lint generate mutants proof soak bench growth rapidfire wheel clean
+.PHONY: help demo test other-python lint docs generate mutants proof soak bench growth rapidfire wheel clean
 
 help:
 	@echo "make demo    train and evaluate for a minute: real processes, real kills (STORE=path or"
 	@echo "             URL=postgresql://user@host/database, the password by PGPASSWORD or ~/.pgpass)"
 	@echo "make test    all tests, with coverage"
 	@echo "make lint    ruff, types, import rules"
+	@echo "make docs    the docs as a site, with all links checked: .site/README.html"
 	@echo "make generate"
 	@echo "             write what is made from the code: the async stub, the reference, and a stored log"
 	@echo "             of event types that are new (LOG=name, if this version has a log)"
@@ -67,6 +68,9 @@ lint: $(VENV)/dev
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 
+docs: $(VENV)/dev
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -c docs -d .site.doctrees . .site
+
 # The last one refuses to write over what is there.
 generate: $(VENV)/test
 	$(BIN)/python tools/async_stub.py
@@ -105,7 +109,7 @@ other-python: $(VENV)/other
 	$(BIN)/python -m pytest -m "not soak" -k "not postgres" --numprocesses auto tests/test_store.py tests/test_views.py tests/test_effects.py tests/test_rf_db.py tests/test_faces.py tests/test_stored_logs.py
 
 clean:
-	rm -rf $(VENV) .venvs dist build .coverage .coverage.* .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venvs .site .site.doctrees dist build .coverage .coverage.* .pytest_cache .ruff_cache .import_linter_cache
 
 # --- environments: a stamp for each group of packages, renewed when pyproject.toml changes ------
 

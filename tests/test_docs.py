@@ -56,3 +56,9 @@ def test_the_example_in_a_docstring_runs(
     failed, tried = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example)
     assert tried
     assert not failed
+
+
+@pytest.mark.parametrize("name", refold.__all__)
+def test_every_public_name_is_in_the_docs(name: str) -> None:
+    api = (TOP / "docs" / "api.md").read_text("utf-8")
+    assert f"refold.{name}\n" in api or hasattr(refold.eventstore.errors, name)

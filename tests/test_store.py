@@ -170,6 +170,38 @@ def test_closing_a_store_that_threads_use_only_refuses_them(place: str, engine: 
             assert positions(log) == list(range(1, store.head() + 1))
 
 
+def test_the_last_events_of_a_type_are_near(
+    store: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.append("run-1", [RunProgressed(1, n % 9, 0) for n in range(3_000)])
+    store.append("run-2", [RunStarted(2)])
+    store.append("run-1", [RunStarted(1), *(RunProgressed(1, n, 1) for n in range(30))])
+    store.append("run-1", [RunCompleted(1)])
+    with store.reading() as connection:
+        kind = type(connection)
+    execute, rows = kind.execute, list[int]()
+
+    def noting(self: Any, *arguments: Any) -> Any:
+        found = execute(self, *arguments)
+        rows.append(len(found))
+        return found
+
+    monkeypatch.setattr(kind, "execute", noting)
+    for types, limit, until, last in (
+        ([RunCompleted], 1, None, [3_033]),
+        ([RunStarted], 1, None, [3_002]),
+        ([RunStarted, RunCompleted], 2, None, [3_033, 3_002]),
+        (None, 3, 3_004, [3_004, 3_003, 3_002]),
+        (None, 2, None, [3_033, 3_032]),
+    ):
+        rows.clear()
+        read = store.read(stream="run-1", types=types, limit=limit, until=until, backwards=True)
+        assert positions(list(read)) == last
+        assert sum(rows) < 200
+    assert positions(list(store.read(3_000, stream="run-1", types=[RunStarted]))) == [3_002]
+    assert list(store.read(3_002, stream="run-1", types=[RunStarted], backwards=True)) == []
+
+
 # --- versions and commands -------------------------------------------------------------------
 
 

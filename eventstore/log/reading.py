@@ -34,17 +34,21 @@ Fact = tuple[int, Event, int]
 FACT_COLUMNS = ("position", "type", "schema_version", "data", "recorded_at")
 """What a fold needs of it."""
 
-STREAM_POSITIONS = """
-    WITH RECURSIVE chain (position, previous, links) AS (
-        SELECT e.position, e.previous, CAST(? AS BIGINT)
-        FROM streams s JOIN events e ON e.position = s.position
-        WHERE s.stream = ? AND e.position > ?
+STREAM_LINKS = """
+    WITH RECURSIVE chain (position, previous, type, links) AS (
+        SELECT e.position, e.previous, e.type, CAST(? AS BIGINT)
+        FROM events e
+        WHERE e.position = ? AND e.position > ?
         UNION ALL
-        SELECT e.position, e.previous, c.links - 1
+        SELECT e.position, e.previous, e.type, c.links - 1
         FROM chain c JOIN events e ON e.position = c.previous
         WHERE c.previous > ? AND c.links <> 1
     )
-    SELECT position FROM chain"""
+    SELECT position, previous, type FROM chain"""
+"""So many links of a stream's chain from a position back to another."""
+
+LINKS = 16
+"""What is walked first of a chain that is looked for the last events of some types."""
 
 
 def read_events(
@@ -167,14 +171,50 @@ def _stream_pages(
     limit: int | None,
     backwards: bool,
 ) -> Iterator[Page]:
-    # Backwards the chain need not be walked further than the limit.
-    links = limit if limit is not None and backwards and names is None and until is None else -1
     with reading() as connection:
-        found = connection.execute(STREAM_POSITIONS, (links, stream, after, after))
-    positions = [position for (position,) in found if until is None or position <= until]
-    if not backwards:
+        found = connection.execute("SELECT position FROM streams WHERE stream = ?", (stream,))
+    if not found:
+        return
+    ((start,),) = found
+    walk = _chain(reading, start, after, until, names, limit if backwards else None)
+    if backwards:
+        for positions in walk:
+            yield from _pages_at(reading, positions, names, backwards)
+    else:
+        positions = [position for part in walk for position in part]
         positions.reverse()
-    yield from _pages_at(reading, positions, names, backwards)
+        yield from _pages_at(reading, positions, names, backwards)
+
+
+def _chain(
+    reading: Reading,
+    start: int,
+    after: int,
+    until: int | None,
+    names: list[str] | None,
+    limit: int | None,
+) -> Iterator[list[int]]:
+    """Walk the chain of a stream back from its last event; give positions, the last one first.
+
+    With a limit, what is asked for may be near the end: it goes in steps, each longer than the one
+    before.
+    """
+    links = -1 if limit is None else max(limit, 1 if names is None and until is None else LINKS)
+    at: int | None = start
+    while at is not None and at > after:
+        with reading() as connection:
+            walked = connection.execute(STREAM_LINKS, (links, at, after, after))
+        if not walked:
+            return
+        yield [
+            position
+            for position, _, kind in walked
+            if (until is None or position <= until) and (names is None or kind in names)
+        ]
+        at = walked[-1][1]
+        links *= 4
+        if links < 0:
+            return
 
 
 def _pages_at(
