@@ -65,6 +65,7 @@ docs/moved
 :caption: Work on it
 
 CONTRIBUTING
+SECURITY
 docs/design
 docs/order
 ```
