@@ -1,4 +1,4 @@
-"""What is passed to a call: checked against its type, told in a few words."""
+"""What is passed to a call: checked against its type, and quoted in a few words."""
 
 from collections.abc import Iterable
 from datetime import date, datetime, time, timedelta
@@ -107,7 +107,7 @@ def positions_of(value: Iterable[Any]) -> list[int]:
         try:
             found.append(converted(one, int))
         except (TypeError, ValueError):
-            raise InvalidCommand(f"{excerpt(one)} is no position: pass a number") from None
+            raise InvalidCommand(f"{excerpt(one)} is not a position: pass a number") from None
     return found
 
 
@@ -149,10 +149,10 @@ def check_name(what: str, name: object) -> None:
         name: the name.
 
     Raises:
-        ValueError: it is no text, or is empty; or see `check_text`.
+        ValueError: it is not text, or is empty; or see `check_text`.
     """
     if not isinstance(name, str) or not name:
-        raise ValueError(f"{excerpt(name)} is no {what}: pass text")
+        raise ValueError(f"{excerpt(name)} is not a valid {what}: pass text")
     check_text(what, name)
 
 
@@ -168,11 +168,11 @@ def check_text(what: str, name: str) -> None:
     """
     if len(name) > NAME_LENGTH:
         raise ValueError(
-            f"{name[:40]!r}… is no {what}: it has {len(name):,} characters, {NAME_LENGTH} are the "
-            f"most; pass a digest of it"
+            f"{name[:40]!r}… is not a valid {what}: it has {len(name):,} characters, "
+            f"{NAME_LENGTH} are the most; pass a digest of it"
         )
     if "\0" in name or not is_utf8(name):
         raise ValueError(
-            f"{excerpt(name)} is no {what}: it holds a NUL or a lone surrogate, which SQL "
+            f"{excerpt(name)} is not a valid {what}: it holds a NUL or a lone surrogate, which SQL "
             f"text cannot keep"
         )

@@ -119,7 +119,7 @@ def _end(use: Use[Any], error: BaseException | None) -> None:
 
 
 class Nested(Use[T], Generic[T, InnerT]):
-    """A use that stands on the block of another one."""
+    """A use that rests on the block of another."""
 
     def __init__(self, block: AbstractContextManager[InnerT]) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class Nested(Use[T], Generic[T, InnerT]):
         return self._inner.__enter__()
 
     def enter_anew(self, block: AbstractContextManager[InnerT]) -> InnerT:
-        """Leave the block, and enter another one in its place."""
+        """Leave the block, and enter another in its place."""
         self._leave(None)
         self._inner = block
         return self.enter()

@@ -79,7 +79,7 @@ class StoreReadOnly(DBException):
 
 
 class StoreFull(DBException):
-    """There is no room for what should be written; nothing of it was kept."""
+    """There is no room for what was to be written; nothing of it was kept."""
 
 
 class StoreDamaged(DBException):
@@ -146,7 +146,7 @@ class InvalidView(InvalidArgument):
 
 
 class InvalidFile(InvalidArgument):
-    """A file is no log that refold has written, or not a whole one; it names the line."""
+    """A file is not a log of refold's, or is not complete; the message names the line."""
 
 
 # --- what the state forbids -------------------------------------------------------------------
@@ -184,7 +184,7 @@ class WrongExpectedVersion(DBException):
 
 
 class UnreadableEvent(DBException):
-    """An event stands in the log that cannot be decoded; everything before it can be read."""
+    """The log holds an event that cannot be decoded; everything before it can be read."""
 
     position: int = 0
     """Its position; 0 if it is not of the log."""

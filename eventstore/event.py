@@ -125,7 +125,7 @@ def upcaster(
     """Register how the data of a type at one schema version becomes that of the next.
 
     Args:
-        type_name: the type as it stands in the log.
+        type_name: the type in the log.
         version: the schema version that the function takes; it returns `version + 1`.
         becomes: the type's new name, if it was renamed with this step.
 
@@ -152,12 +152,12 @@ def upcast(type_name: str, version: int, data: Data) -> tuple[str, int, Data]:
 
 
 def stored_names(types: Iterable[type[Event] | str] | type[Event] | str) -> set[str]:
-    """Return all names under which events of some types may stand in the log.
+    """Return all names that events of some types may have in the log.
 
     A class stands for its subclasses too, and a type for those that upcasters turn into it.
 
     Raises:
-        InvalidCommand: one of them is no type of event.
+        InvalidCommand: one of them is not a type of event.
     """
     names: set[str] = set()
     try:
@@ -168,7 +168,9 @@ def stored_names(types: Iterable[type[Event] | str] | type[Event] | str) -> set[
         if isinstance(given, str):
             names.add(given)
         elif not (isinstance(given, type) and issubclass(given, Event)):
-            raise InvalidCommand(f"{excerpt(given)} is no type of event: pass a class, or its name")
+            raise InvalidCommand(
+                f"{excerpt(given)} is not a type of event: pass a class, or its name"
+            )
         else:
             names.add(given.__name__)
             names |= stored_names(given.__subclasses__())
@@ -262,7 +264,7 @@ def decode(type_name: str, version: int, text: str, position: int) -> Event:
 
 
 def decode_unknown(type_name: str, version: int, text: str, position: int) -> UnknownEvent:
-    """Return an event of the log whose type is not known here, as it stands there.
+    """Return an event of the log whose type is not known here, undecoded.
 
     Raises:
         DamagedEvent: the text is no JSON object.

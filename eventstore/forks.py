@@ -19,7 +19,7 @@ class Forkable(Protocol):
     """Something that lets go before a fork and goes on after it, in both processes."""
 
     def before_fork(self) -> None:
-        """Let go of what must not be in both processes."""
+        """Let go of what both processes must not share."""
         ...
 
     def after_fork(self, *, child: bool) -> None:
@@ -100,7 +100,7 @@ _turn = threading.RLock()
 
 
 def watch_forks(forkable: Forkable) -> None:
-    """Have an object told of every fork of this process, as long as it lives."""
+    """Tell an object of every fork of this process, as long as the object lives."""
     _forkables[next(_numbers)] = forkable
 
 

@@ -25,7 +25,7 @@ def _is_terminal(stream: object) -> bool:
 
 
 class ProgressBar:
-    """Counts units of work and, if it is to be shown, draws them on the standard error.
+    """Counts units of work and, if it is shown, draws them on the standard error.
 
     It starts no thread, and takes no lock that another process could hold: a process that is
     killed here must leave nothing behind for which its relatives would wait.

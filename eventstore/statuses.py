@@ -1,4 +1,4 @@
-"""The words in which states are told: fit in capitals, evals in small letters."""
+"""The words for states: fit in capitals, evals in small letters."""
 
 from enum import Enum, StrEnum
 from typing import Self

@@ -73,7 +73,7 @@ def checked(microseconds: int) -> int:
     """
     if not isinstance(microseconds, int) or not _FIRST <= microseconds <= _LAST:
         raise ValueError(
-            f"{microseconds!r:.40} is no time in microseconds since 1970, of the years 1 to 9999"
+            f"{microseconds!r:.40} is not a time in microseconds since 1970, in the years 1 to 9999"
         )
     return microseconds
 

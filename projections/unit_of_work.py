@@ -386,7 +386,7 @@ class UnitsOfWork:
         own: those of them that are a user's own.
         settle: brings them up to date with the log, within a transaction; it returns those that
             cannot be, and why.
-        fell_behind: told of one that fails within a transaction, and whether it was emptied.
+        fell_behind: called with one that fails within a transaction, and whether it was emptied.
     """
 
     def __init__(

@@ -121,7 +121,7 @@ class View(Generic[R]):
         stream: str | None = None,
     ) -> None:
         if not (isinstance(row, type) and issubclass(row, Row)):
-            raise InvalidView(f"view {excerpt(name)}: {excerpt(row)} is no subclass of Row")
+            raise InvalidView(f"view {excerpt(name)}: {excerpt(row)} is not a subclass of Row")
         if not isinstance(version, int) or not 0 < version < 2**31:
             raise InvalidView(
                 f"view {excerpt(name)}: version is {excerpt(version)}: pass 1, 2, 3 …"
@@ -168,7 +168,7 @@ class View(Generic[R]):
             if value is self:
                 return _named, (module, name)
         raise TypeError(
-            f"cannot pickle view {self.name}: it is no global of {module}, where its rows are "
+            f"cannot pickle view {self.name}: it is not a global of {module}, where its rows are "
             f"defined, so another process would not find it"
         )
 
@@ -310,14 +310,14 @@ class View(Generic[R]):
         """Refuse a row that not every engine's table can hold.
 
         Raises:
-            ValueError: a column holds what is no value of its type, or of SQL.
+            ValueError: a column holds a value that is not of its type, or that SQL lacks.
         """
         self.check_key(getattr(row, self.key))
         for name, kinds in self._kinds:
             value = getattr(row, name)
             fits = value is None or isinstance(value, kinds)
             if not fits and not (isinstance(value, int) and float in kinds):
-                raise ValueError(f"{name} is {excerpt(value)}, which is no {kinds[0].__name__}")
+                raise ValueError(f"{name} is {excerpt(value)}, and not a {kinds[0].__name__}")
         for name in self.columns:
             value = getattr(row, name)
             if isinstance(value, int):

@@ -34,7 +34,7 @@ from refold.projections.verify import Difference, behind, differences
 from refold.projections.view import View, created_by, types_of
 
 ROWS_PER_FLUSH = 200_000
-"""Bounds the memory of a rebuild: with so many rows in memory, they are written and forgotten."""
+"""Bounds the memory of a rebuild: with this many rows in memory, they are written and forgotten."""
 
 
 class ReadableViews(ABC):
@@ -361,7 +361,7 @@ class _Reading(Nested[Reader, Reader]):
 def _checked(more: Iterable[View[Any]]) -> list[View[Any]]:
     for view in (views := listed("projections", more, InvalidView)):
         if not isinstance(view, View):
-            raise InvalidView(f"{excerpt(view)} is no view: pass a projections.View")
+            raise InvalidView(f"{excerpt(view)} is not a view: pass a projections.View")
     return views
 
 
@@ -382,7 +382,7 @@ def _check_places(views: Iterable[View[Any]]) -> None:
             if name in taken or name.startswith("sqlite_"):
                 raise InvalidView(
                     f"view {view.name}: the name {name} belongs to {taken.get(name, 'SQLite')}: "
-                    f"take another one"
+                    f"take another name"
                 )
             taken[name] = f"view {view.name}"
 
@@ -429,8 +429,8 @@ class Queries:
                 isinstance(value, int) and not -(2**63) <= value < 2**63
             ):
                 raise InvalidQuery(
-                    f"{excerpt(query)}: parameter {excerpt(value)} is no value of SQL: pass int "
-                    f"(64 bits), float, str, bytes, bool or None"
+                    f"{excerpt(query)}: parameter {excerpt(value)} is not a value that SQL has: "
+                    f"pass int (64 bits), float, str, bytes, bool or None"
                 )
         return self._views.query(query, tuple(params))
 

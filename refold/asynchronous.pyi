@@ -261,7 +261,7 @@ class AsyncRfDb(AsyncFace, face=RfDb):
         """Move a task to a status; `error` tells why it FAILED."""
 
     async def get_controller_task(self) -> dict[str, Any] | None:
-        """Return what the controller does (`task`, `status`), or None if it never told."""
+        """Return what the controller does (`task`, `status`), or None if it never reported."""
 
     async def set_controller_task(
         self,
@@ -272,7 +272,7 @@ class AsyncRfDb(AsyncFace, face=RfDb):
         """Note what the controller does."""
 
     async def get_worker_progress(self, worker_id: int) -> dict[str, Any] | None:
-        """Return what a worker does (`task`, `status`), or None if it never told."""
+        """Return what a worker does (`task`, `status`), or None if it never reported."""
 
     async def set_worker_progress(
         self,

@@ -25,7 +25,7 @@ def copy_store(
 ) -> int:
     """Copy a whole store to another place, and build its views there.
 
-    Events come along as they are, with their positions and times and of whatever type; so do
+    Events are copied as they are, with their positions and times, whatever their type; so are
     payloads, and the ids of commands. Call it again after an interruption, or when the source has
     grown, and it brings what is missing. The source may be in use; the target is for the copy
     alone, until nobody writes to the source any more and a last call has returned.

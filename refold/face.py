@@ -184,7 +184,7 @@ class Face:
         if not isinstance(self.views, Views):
             self.views.store.refuse()
         if not isinstance(command, Command):
-            raise InvalidCommand(f"{excerpt(command)} is no command: pass a commands.Command")
+            raise InvalidCommand(f"{excerpt(command)} is not a command: pass a commands.Command")
         named = type(command).__name__, type(command).__struct_fields__
         return execute(self.views, command, self._metadata(about, *named))
 
@@ -342,7 +342,7 @@ class Face:
         from refold.projections.past.changes import changes_by
 
         if not isinstance(recorded, Recorded):
-            raise InvalidCommand(f"{excerpt(recorded)} is no event of the log: pass a Recorded")
+            raise InvalidCommand(f"{excerpt(recorded)} is not an event of the log: pass a Recorded")
         self.position_at(recorded.position)
         return changes_by(self._versions, recorded)
 
@@ -353,7 +353,7 @@ class Face:
 
         Args:
             what: the name of a view, such as `runs`; or `events`.
-            at: the moment as of which; None: now.
+            at: the moment; None: now.
 
         Raises:
             NotFound: there is no such view.
@@ -497,7 +497,7 @@ class Face:
     def verify(self, *, log: bool = False, payloads: bool = False) -> Findings:
         """Fold the log and return every row and column in which a view differs; empty: equal.
 
-        What it did not look at stands in the result's `unchecked`.
+        The result's `unchecked` says what it did not look at.
 
         Args:
             log: check the log, too: return first what was altered in it, is missing, was inserted

@@ -199,7 +199,7 @@ def try_projection(db: Face, view: View[Any], *, at: Moment | None = None) -> "T
     Args:
         db: the face of a store, or of one as of a moment.
         view: the view, at whatever version.
-        at: the moment as of which both are compared; None: now.
+        at: the moment at which both are compared; None: now.
 
     Raises:
         ProjectionFailed: the view raises on an event; its cause is what it raised.
@@ -223,7 +223,7 @@ def try_projection(db: Face, view: View[Any], *, at: Moment | None = None) -> "T
       chunks_seen 1 added: run_id 1, seen 3
     """
     if not isinstance(view, View):
-        raise InvalidCommand(f"{excerpt(view)} is no view: pass a projections.View")
+        raise InvalidCommand(f"{excerpt(view)} is not a view: pass a projections.View")
     from refold.projections.past.trial import trial  # only those who try a view need it
 
     return trial((db if at is None else db.as_of(at)).views, view)

@@ -443,7 +443,7 @@ class RFDatabase(Face):
 
         Args:
             pipeline_id: the pipeline.
-            request_data: what is to be different: a dict, or JSON.
+            request_data: what the clone changes: a dict, or JSON.
             about: see `About`.
 
         Raises:
@@ -529,6 +529,6 @@ def time_text(value: Time) -> str:
         return times.to_text(times.from_datetime(time.astimezone(UTC)))
     except (TypeError, ValueError, OverflowError, OSError) as error:
         raise InvalidCommand(
-            f"{excerpt(value)} is no time: pass ISO text, a datetime or seconds since 1970 "
+            f"{excerpt(value)} is not a time: pass ISO text, a datetime or seconds since 1970 "
             f"({error})"
         ) from None

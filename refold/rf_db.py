@@ -217,7 +217,7 @@ class RfDb(Face):
                 `in (…)`, `like '…'`, `is null`, `params.model.layers >= 3`, `min(loss) < 0.2`.
             sort: such as `loss` (smallest first), `-accuracy` (largest first) or `status, lr desc`;
                 NaN and what has no value come last. None: by id.
-            limit: return so many at most.
+            limit: return at most this many.
             config: whether their configurations are decoded, or left out, which is quicker.
 
         Raises:
@@ -466,7 +466,7 @@ class RfDb(Face):
     # --- progress -------------------------------------------------------------------------
 
     def get_controller_task(self) -> dict[str, Any] | None:
-        """Return what the controller does (`task`, `status`), or None if it never told."""
+        """Return what the controller does (`task`, `status`), or None if it never reported."""
         return self._first(controller_progress, "")
 
     def set_controller_task(
@@ -479,7 +479,7 @@ class RfDb(Face):
         self.send(SetControllerTask(ControllerTask.of(task), TaskStatus.of(status)), **about)
 
     def get_worker_progress(self, worker_id: int) -> dict[str, Any] | None:
-        """Return what a worker does (`task`, `status`), or None if it never told."""
+        """Return what a worker does (`task`, `status`), or None if it never reported."""
         return self._first(
             worker_progress, "WHERE worker_id = ?", argument("worker_id", worker_id, Id)
         )
@@ -542,7 +542,7 @@ class RfDb(Face):
     def get_ic_ops_request(self, *, config: bool = True) -> Dicts:
         """Return the requests that nobody has processed, the oldest first.
 
-        Pass a request's `position` on as `cause` of what it leads to, so that it can be told why.
+        Pass a request's `position` on as `cause` of what it leads to, so that `why` can name it.
         A configuration that cannot be read here is an `Unreadable` in its place.
 
         Args:

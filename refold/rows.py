@@ -1,4 +1,4 @@
-"""Rows as people read them: plain dicts, in which what cannot be read here stands as such."""
+"""Rows as people read them: plain dicts; an `Unreadable` marks what cannot be read here."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime

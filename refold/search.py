@@ -71,7 +71,7 @@ def search(
             `min(loss)`, `max_step(loss)` … for what is known of a metric besides its last value.
         sort: names as in `where`, separated by commas, each with `desc` behind it or `-` before it
             for the largest first. What has no value comes last.
-        limit: return so many at most.
+        limit: return at most this many.
         sql: whose SQL.
         known: which names there are.
 
@@ -297,7 +297,7 @@ class _Reader:
         elif token.text.lower() in ("true", "false"):
             kind, value = "flag", int(token.text.lower() == "true")
         else:
-            self._fail(f"{token.text!r} is no value: write numbers, 'text', true or false")
+            self._fail(f"{token.text!r} is not a value: write numbers, 'text', true or false")
         if wanted is not None and kind != wanted:
             self._fail(f"{token.text} is a {kind}, where a {wanted} is compared")
         del self._tokens[0]

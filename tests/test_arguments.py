@@ -432,6 +432,6 @@ def test_a_face_is_not_stored(db: RfDb) -> None:
 def test_a_view_that_cannot_be_found_by_its_name(place: str) -> None:
     with (
         RfDb(place, projections=[View("held", Held, version=1)]) as db,
-        pytest.raises(TypeError, match="view held: it is no global"),
+        pytest.raises(TypeError, match="view held: it is not a global"),
     ):
         pickle.dumps(db)

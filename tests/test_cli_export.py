@@ -236,7 +236,7 @@ REFUSED: dict[str, tuple[list[object], int, str]] = {
     "nothing to import": (["import", "-", "--store", "x.db"], 3, "line 1 is not"),
     "no metric": (["plot", "run", "1"], 2, "say which runs and which metric"),
     "no run": (["plot", "loss"], 2, "such as run 5 loss"),
-    "no id": (["plot", "run", "one", "loss"], 2, "'one' is no id of a run"),
+    "no id": (["plot", "run", "one", "loss"], 2, "'one' is not a run's id"),
     "no such run": (["plot", "run", "9", "loss"], 3, "there is no run 9"),
     "no such metric": (["plot", "runs", "x\x1b[1m"], 3, r"\x1b[1m"),
     "no such axis": (["plot", "run", "1", "loss", "--over", "x"], 2, "'position', 'time'"),

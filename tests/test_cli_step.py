@@ -295,7 +295,7 @@ def test_a_moment_can_be_typed(file: str) -> None:
         press(terminal, "g2024-01-31T12:00:05Z\n", *at(22))
         press(terminal, "gnow\r", *at(54))
         press(terminal, "g19\x7f\x7f7\r", *at(7))
-        remark = "'never' is no moment"
+        remark = "'never' is not a moment"
         assert press(terminal, "gnever\r", remark, LAST_LINE)[-2].startswith(remark)
         lines = press(terminal, "g55\r", "committed", LAST_LINE)[-3:]
         assert "there is no position 55" in " ".join(line.strip() for line in lines)

@@ -87,8 +87,8 @@ def test_a_key(view: View[Row], key: object) -> None:
         (
             own,
             "\ud800",
-            r"own: '\ud800' is no name: it holds a NUL or a lone surrogate, which SQL text cannot "
-            "keep",
+            r"own: '\ud800' is not a valid name: it holds a NUL or a lone surrogate, which SQL "
+            "text cannot keep",
         ),
     ],
 )

@@ -516,7 +516,7 @@ def test_what_is_no_position(db: RfDb) -> None:
     nothing: list[Any] = ["1", 1.5, None]
     for store in (db.store, db.as_of(1).store):
         for position in nothing:
-            with pytest.raises(InvalidCommand, match="is no position"):
+            with pytest.raises(InvalidCommand, match="is not a position"):
                 list(store.read_at([position]))
         for far in (2**63, 2**200, -(2**70)):
             assert [recorded.position for recorded in store.read_at([far, 1])] == [1]

@@ -220,7 +220,7 @@ def test_runs_are_found(
         ("(lr > 0.1", "a \\) is missing"),
         ("lr > 0.1)", "'\\)' is not expected"),
         ("'a' = lr", "a name is missing"),
-        ("lr in ()", "is no value"),
+        ("lr in ()", "is not a value"),
         ("lr > 0.1 and", "a name is missing"),
         ("min(", "no column, parameter or metric 'min'|a metric is missing"),
     ],

@@ -18,7 +18,7 @@ from refold.eventstore.times import EPOCH, MICROSECOND, SECOND, now, to_datetime
 Place = Callable[[], str]
 
 
-# --- what is no moment -------------------------------------------------------------------------
+# --- what is not a moment -----------------------------------------------------------------------
 
 ABROAD = timezone(timedelta(hours=-11, minutes=-30))
 
@@ -28,15 +28,15 @@ NO_MOMENTS: list[tuple[Any, str]] = [
     (2**63, r"no position 9223372036854775808"),
     (2**200, r"no position"),
     (-1, r"-1"),
-    (True, r"True is no moment: pass a position, or a time with its zone"),
-    (1.0, r"1\.0 is no moment"),
-    (float("nan"), r"nan is no moment"),
-    ("1", r"'1' is no moment"),
-    ("2026-01-31T12:00:00Z", r"is no moment"),
-    (None, r"None is no moment"),
-    ([1], r"\[1\] is no moment"),
-    (date(2026, 1, 31), r"is no moment"),
-    (timedelta(1), r"is no moment"),
+    (True, r"True is not a moment: pass a position, or a time with its zone"),
+    (1.0, r"1\.0 is not a moment"),
+    (float("nan"), r"nan is not a moment"),
+    ("1", r"'1' is not a moment"),
+    ("2026-01-31T12:00:00Z", r"is not a moment"),
+    (None, r"None is not a moment"),
+    ([1], r"\[1\] is not a moment"),
+    (date(2026, 1, 31), r"is not a moment"),
+    (timedelta(1), r"is not a moment"),
     (datetime(2026, 1, 31, 12), r"2026-01-31 12:00:00 has no zone: pass it with one"),
     (datetime.max, r"has no zone"),
     (datetime.max.replace(tzinfo=UTC), r"lies in the future"),

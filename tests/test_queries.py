@@ -48,8 +48,8 @@ def test_what_is_no_value_of_sql(value: object) -> None:
     with pytest.raises(InvalidQuery) as caught:
         on.execute(SQL, (1, value))
     assert str(caught.value) == (
-        f"{SQL!r}: parameter {value!r} is no value of SQL: pass int (64 bits), float, str, bytes, "
-        f"bool or None"
+        f"{SQL!r}: parameter {value!r} is not a value that SQL has: pass int (64 bits), float, "
+        f"str, bytes, bool or None"
     )
     assert asked == []
 

@@ -319,7 +319,7 @@ def test_a_name_that_is_taken(place: str, view: View[Any], reason: str) -> None:
     with pytest.raises(InvalidView) as caught:
         RfDb(place, projections=[view])
     assert f"view {view.name}: " in str(caught.value)
-    assert f"{reason}: take another one" in str(caught.value)
+    assert f"{reason}: take another name" in str(caught.value)
 
 
 def test_the_past_is_looked_into_through_one_object(db: RfDb) -> None:

@@ -250,7 +250,7 @@ def test_a_batch_is_seen_as_far_as_it_has_come(spiked: RfDb) -> None:
 
 
 def test_what_is_no_view_is_refused(db: RfDb) -> None:
-    with pytest.raises(InvalidCommand, match="is no view"):
+    with pytest.raises(InvalidCommand, match="is not a view"):
         try_projection(db, Spike)  # type: ignore[arg-type]
 
 

@@ -266,7 +266,7 @@ class Engine(Protocol):
         ...
 
     def before_fork(self, timeout: float) -> bool:
-        """Let go of what must not be in two processes; return False if some of it is in use."""
+        """Let go of what two processes must not share; return False if some of it is in use."""
         ...
 
     def resume(self) -> None:

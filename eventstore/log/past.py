@@ -30,7 +30,7 @@ class PastStore(ReadableLog):
     # --- reading --------------------------------------------------------------------------
 
     def reading(self) -> AbstractContextManager[Reader]:
-        """Lend a connection for reading, on which what came later is to be seen as well."""
+        """Lend a connection for reading, which also sees what came later."""
         return self.present.reading()
 
     def snapshot(self) -> AbstractContextManager[None]:

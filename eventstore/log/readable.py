@@ -83,7 +83,7 @@ class ReadableLog(ABC):
             stream: only the events of this stream.
             types: only events of these types, given as classes (which stand for their subclasses
                 too) or names.
-            limit: at most so many.
+            limit: give at most this many.
             backwards: the latest first.
             until: the position of the last event to give; None: the last that there is.
             unknown: give events of types that are not defined here as `UnknownEvent`, rather than
@@ -134,7 +134,7 @@ class ReadableLog(ABC):
         return self.until if position is None else min(position, self.until)
 
     def strays(self) -> list[int]:
-        """Return the positions of events that stand in another stream than the one they name."""
+        """Return the positions of events that are in another stream than the one they name."""
         with self.reading() as connection:
             found = connection.execute("SELECT position FROM strays ORDER BY position")
         return [position for (position,) in found if self.until is None or position <= self.until]
@@ -158,7 +158,7 @@ class ReadableLog(ABC):
             position = converted(moment, int)
         except (TypeError, ValueError):
             raise InvalidMoment(
-                f"{excerpt(moment)} is no moment: pass a position, or a time with its zone"
+                f"{excerpt(moment)} is not a moment: pass a position, or a time with its zone"
             ) from None
         if not 0 <= position <= head:
             raise InvalidMoment(

@@ -1,4 +1,4 @@
-"""An event as it stands in the log."""
+"""An event in the log."""
 
 from datetime import datetime
 from typing import NamedTuple

@@ -178,7 +178,7 @@ class Transaction:
 
         Args:
             events: as the table holds them, with their digests.
-            strays: the positions of those that stand in another stream than the one they name.
+            strays: the positions of those that are in another stream than the one they name.
         """
         self.be_exclusive()
         assert self.fold is None

@@ -35,7 +35,7 @@ class Trial(msgspec.Struct, frozen=True):
 
     view: str
     position: int
-    """The position as of which both are."""
+    """The position at which both are."""
     events: int
     """How many events it folded."""
     seconds: float

@@ -18,7 +18,7 @@ from refold.eventstore.arguments import excerpt
 from refold.eventstore.errors import DBException
 
 DEBUG = "REFOLD_DEBUG"
-"""The environment variable that has the whole traceback shown of what should not happen."""
+"""The environment variable that shows the whole traceback of an unexpected error."""
 
 # Some releases of typer bring a click of their own, others do not.
 _WRONG_USAGE: type[Exception] = next(

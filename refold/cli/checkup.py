@@ -19,7 +19,7 @@ from refold.projections import ALL, UnitOfWork, View, Views
 from refold.projections.view import types_of
 
 FEW = 10
-"""Of things of one kind, so many are named."""
+"""How many things of one kind are named."""
 
 
 class Finding(msgspec.Struct, frozen=True):

@@ -80,7 +80,7 @@ def clone(
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help="What is to be different, such as lr=0.1; the value is JSON, or else text. "
+            help="What the clone changes, such as lr=0.1; the value is JSON, or else text. "
             "Names within names are separated by dots. May be given repeatedly.",
         ),
     ] = None,

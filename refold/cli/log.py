@@ -1,4 +1,4 @@
-"""`refold log`: the events, as they stand in the log."""
+"""`refold log`: the events in the log."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -57,10 +57,10 @@ def log(
     ] = None,
     backwards: Annotated[bool, typer.Option("--backwards", "-b", help="The latest first.")] = False,
     limit: Annotated[
-        int | None, typer.Option("--limit", "-n", min=0, metavar="N", help="At most so many.")
+        int | None, typer.Option("--limit", "-n", min=0, metavar="N", help="At most N.")
     ] = None,
     last: Annotated[
-        int | None, typer.Option("--last", min=0, metavar="N", help="The last so many, in order.")
+        int | None, typer.Option("--last", min=0, metavar="N", help="The last N, in order.")
     ] = None,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on with new ones as they come, to Ctrl-C.")

@@ -76,7 +76,8 @@ def rebuild(
     with open_face(store, imports=imports) as db:
         _note_unknown(db, "rebuilt")
         ask(
-            f"Fold the whole log of {db.store.engine.name} into new views? Who writes waits.",
+            f"Fold the whole log of {db.store.engine.name} into new views? Writers are blocked "
+            f"until it finishes.",
             yes=yes,
         )
         with note_if_interrupted("the views are as they were, or complete"):

@@ -33,7 +33,7 @@ def open_face(
 
     Args:
         place: a path or URL.
-        at: the moment as of which, as people write it; None: now.
+        at: the moment, as people write it; None: now.
         imports: modules with event types and views of the user's own; of the views, those that the
             store holds.
         actor: who acts, for a command that changes something.

@@ -111,7 +111,7 @@ def moment(text: str) -> Moment | None:
         time = datetime.fromisoformat(text)
     except ValueError:
         raise typer.BadParameter(
-            f"{text!r} is no moment: pass a position such as 120, a time such as "
+            f"{text!r} is not a moment: pass a position such as 120, a time such as "
             f"2026-01-31T12:00Z, or 5m for five minutes ago (s, m, h, d, w)"
         ) from None
     if time.utcoffset() is None:
@@ -199,5 +199,5 @@ def entity(words: Sequence[str], views: Iterable[View[Any]]) -> tuple[Entity, li
         return Entity(word, view, msgspec.convert(key, view.key_type, strict=False)), rest
     except msgspec.ValidationError:
         raise typer.BadParameter(
-            f"{key!r} is no id of a {word}: pass a number, such as {word} 5"
+            f"{key!r} is not the id of a {word}: pass a number, such as {word} 5"
         ) from None

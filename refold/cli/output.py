@@ -52,7 +52,7 @@ def paint(text: str, colour: str | None = None, *, bold: bool = False, dim: bool
 
 
 def note(message: str) -> None:
-    """Say something beside the output, to who looks on."""
+    """Write a message to the standard error."""
     print(printable(message), file=sys.stderr)
 
 
@@ -171,7 +171,7 @@ def seconds_of(microseconds: int) -> str:
 
 
 TENS = 10
-"""From so many days on, hours are not said."""
+"""From this many days on, hours are left out."""
 
 
 def span(microseconds: int) -> str:
@@ -189,7 +189,7 @@ def span(microseconds: int) -> str:
 
 
 def size(count: int) -> str:
-    """Return how much so many bytes are."""
+    """Return a number of bytes in the unit that suits it."""
     amount, units = float(count), ["B", "kB", "MB", "GB", "TB"]
     while amount >= 1000 and len(units) > 1:
         amount /= 1000

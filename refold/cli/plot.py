@@ -84,6 +84,6 @@ def _parsed(words: list[str]) -> tuple[list[int], str]:
     wrong = [word for word in ids if not (word.isascii() and word.isdigit())]
     if wrong:
         raise typer.BadParameter(
-            f"{wrong[0]!r} is no id of a run: pass numbers, and the metric last"
+            f"{wrong[0]!r} is not a run's id: pass numbers, and the metric last"
         )
     return [int(word) for word in ids], metric

@@ -24,7 +24,7 @@ def select(
         db: the store.
         view: the view.
         wanted: by the column, a value or a list of values; None or no value: any.
-        limit: only the last so many.
+        limit: only this many of the last.
         config: whether configurations are decoded, or left out.
     """
     conditions = ["true"]

@@ -133,11 +133,11 @@ class Walk:
     # --- ways -----------------------------------------------------------------------------
 
     def forward(self, count: int = 1) -> None:
-        """Go so many events on, or as far as there are any."""
+        """Go this many events forward, or as far as there are any."""
         self._go(lambda: self._steps(self._replay.forward, count, "this is the last event"))
 
     def back(self, count: int = 1) -> None:
-        """Go so many events back, or as far as there are any."""
+        """Go this many events back, or as far as there are any."""
         self._go(lambda: self._steps(self._replay.back, count, "this is the beginning"))
 
     def _steps(self, step: Callable[[], object], count: int, otherwise: str) -> str | None:

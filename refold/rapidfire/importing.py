@@ -133,7 +133,7 @@ def import_database(old: str | Path, target: str) -> int:
         target: the path or URL of a store in which nothing has happened to that kind yet.
 
     Raises:
-        InvalidFile: it is no database of RapidFire's, is damaged, or holds what is not known.
+        InvalidFile: it is not a database of RapidFire's, is damaged, or holds what is not known.
         InvalidCommand: the store holds experiments already.
     """
     now = times.now()

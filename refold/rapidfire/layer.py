@@ -258,5 +258,5 @@ def whole(number: Any) -> int | UnsetType:
     if number is None:
         return UNSET
     if int(number) != number:
-        raise errors.InvalidCommand(f"{number!r} is no whole number")
+        raise errors.InvalidCommand(f"{number!r} is not a whole number")
     return int(number)

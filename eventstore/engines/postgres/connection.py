@@ -118,13 +118,13 @@ Tuples = list[tuple[Any, ...]]
 Cursor = psycopg.Cursor[tuple[Any, ...]]
 
 NAMES = 1024
-"""Locks on names are of so many: the server has room for some thousands of all transactions."""
+"""How many locks on names there are: the server has room for some thousands altogether."""
 
 LARGE = 1_000_000
 """Bytes of a parameter from which on its statement goes by itself."""
 
 COPIED = 100
-"""From so many rows on, COPY is faster than INSERTs, although it needs the line for itself."""
+"""From this many rows on, COPY is faster than INSERTs, although it needs the line for itself."""
 
 
 EXACT_EVENTS = """

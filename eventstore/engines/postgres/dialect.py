@@ -81,7 +81,7 @@ POSITIONS = "event_positions"
 
 
 def quoted(name: str) -> str:
-    """Return a name as it stands in a statement, whatever it is made of."""
+    """Return a name as a statement writes it, whatever it is made of."""
     return '"' + name.replace('"', '""') + '"'
 
 

@@ -45,7 +45,7 @@ IDENTITY = """
 RETRY = 0.1  # seconds between attempts to reach a server that does not answer
 
 GRACE = 5.0
-"""Seconds that opening waits for a server of which nothing is heard: the URL may be wrong."""
+"""Seconds that opening waits for a server that does not answer: the URL may be wrong."""
 
 # Connections of a process that this one was forked from: never used here, never closed.
 _inherited: list[Pool[Raw]] = []
@@ -69,7 +69,8 @@ class PostgresEngine:
     Raises:
         StoreUnreachable: no server answers.
         AccessDenied: it does not know the user or the password, or refuses to make the schema.
-        NotAStore: the URL is none, there is no such database, or the schema holds something else.
+        NotAStore: it is not a URL of a server, there is no such database, or the schema holds
+            something else.
         StoreTooNew: a newer refold wrote it.
     """
 

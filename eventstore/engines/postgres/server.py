@@ -89,7 +89,7 @@ def address_of(url: str) -> Address:
     """Return where a URL leads: `postgresql://user@host/database?schema=name`.
 
     Raises:
-        NotAStore: it is no such URL.
+        NotAStore: it is not such a URL.
     """
     try:
         url.encode()

@@ -307,5 +307,5 @@ class SqliteConnection:
         return list(there.differences(expected, known))
 
     def changes(self) -> int:
-        """Return a number that is another one after any other connection has committed."""
+        """Return a number that changes when any other connection commits."""
         return self.execute("PRAGMA data_version")[0][0]

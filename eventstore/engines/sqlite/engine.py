@@ -446,7 +446,7 @@ class _Writing(Use[SqliteEnd]):
             if connection.raw.in_transaction:
                 connection.raw.execute("ROLLBACK")
         except sqlite3.Error:
-            return False  # closing it rolls back too; the error that brought us here is to be told
+            return False  # closing it rolls back too; the first error is the one to raise
         if not isinstance(error, errors.DBException):  # see `Loan`
             return False
         self._engine._end.forget()

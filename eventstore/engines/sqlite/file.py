@@ -44,7 +44,7 @@ def place_of(given: str | os.PathLike[str]) -> Path:
         if b"\0" in os.fsencode(path):
             raise ValueError("it holds a NUL character")
     except (TypeError, ValueError, RuntimeError) as error:
-        raise errors.NotAStore(f"{excerpt(given)} is no path: {error}") from None
+        raise errors.NotAStore(f"{excerpt(given)} is not a path: {error}") from None
     if str(path) == ":memory:":
         raise errors.NotAStore(
             ":memory: cannot be shared by connections: pass the path of a temporary file"
@@ -61,7 +61,7 @@ def place_of(given: str | os.PathLike[str]) -> Path:
             f"{path}: {error.strerror}: it takes the right to look into its folder"
         ) from None
     except OSError as error:
-        raise errors.NotAStore(f"{path} is no path: {error.strerror}") from None
+        raise errors.NotAStore(f"{path} is not a path: {error.strerror}") from None
     return path
 
 

@@ -56,7 +56,7 @@ def read(
         how many events there are.
 
     Raises:
-        InvalidFile: it is no such file, or not a whole one, or a line is not what it should be.
+        InvalidFile: it is not such a file, is not complete, or has a wrong line.
         NotAStore: the place holds something already; nothing was written.
     """
     log = _first_line(file)

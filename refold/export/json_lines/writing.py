@@ -79,7 +79,7 @@ class EventLine(Line, frozen=True, tag="event", omit_defaults=True):
     digest: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")] | None = None
     """In hexadecimal; None: a release wrote the event that had none."""
     stray: bool = False
-    """Whether it stands in another stream than the one that it names."""
+    """Whether it is in another stream than the one that it names."""
 
 
 class CommandLine(Line, frozen=True, tag="command"):
