@@ -517,9 +517,9 @@ class UnitsOfWork:
         self._memory: Memory | None = None
 
     def recall(self) -> RecalledUnit:
-        """Return a unit of work that folds one event in memory; from now on rows are remembered."""
+        """Return a unit of work that folds one event into rows that are remembered."""
         if self._memory is None:
-            self._memory = Memory()
+            raise NotRemembered
         return RecalledUnit(self._views, self._own, self._memory)
 
     def begin(self, transaction: Transaction) -> UnitOfWork:
@@ -527,6 +527,8 @@ class UnitsOfWork:
         unit = self._unit
         if transaction.fresh or unit is None or len(unit) > ROWS_REMEMBERED:
             behind = self._settle(transaction)
+            if self._memory is None and not transaction.exclusive:  # the engine may ask for it
+                self._memory = Memory()
             unit = UnitOfWork(
                 self._views, transaction.writer, transaction.lock, self._own, self._memory
             )

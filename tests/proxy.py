@@ -76,7 +76,7 @@ class Proxy:
         self._statements: list[Held] = []
         self._answers: list[Held] = []
         self.messages: list[str] = []
-        """What clients have sent to be carried out: as one, all that was sent before they waited."""
+        """What clients have sent to be carried out; as one, what they sent before they waited."""
         self._accepting = threading.Thread(target=self._accept, daemon=True)
         self._accepting.start()
 
@@ -118,6 +118,10 @@ class Proxy:
         self.cut()
         for line in self._lines:
             line.join()
+
+    def stopped(self) -> None:
+        """Wait until it takes no more, which `close` in another thread has it do first."""
+        self._accepting.join()
 
     def __enter__(self) -> Self:
         return self
