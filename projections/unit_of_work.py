@@ -527,7 +527,7 @@ class UnitsOfWork:
         unit = self._unit
         if transaction.fresh or unit is None or len(unit) > ROWS_REMEMBERED:
             behind = self._settle(transaction)
-            if self._memory is None and not transaction.exclusive:  # the engine may ask for it
+            if self._memory is None and transaction.lock is not None:  # others write beside it
                 self._memory = Memory()
             unit = UnitOfWork(
                 self._views, transaction.writer, transaction.lock, self._own, self._memory
