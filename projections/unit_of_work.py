@@ -385,7 +385,9 @@ class Memory:
         else:
             if len(self._rows) >= ROWS_REMEMBERED:
                 self._rows.clear()
-            self._rows[view, key] = row
+            known = self._rows.setdefault((view, key), row)
+            if known.position < row.position:  # else another thread's is newer
+                self._rows[view, key] = row
 
     def loaded(self, view: View[Any], key: Key, row: Row) -> None:
         """Take note of a row that has been loaded."""

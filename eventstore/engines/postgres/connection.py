@@ -213,6 +213,14 @@ class PostgresConnection:
             TransactionStatus.UNKNOWN,
         )
 
+    def revive(self) -> None:
+        """Replace the connection if it got lost while nobody used it, as far as that is seen."""
+        try:
+            self.raw.pgconn.consume_input()
+        except psycopg.OperationalError:
+            assert self._replace is not None
+            self.raw = self._replace(self.raw)
+
     def begin(self, kind: str) -> None:
         """Begin a transaction of some kind, in which all that follows is done."""
         self._begun = True

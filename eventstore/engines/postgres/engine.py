@@ -453,6 +453,7 @@ class _Sender:
         """Write a change, and commit."""
         engine = self._engine
         with Block(_Reading(engine, time.monotonic() + engine.timeout)) as lent:
+            lent.revive()  # what was not sent is in no doubt
             outcome = self._send(lent.raw, change)
         if isinstance(outcome, Moved):
             if outcome.row is None:

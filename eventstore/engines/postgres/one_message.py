@@ -35,28 +35,30 @@ CREATE FUNCTION {name}(
     _lock bigint, _projections text, _clock bigint, _stream text, _type text,
     _schema_version integer, _data text, _metadata text,
     _tables integer[], _keys text[], _positions bigint[], _rows text[],
-    _id_lock integer[], _command_id text, _command text, _result text,
-    OUT moved integer, OUT drawn bigint, OUT numbered bigint, OUT at bigint)
-LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $function$
+    _id_lock integer[], _command_id text, _command text, _result text)
+RETURNS bigint[] LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $function$
 #variable_conflict use_variable
 DECLARE
     _seen CONSTANT integer := cardinality(_tables);
     _row text[];
+    _position bigint;
+    _version bigint;
+    _recorded_at bigint;
     _previous bigint;
     _digest bytea;
     _time text;
 BEGIN
     PERFORM pg_advisory_xact_lock_shared(_lock);
-    moved := 0;
     IF (SELECT max(s.level) FROM {store} AS s) > {level}
        OR (SELECT string_agg(concat_ws(' ', p.name, p.version, p.position), ',' ORDER BY p.name)
            FROM {projections} AS p) IS DISTINCT FROM _projections THEN
-        RETURN;
+        RETURN ARRAY[0];
     END IF;
     IF _command_id IS NOT NULL THEN
         PERFORM pg_advisory_xact_lock(_id_lock[1], _id_lock[2]);
         IF EXISTS (SELECT FROM {commands} AS c WHERE c.command_id = _command_id) THEN
-            RETURN;
+            RETURN ARRAY[0];
         END IF;
     END IF;
     FOR _i IN 1 .. _seen LOOP
@@ -64,39 +66,40 @@ BEGIN
 {checks}
         END CASE;
         IF NOT FOUND THEN
-            moved := _i;
-            RETURN;
+            RETURN ARRAY[_i];
         END IF;
     END LOOP;
-    SELECT s.version, s.position, s.digest INTO numbered, _previous, _digest
+    SELECT s.version, s.position, s.digest INTO _version, _previous, _digest
     FROM {streams} AS s WHERE s.stream = _stream FOR UPDATE;
     IF NOT FOUND THEN
         INSERT INTO {streams} AS s (stream, version, position) VALUES (_stream, 0, 0)
         ON CONFLICT (stream) DO UPDATE SET version = s.version
-        RETURNING s.version, s.position, s.digest INTO numbered, _previous, _digest;
+        RETURNING s.version, s.position, s.digest INTO _version, _previous, _digest;
     END IF;
-    at := greatest(coalesce(_clock, {now}),
-                   (SELECT e.recorded_at FROM {events} AS e ORDER BY e.position DESC LIMIT 1));
-    IF at NOT BETWEEN {first} AND {last} THEN
-        RETURN;
+    _recorded_at := greatest(
+        coalesce(_clock, {now}),
+        (SELECT e.recorded_at FROM {events} AS e ORDER BY e.position DESC LIMIT 1));
+    IF _recorded_at NOT BETWEEN {first} AND {last} THEN
+        RETURN ARRAY[0];
     END IF;
-    numbered := numbered + 1;
-    drawn := nextval({sequence});
+    _version := _version + 1;
+    _position := nextval({sequence});
     _digest := substr(sha256(
         coalesce(_digest, decode(repeat('00', 16), 'hex'))
-        || int8send(drawn) || int8send(numbered) || int8send(at) || int4send(_schema_version)
+        || int8send(_position) || int8send(_version) || int8send(_recorded_at)
+        || int4send(_schema_version)
         || int4send(octet_length(_stream)) || convert_to(_stream, 'UTF8')
         || int4send(octet_length(_type)) || convert_to(_type, 'UTF8')
         || int4send(octet_length(_data)) || convert_to(_data, 'UTF8')
         || int4send(octet_length(_metadata)) || convert_to(_metadata, 'UTF8')), 1, 16);
     _time := to_char(
-        timestamp '1970-01-01' + at / 1000000 * interval '1 second'
-        + at % 1000000 * interval '1 microsecond', 'YYYY-MM-DD HH24:MI:SS.US');
+        timestamp '1970-01-01' + _recorded_at / 1000000 * interval '1 second'
+        + _recorded_at % 1000000 * interval '1 microsecond', 'YYYY-MM-DD HH24:MI:SS.US');
     BEGIN
         INSERT INTO {events} ({event_columns})
-        VALUES (drawn, _stream, numbered, nullif(_previous, 0), _type, _schema_version, _data,
-                _metadata, at, _digest);
-        UPDATE {streams} AS s SET version = numbered, position = drawn, digest = _digest
+        VALUES (_position, _stream, _version, nullif(_previous, 0), _type, _schema_version, _data,
+                _metadata, _recorded_at, _digest);
+        UPDATE {streams} AS s SET version = _version, position = _position, digest = _digest
         WHERE s.stream = _stream;
         FOR _i IN 1 .. _seen LOOP
             CONTINUE WHEN _rows[_i] IS NULL;
@@ -107,12 +110,12 @@ BEGIN
         END LOOP;
         IF _command_id IS NOT NULL THEN
             INSERT INTO {commands} (command_id, command, first, last, result)
-            VALUES (_command_id, _command, drawn, drawn, _result);
+            VALUES (_command_id, _command, _position, _position, _result);
         END IF;
     EXCEPTION WHEN OTHERS THEN
         RAISE;
     END;
-    moved := NULL;
+    RETURN ARRAY[_position, _version, _recorded_at];
 END $function$"""
 
 CHECK = """
@@ -122,7 +125,7 @@ CHECK = """
 
 UPDATE = """
             WHEN {index} THEN
-                UPDATE {table} AS t SET {columns}, updated_at = _time, position = drawn
+                UPDATE {table} AS t SET {columns}, updated_at = _time, position = _position
                 WHERE t.{key} = _keys[_i]::{key_type};"""
 
 TYPES = """
@@ -145,7 +148,7 @@ def function_for(schema: str, tables: Sequence[Table]) -> Function:
     digest = hashlib.sha256(what.encode()).hexdigest()[:16]
     name = dialect.whole(schema, f"one_message_{VERSION}_{digest}")
     marks = ", ".join(f"${number}" for number in range(1, 17))
-    return Function(name, f"SELECT * FROM {name}({marks})".encode())
+    return Function(name, f"SELECT {name}({marks})".encode())
 
 
 def definition(
@@ -284,9 +287,10 @@ def _results(pgconn: PGconn, found: list[PGresult]) -> PQGen[None]:
 
 
 def outcome_of(result: PGresult) -> Placed | Moved:
-    """Return what the function says."""
-    moved, *placed = (result.get_value(0, column) for column in range(4))
-    if moved is not None:
-        row = int(moved)
-        return Moved(row - 1 if row else None)
-    return Placed(*(int(each) for each in placed if each is not None))
+    """Return what the function says: three numbers, or one that tells what has moved."""
+    answer = result.get_value(0, 0)
+    assert answer is not None
+    numbers = [int(number) for number in answer.strip(b"{}").split(b",")]
+    if len(numbers) == 1:
+        return Moved(numbers[0] - 1 if numbers[0] else None)
+    return Placed(*numbers)
