@@ -1,5 +1,6 @@
 """Commands decided from memory and written by one message: right whatever others do meanwhile."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from refold.commands import Command, Decision
 from refold.eventstore import Event, times
 from refold.eventstore.digests import KEY_VARIABLE
 from refold.eventstore.engines.postgres.server import address_of
+from refold.eventstore.events import RunProgressed
 from refold.projections import Row, View
 from refold.projections.unit_of_work import Rows
 
@@ -319,6 +321,27 @@ def test_it_waits_for_a_batch(db: RfDb, far: RfDb, place: str) -> None:
                 pool.submit(other.set_run_progress, 1, 6, 0).result()
         other.set_run_progress(1, 7, 0)
     assert db.verify() == []
+
+
+def test_each_that_is_acknowledged_stands_there_once(db: RfDb, far: RfDb) -> None:
+    """Whether rows are one's own, or others change them all the time."""
+    runs = {face: [face.create_run(1) for _ in range(2)] for face in (db, far)}
+    head = db.store.head()
+
+    def work(face: RfDb, thread: int) -> None:
+        for n in range(40):
+            own, shared = runs[face][thread], 1
+            face.set_run_progress(shared if n % 4 == 0 else own, n, thread)
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(work, face, thread) for face in runs for thread in range(2)]:
+            done.result()
+    said = Counter(recorded.event for recorded in db.store.read(head))
+    for ids in runs.values():
+        for thread, run_id in enumerate(ids):
+            steps = [RunProgressed(run_id, n, thread) for n in range(40) if n % 4]
+            assert [said[step] for step in steps] == [1] * len(steps)
+    assert db.verify(log=True) == []
 
 
 def last_drawn(place: str) -> int:
