@@ -7,7 +7,7 @@
 
    What may be defined:
      OTHERS              how many others write, each something else, or the very same
-     NO_CHECK, NO_LOCK, NO_LOOK     what must not be: mutants  */
+     NO_CHECK, NO_LOCK, NO_LOOK, NO_MORE     what must not be: mutants  */
 
 #ifndef OTHERS
 #define OTHERS 2
@@ -16,15 +16,19 @@
 byte row = 1;                 /* the position of the event that changed it last */
 byte next_position = 2;
 bool locked;                  /* the stream, and with it the row */
-bool same;                    /* an event behind `decided` says what the client's does */
-byte decided;                 /* the position of the row that the client remembers */
+byte said;                    /* the position of the last event that says what the client's does */
+byte decided = 1;             /* the position of the row that the client remembers: it may have moved */
 byte ours;                    /* how often the client's event was written */
-bool sent, ended, refused;    /* what has become of the message, as far as the server knows */
-bool answered;                /* the caller has got its answer */
+bool called, ended, refused;  /* what has become of the message, as far as the server knows */
+bool held;                    /* since the call there was a moment at which the row said so */
 
-inline change() {
+inline change(saying) {
     row = next_position;
-    next_position++
+    next_position++;
+    if
+    :: saying -> said = row; held = held || called
+    :: else
+    fi
 }
 
 proctype Message() {
@@ -40,7 +44,7 @@ proctype Message() {
     :: true ->
 #endif
         if
-        :: atomic { change(); ours++; same = true }  /* it commits */
+        :: atomic { change(true); ours++ }        /* it commits */
         :: true                                 /* it fails, or the server dies */
         fi
     fi;
@@ -50,39 +54,43 @@ over:
 }
 
 proctype Client() {
-    bool found;
-    atomic { decided = row; sent = true; run Message() }
+    byte found;
+    atomic { called = true; held = said == row; run Message() }
     if
-    :: atomic { ended && ours > 0 -> answered = true; goto over }
+    :: atomic { ended && ours > 0 -> goto over }
     :: ended && refused                         /* it has heard so: it does it in a transaction */
     :: true                                     /* the line has broken, at any moment */
     fi;
 #ifdef NO_LOCK
-    found = same;
+    found = said;
 #endif
     atomic { !locked -> locked = true }
-#ifdef NO_LOOK
-    found = false;
-#else
 #ifndef NO_LOCK
-    found = same;
+#ifndef NO_LOOK
+    found = said;
 #endif
 #endif
     if
-    :: found
-    :: !found -> atomic { change(); ours++; same = true }
+    :: found <= decided -> atomic { change(true); ours++ }
+#ifdef NO_MORE
+    :: found > decided
+#else
+    :: found > decided && found == row          /* it stands */
+    :: found > decided && found != row -> locked = false; goto unknown
+#endif
     fi;
-    answered = true;
     locked = false;
 over:
-    assert(same)                                /* what is acknowledged stands there */
+    assert(held);                               /* what is acknowledged is so, and not only before */
+unknown:
+    found = 0
 }
 
 proctype Other() {
     atomic { !locked -> locked = true }
     if
-    :: atomic { change() }
-    :: atomic { sent && !same -> change(); same = true }  /* who finds it said has nothing to say */
+    :: atomic { change(false) }
+    :: atomic { said != row -> change(true) }   /* who finds it said has nothing to say */
     fi;
     locked = false
 }

@@ -259,17 +259,35 @@ def test_one_that_arrives_when_it_was_done_again_is_void(db: RfDb, far: RfDb, pr
 
 
 def test_another_has_said_the_same_before_it_was_lost(db: RfDb, far: RfDb, proxy: Proxy) -> None:
-    head = db.store.head()
     with ThreadPoolExecutor(1) as pool:
         held = before_it_arrives(proxy)
         called = pool.submit(far.set_run_progress, 1, 4, 0)
         held.wait()
         db.set_run_progress(1, 4, 0)
-        db.set_run_progress(1, 5, 0)
+        head = db.store.head()
         held.cut()
         called.result()
-    assert len(list(db.store.read(head))) == 2
-    assert db.get_run(1)["current_chunk"] == 5
+    assert db.store.head() == head
+
+
+@pytest.mark.parametrize("command_id", [None, "once"])
+def test_another_has_said_the_same_and_gone_on(
+    db: RfDb, far: RfDb, proxy: Proxy, command_id: str | None
+) -> None:
+    """It may have been before, or what was sent: only an id tells."""
+    db.set_run_progress(1, 4, 0)
+    db.set_run_progress(1, 5, 0)
+    with ThreadPoolExecutor(1) as pool:
+        held = before_it_arrives(proxy)
+        about = {} if command_id is None else {"command_id": command_id}
+        called = pool.submit(far.set_run_progress, 1, 4, 0, **about)
+        held.cut()
+        if command_id is None:
+            with pytest.raises(OutcomeUnknown, match="event 6 says the same, and more"):
+                called.result()
+        else:
+            called.result()
+    assert db.get_run(1)["current_chunk"] == (5 if command_id is None else 4)
 
 
 def test_nobody_can_be_asked(db: RfDb, place: str, postgres_url: str) -> None:

@@ -21,6 +21,7 @@ ONCE_MUTANTS = {
     "NO_CHECK": "a message that does not look whether its row has moved",
     "NO_LOCK": "a client that looks for its event before it has locked the stream",
     "NO_LOOK": "a client that does not look",
+    "NO_MORE": "a client that does not look whether more has happened since",
 }
 """What must not be there."""
 

@@ -65,6 +65,10 @@ def _digest(stream: str | None, events: list[Event]) -> str:
     return hashlib.sha256(command.encode()).hexdigest()[:16]
 
 
+class _Overtaken(Exception):
+    """An event says what was sent, and something else has happened to its rows since."""
+
+
 class _InDoubt(Exception):
     """The connection broke behind a message: whether it was carried out is not known."""
 
@@ -183,6 +187,7 @@ class EventStore(ReadableLog):
         self.engine = engine
         self._follow: Callable[[Transaction], Fold] | None = None
         self._recall: Callable[[Projections], Recalled] | None = None
+        self._tables: Sequence[Table] = ()
         self._sender: Sender | None = None
         self._followed: frozenset[str] = frozenset()
         self._local = _Local()
@@ -335,21 +340,40 @@ class EventStore(ReadableLog):
 
     def _clear_up(self, doubt: "_InDoubt", work: Callable[[Transaction], T]) -> T:
         """Find out whether a message was carried out of which no answer came; if not, do it."""
+        change = doubt.change
 
         def once(transaction: Transaction) -> T:
-            return doubt.result if transaction.holds(doubt.change) else work(transaction)
+            if change.sent is not None:  # the id of the command tells
+                return work(transaction)
+            position = transaction.said(change)
+            if position is None:
+                return work(transaction)
+            if not self._stands(transaction, change, position):
+                raise _Overtaken(f"event {position} says the same, and more has happened since")
+            return doubt.result
 
         try:
             return self._transact(once)
         except REFUSALS:  # something else has come first, and the message will find that out
             raise
-        except DBException as error:
+        except (DBException, _Overtaken) as error:
             raise OutcomeUnknown(
-                f"{self.engine.name}: the connection broke while a {doubt.change.type} of "
-                f"{doubt.change.stream} was written, and it could not be found out whether it was "
+                f"{self.engine.name}: the connection broke while a {change.type} of "
+                f"{change.stream} was written, and it could not be found out whether it was "
                 f"({error}): look whether it is there; with a command id, it is safe to send the "
                 f"command again"
             ) from error
+
+    def _stands(self, transaction: Transaction, change: Change, position: int) -> bool:
+        """Return whether the rows are still as the event at a position has left them."""
+        for row in change.seen:
+            table = self._tables[row.table]
+            sql = f"SELECT position FROM {table.name} WHERE {table.columns[0]} = ? FOR UPDATE"
+            if row.after is not None and transaction.writer.execute(sql, (row.key,)) != [
+                (position,)
+            ]:
+                return False
+        return True
 
     def _transact(self, work: Callable[[Transaction], T]) -> T:
         exclusive = False
@@ -419,6 +443,7 @@ class EventStore(ReadableLog):
         """
         self._follow, self._recall = begin, recall
         self._followed = frozenset(names)
+        self._tables = tables
         self._sender = self.engine.sender(tables)
 
     def put_payload(self, content: bytes) -> str:

@@ -38,8 +38,8 @@ SAID = """
         SELECT e.position, e.previous, e.type, e.schema_version, e.data, e.metadata
         FROM later l JOIN events e ON e.position = l.previous WHERE l.previous > ?
     )
-    SELECT 1 FROM later
-    WHERE type = ? AND schema_version = ? AND data = ? AND metadata = ? LIMIT 1"""
+    SELECT max(position) FROM later
+    WHERE type = ? AND schema_version = ? AND data = ? AND metadata = ?"""
 
 LEAST_LEVEL = Event.store_level
 """Of a store; most events have it."""
@@ -302,15 +302,16 @@ class Transaction:
         first, last = (events[0].position, events[-1].position) if events else (None, None)
         self._end.remember((command_id, command, first, last, to_json(result)))
 
-    def holds(self, change: Change) -> bool:
-        """Return whether a change that was sent is in the log; nobody writes it until the commit.
+    def said(self, change: Change) -> int | None:
+        """Return the position of the last event that says what a change does, or None.
 
-        It is told by what it says: whoever may have said the same has done what it would have done.
+        Only those count behind which it was decided. Nobody writes one until the commit.
         """
         self.version(change.stream)
         decided = max(row.position for row in change.seen if row.after is not None)
         said = (change.type, change.schema_version, change.data, change.metadata)
-        return bool(self.writer.execute(SAID, (change.stream, decided, decided, *said)))
+        ((position,),) = self.writer.execute(SAID, (change.stream, decided, decided, *said))
+        return position
 
     def doom(self, before: int) -> None:
         """Have the transaction fail at its end if its head is not where it was before.
