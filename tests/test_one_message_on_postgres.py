@@ -153,8 +153,9 @@ def test_what_is_decided_on_a_row_that_has_moved_is_decided_again(db: RfDb, far:
     far.set_run_progress(1, 9, 0)  # as far as it remembers, it is not
     assert db.store.head() == head
     db.set_run_status(1, "KILLED")
-    with pytest.raises(IllegalTransition):
+    with pytest.raises(IllegalTransition) as caught:
         far.set_run_status(1, "ONGOING")
+    assert caught.value.__context__ is None
     assert db.verify(log=True) == []
 
 

@@ -291,14 +291,16 @@ class EventStore(ReadableLog):
             except BaseException:
                 joined.doom(before)
                 raise
-        if not pure:
+        if not pure or self._sender is None:
             return self._transact(work)
+        doubt = None
         try:
             return self._send(work)
         except NotRemembered:
-            return self._transact(work)
-        except _InDoubt as doubt:
-            return self._clear_up(doubt, work)
+            pass  # none of the caller's: it must not stand in the context of another error
+        except _InDoubt as error:
+            doubt = error
+        return self._transact(work) if doubt is None else self._clear_up(doubt, work)
 
     def _send(self, work: Callable[[Transaction], T]) -> T:
         """Decide from memory, and have it written by one message.
