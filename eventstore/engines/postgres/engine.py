@@ -441,6 +441,8 @@ class _Sender:
         self._tables = tables
         self._function = function_for(engine._address.schema, tables)
         self._usable = True  # as far as is known
+        self._text: tuple[Projections, str] = {}, ""
+        """What the function compares, of the views that were found last."""
 
     @property
     def projections(self) -> Projections | None:
@@ -480,12 +482,14 @@ class _Sender:
     def _statements(self, raw: Raw, change: Change) -> list[Statement]:
         engine = self._engine
         clock = None if engine._clock is None else times.checked(engine._clock())
+        if self._text[0] is not change.projections:
+            self._text = change.projections, text_of(change.projections)
         seen, id_lock, sent = change.seen, None, change.sent or (None, None, None)
         if change.sent is not None:
             id_lock = array(engine._address.name_lock(name_of_command(change.sent[0])))
         values = (
             engine._address.lock,
-            text_of(change.projections),
+            self._text[1],
             clock,
             change.stream,
             change.type,
