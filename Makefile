@@ -19,7 +19,7 @@ help:
 	@echo "             EXAMPLES=n of each at least)"
 	@echo "make mutants faults put into commands/ and projections/ one by one: which do their own"
 	@echo "             tests miss? (SAMPLE=300 for so many of them, SEED=7 for others)"
-	@echo "make proof   search the model of the log's order on PostgreSQL, and mutants of it, with spin"
+	@echo "make proof   search the models of the log's order on PostgreSQL and of lost answers, with spin"
 	@echo "make bench   refold beside the bare engines and its peers: benchmark.json, benchmark.html"
 	@echo "             (URL=postgresql://… for a given server)"
 	@echo "make growth  refold on a log that grows to 10,000,000 events: growth.json, docs/images"

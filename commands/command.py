@@ -97,7 +97,7 @@ def execute(views: Views, command: Command, metadata: Metadata = NO_METADATA) ->
             )
         return decision.result
 
-    return views.store.perform(work)
+    return views.store.perform(work, pure=True)
 
 
 def _fingerprint(command: Command) -> str:

@@ -100,6 +100,11 @@ class Signer:
         self._wanted = wanted
         self._key = self._has if self._given == wanted else None
 
+    @property
+    def signs(self) -> bool:
+        """Whether new events need a key."""
+        return self._wanted is not None
+
     def key(self) -> bytes | None:
         """Return the key for new events; None: they need none.
 

@@ -62,7 +62,7 @@ def from_calendar(moment: datetime | int) -> int:
 
 def within(microseconds: int) -> int:
     """Return a time or, if it lies beyond the calendar, the nearest that the calendar has."""
-    return min(max(microseconds, _FIRST), _LAST)
+    return min(max(microseconds, FIRST), LAST)
 
 
 def checked(microseconds: int) -> int:
@@ -71,15 +71,15 @@ def checked(microseconds: int) -> int:
     Raises:
         ValueError: it is none, or lies before the year 1 or beyond 9999.
     """
-    if not isinstance(microseconds, int) or not _FIRST <= microseconds <= _LAST:
+    if not isinstance(microseconds, int) or not FIRST <= microseconds <= LAST:
         raise ValueError(
             f"{microseconds!r:.40} is not a time in microseconds since 1970, in the years 1 to 9999"
         )
     return microseconds
 
 
-_FIRST = from_datetime(datetime.min.replace(tzinfo=UTC))
-_LAST = from_datetime(datetime.max.replace(tzinfo=UTC))
+FIRST = from_datetime(datetime.min.replace(tzinfo=UTC))
+LAST = from_datetime(datetime.max.replace(tzinfo=UTC))
 
 
 # --- the text of the views ----------------------------------------------------------------------

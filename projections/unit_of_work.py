@@ -3,12 +3,19 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 from msgspec.structs import force_setattr
 
 from refold.eventstore import times
-from refold.eventstore.engines.engine import Lock, NotExclusive, Writer
+from refold.eventstore.engines.engine import (
+    Lock,
+    NotExclusive,
+    NotRemembered,
+    Placed,
+    Seen,
+    Writer,
+)
 from refold.eventstore.errors import InvalidQuery, ProjectionFailed, RowRefused
 from refold.eventstore.event import Event
 from refold.eventstore.log.reading import Fact
@@ -59,6 +66,7 @@ class UnitOfWork:
         writer: the transaction's connection.
         lock: locks names; None: the transaction is exclusive.
         own: those of a user's own: one that fails is left behind, while the others go on.
+        memory: keeps the rows for decisions to come.
     """
 
     def __init__(
@@ -67,8 +75,10 @@ class UnitOfWork:
         writer: Writer | None = None,
         lock: Lock | None = None,
         own: Iterable[View[Any]] = (),
+        memory: "Memory | None" = None,
     ) -> None:
         self.views = tuple(views)
+        self._memory = memory
         self.failed: dict[View[Any], ProjectionFailed] = {}
         """The views that have failed, each on the event that it stopped before."""
         self.on_failure: Callable[[View[Any], ProjectionFailed, bool], None] | None = None
@@ -121,7 +131,8 @@ class UnitOfWork:
             if self._locking:
                 sql += f" ORDER BY {view.key}{self._locking}"
             for values in self._writer.execute(sql, part):
-                rows[values[0]] = view.load(values)
+                rows[values[0]] = row = view.load(values)
+                self._note(view, values[0], row)
 
     def find(self, view: View[R], **columns: Any) -> list[R]:
         """Return the rows whose columns have these values (or one of a tuple), by key."""
@@ -169,8 +180,14 @@ class UnitOfWork:
             for values in self._writer.execute(f"{sql}{self._locking}", parameters)
         ]
         for row in loaded:
-            rows[getattr(row, view.key)] = row
+            key = getattr(row, view.key)
+            rows[key] = row
+            self._note(view, key, row)
         return loaded
+
+    def _note(self, view: View[Any], key: Key, row: Row) -> None:
+        if self._memory is not None:
+            self._memory.loaded(view, key, row)
 
     def put(self, view: View[R], key: Key, row: R | None) -> None:
         """Set the row with a key, or delete it with None."""
@@ -372,10 +389,152 @@ class UnitOfWork:
             return error
         return None
 
+    def committed(self) -> None:
+        """Have the rows remembered."""
+        if self._memory is not None:
+            for view, rows in self._rows.items():
+                for key, row in rows.items():
+                    self._memory.keep(view, key, row)
+
     def forget(self) -> None:
         """Let go of the rows in memory, after a flush: they will be loaded again."""
         for rows in self._rows.values():
             rows.clear()
+
+
+class Memory:
+    """Rows as this store saw them last, for decisions that are made before the server is asked.
+
+    They may be out of date; then the server refuses what was decided on them, which costs a
+    message. So a row that others have changed is not believed again until it was loaded as it was
+    left here.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[View[Any], Key], Row] = {}
+        self._left: dict[tuple[View[Any], Key], int] = {}
+        """The positions of rows as they were left here, of those that others have changed."""
+
+    def row(self, view: View[Any], key: Key) -> Row | None:
+        """Return a row, if it is remembered and believed."""
+        return self._rows.get((view, key))
+
+    def keep(self, view: View[Any], key: Key, row: Row | None) -> None:
+        """Remember a row as it is committed; None: there is none."""
+        if row is None:
+            self._rows.pop((view, key), None)
+        elif (view, key) in self._left:
+            self._left[view, key] = row.position
+        else:
+            if len(self._rows) >= ROWS_REMEMBERED:
+                self._rows.clear()
+            known = self._rows.setdefault((view, key), row)
+            if known.position < row.position:  # else another thread's is newer
+                self._rows[view, key] = row
+
+    def loaded(self, view: View[Any], key: Key, row: Row) -> None:
+        """Take note of a row that has been loaded."""
+        if self._left and self._left.get((view, key)) == row.position:
+            self._left.pop((view, key), None)
+
+    def forget(self) -> None:
+        """Remember nothing."""
+        self._rows.clear()
+
+    def disbelieve(self, view: View[Any], key: Key) -> None:
+        """Take note that others have changed a row."""
+        row = self._rows.pop((view, key), None)
+        if len(self._left) >= ROWS_REMEMBERED:
+            self._left.clear()
+        self._left[view, key] = 0 if row is None else row.position
+
+
+class RecalledUnit(UnitOfWork):
+    """Folds one event into rows that are remembered, for a server to write them.
+
+    Args:
+        views: those that are folded, in the order of the tables that the server is told.
+        own: those of them that are a user's own.
+        memory: has the rows.
+    """
+
+    def __init__(
+        self, views: Sequence[View[Any]], own: Iterable[View[Any]], memory: Memory
+    ) -> None:
+        super().__init__(views, own=own)
+        self.on_failure = _refuse
+        self._recalled = memory
+        self._looked: dict[tuple[View[Any], Key], int] = {}
+        """The rows that were looked at, and the position of each."""
+        self._recorded: Recorded | None = None
+
+    def get(self, view: View[R], key: Key) -> R | None:
+        """Return the row with a key.
+
+        Raises:
+            NotRemembered: it is not in memory, or there is none.
+        """
+        rows = self._rows[view]
+        if key not in rows:
+            row = self._recalled.row(view, key)
+            if row is None:
+                raise NotRemembered
+            rows[key] = row
+            self._looked[view, key] = row.position
+        return rows[key]
+
+    def _find(self, view: View[R], columns: dict[str, Any], limit: int | None) -> list[R]:
+        raise NotRemembered
+
+    def clear(self, view: View[R]) -> None:
+        """Refuse: what else a view holds is not in memory."""
+        raise NotRemembered
+
+    def put(self, view: View[R], key: Key, row: R | None) -> None:
+        """Set the row with a key, which was looked at."""
+        may_be_refused = view.has_own_schema and view in self._own
+        if row is None or may_be_refused or (view, key) not in self._looked:
+            raise NotRemembered
+        super().put(view, key, row)
+
+    def fold(self, recorded: Recorded) -> None:
+        """Let each view take in an event, which has no place yet."""
+        self._recorded = recorded
+        super().fold(recorded)
+
+    def seen(self) -> list[Seen]:
+        """Return the rows that were looked at, and what has become of them."""
+        return [
+            Seen(
+                self.views.index(view),
+                key,
+                position,
+                view.dump(self._rows[view][key])[1:-2] if key in self._dirty[view] else None,
+            )
+            for (view, key), position in self._looked.items()
+        ]
+
+    def place(self, placed: Placed) -> None:
+        """Have what was folded bear its place and time, and remember it."""
+        position, version, recorded_at = placed
+        recorded = self._recorded
+        assert recorded is not None
+        force_setattr(recorded, "position", position)
+        force_setattr(recorded, "version", version)
+        force_setattr(recorded, "recorded_at", recorded_at)
+        for view, keys in self._dirty.items():
+            for key in keys:
+                row = self._rows[view][key]
+                force_setattr(row, "updated_at", times.within(recorded_at))
+                force_setattr(row, "position", position)
+                self._recalled.keep(view, key, row)
+
+    def moved(self, row: int | None) -> None:
+        """Let go of one of the rows that were looked at; None: of all that is in memory."""
+        if row is None:
+            self._recalled.forget()
+        else:
+            self._recalled.disbelieve(*[*self._looked][row])
 
 
 class UnitsOfWork:
@@ -401,18 +560,33 @@ class UnitsOfWork:
         self._settle = settle
         self._fell_behind = fell_behind
         self._unit: UnitOfWork | None = None
+        self._memory: Memory | None = None
+
+    def recall(self) -> RecalledUnit:
+        """Return a unit of work that folds one event into rows that are remembered."""
+        if self._memory is None:
+            raise NotRemembered
+        return RecalledUnit(self._views, self._own, self._memory)
 
     def begin(self, transaction: Transaction) -> UnitOfWork:
         """Return the unit of work that folds a transaction's events."""
         unit = self._unit
         if transaction.fresh or unit is None or len(unit) > ROWS_REMEMBERED:
             behind = self._settle(transaction)
-            unit = UnitOfWork(self._views, transaction.writer, transaction.lock, self._own)
+            if self._memory is None and transaction.lock is not None:  # others write beside it
+                self._memory = Memory()
+            unit = UnitOfWork(
+                self._views, transaction.writer, transaction.lock, self._own, self._memory
+            )
             unit.failed.update(behind)
             self._unit = unit
         unit.before_query = transaction.flush
         unit.on_failure = partial(self._fell_behind, transaction)
         return unit
+
+
+def _refuse(*_: object) -> NoReturn:
+    raise NotRemembered
 
 
 def unit_of(transaction: Transaction) -> UnitOfWork:

@@ -9,7 +9,15 @@ from weakref import WeakKeyDictionary
 
 from refold.eventstore.arguments import excerpt, listed
 from refold.eventstore.blocks import Block, Nested
-from refold.eventstore.engines.engine import Definition, Projections, Reader, Sql, Values
+from refold.eventstore.engines.engine import (
+    Definition,
+    NotRemembered,
+    Projections,
+    Reader,
+    Sql,
+    Table,
+    Values,
+)
 from refold.eventstore.engines.log_end import PROJECTIONS, by_name, projections_of
 from refold.eventstore.errors import (
     AccessDenied,
@@ -29,7 +37,7 @@ from refold.eventstore.paging import position_of
 from refold.eventstore.progress import ProgressBar
 from refold.eventstore.sql import section, statements
 from refold.projections.entities import ALL, own_views
-from refold.projections.unit_of_work import UnitOfWork, UnitsOfWork
+from refold.projections.unit_of_work import RecalledUnit, UnitOfWork, UnitsOfWork
 from refold.projections.verify import Difference, behind, differences
 from refold.projections.view import View, created_by, types_of
 
@@ -101,13 +109,23 @@ class Views(ReadableViews):
         self._own = own_views(self.views)
         self._failed: dict[View[Any], _Failure] = {}
         self._seen: WeakKeyDictionary[Reader, int] = WeakKeyDictionary()
-        units = UnitsOfWork(self.views, self._own, self._settle, self._fell_behind)
-        store.follow((view.name for view in self.views), units.begin)
+        self._units = UnitsOfWork(self.views, self._own, self._settle, self._fell_behind)
+        store.follow(
+            (view.name for view in self.views),
+            [Table(view.table, view.version, view.columns) for view in self.views],
+            self._units.begin,
+            self._recall,
+        )
         # An event that cannot be read stands in the way of the present, not of the past.
         with suppress(UnreadableEvent), self.reading():
             pass
 
     # --- live -----------------------------------------------------------------------------
+
+    def _recall(self, projections: Projections) -> RecalledUnit:
+        if self._unsettled(projections) or self._failed:
+            raise NotRemembered
+        return self._units.recall()
 
     def _settle(self, transaction: Transaction) -> Mapping[View[Any], ProjectionFailed]:
         plan = self._unsettled(transaction.projections)

@@ -94,6 +94,9 @@ inline finish(who, keeps) {      /* the one moment at which others see what it d
 
 /* --- those who write ------------------------------------------------------------------------ */
 
+/* A transaction of several messages, or the function that one message calls (one_message.py): it takes
+   the same steps in the same order, with one event, and others come in between as they do here. */
+
 proctype Writer(byte me) {
     byte p, drawn, mine[EVENTS], flushed;
     atomic { started == me && !exclusive -> sharing++; started++ }
@@ -120,8 +123,8 @@ proctype Writer(byte me) {
         next_xid++;
         stirred = true
       }
-    :: atomic {                                 /* nothing is drawn and not written: it commits */
-        drawn == flushed && flushed > 0 -> finish(me, true); sharing--; break
+    :: atomic {                                 /* nothing is drawn and not written: it commits, */
+        drawn == flushed -> finish(me, true); sharing--; break  /* a message that is refused too */
       }
     :: atomic { finish(me, false); sharing--; break }  /* it rolls back, or dies, at any moment */
     od;

@@ -75,8 +75,8 @@ class Proxy:
         self._lines: list[_Line] = []
         self._statements: list[Held] = []
         self._answers: list[Held] = []
-        self.statements: list[str] = []
-        """All that clients have sent to be carried out."""
+        self.messages: list[str] = []
+        """What clients have sent to be carried out; as one, what they sent before they waited."""
         self._accepting = threading.Thread(target=self._accept, daemon=True)
         self._accepting.start()
 
@@ -119,6 +119,10 @@ class Proxy:
         for line in self._lines:
             line.join()
 
+    def stopped(self) -> None:
+        """Wait until it takes no more, which `close` in another thread has it do first."""
+        self._accepting.join()
+
     def __enter__(self) -> Self:
         return self
 
@@ -142,13 +146,12 @@ class Proxy:
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 client.close()
                 continue
-            line = _Line(client, server, self._statement_passes, self._answer_passes)
+            line = _Line(client, server, self._statement_passes, self._answer_passes, self.messages)
             with self._lock:
                 self._lines.append(line)
             line.start()
 
     def _statement_passes(self, line: "_Line", text: str) -> bool:
-        self.statements.append(text)
         return self._passes(line, text, self._statements)
 
     def _answer_passes(self, line: "_Line", tag: str) -> bool:
@@ -174,8 +177,11 @@ class _Line:
         server: socket.socket,
         statement_passes: Passes,
         answer_passes: Passes,
+        messages: list[str],
     ) -> None:
         self.client, self.server = client, server
+        self._messages = messages
+        self._together: list[str] = []
         self._statement_passes = statement_passes
         self._answer_passes = answer_passes
         self._prepared: dict[bytes, str] = {}
@@ -209,8 +215,13 @@ class _Line:
             while True:
                 kind, body = message = _next(messages)
                 statement = self._statement(kind, body)
-                if statement is not None and not self._statement_passes(self, statement):
-                    break
+                if statement is not None:
+                    self._together.append(statement)
+                    if not self._statement_passes(self, statement):
+                        break
+                if kind in (b"Q", b"S") and self._together:
+                    self._messages.append(";\n".join(self._together))
+                    self._together.clear()
                 self.server.sendall(_packed(*message))
         _end(self.server)
 

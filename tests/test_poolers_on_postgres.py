@@ -13,6 +13,7 @@ from pgbouncer import MISSING, PgBouncer, connect
 
 from refold import RFDatabase, RfDb
 from refold.eventstore import Event, Id, open_store
+from refold.eventstore.engines.postgres.server import address_of
 from refold.eventstore.events import RunCreated, RunProgressed
 from refold.projections import Row, View
 
@@ -39,6 +40,30 @@ def pooled(postgres_url: str) -> Iterator[Callable[[str], str]]:
     """Yield a function that returns the URL of a place by way of the pooler."""
     with PgBouncer(postgres_url, sessions=SESSIONS) as pooler:
         yield pooler.url
+
+
+def test_messages_go_into_their_own_stores(
+    pooled: Callable[[str], str], new_place: Callable[[], str]
+) -> None:
+    places = [new_place(), new_place()]
+    stores = [RfDb(pooled(place), timeout=5 + n) for n, place in enumerate(places)]
+    for db in stores:
+        db.create_run(db.create_experiment("digits"))
+    for step in range(1, 21):
+        for n, db in enumerate(stores):
+            db.set_run_progress(1, step, n)
+    for n, (db, place) in enumerate(zip(stores, places, strict=True)):
+        with RfDb(place) as direct, psycopg.connect(address_of(place).conninfo) as raw:
+            steps = [(1, step, n) for step in range(1, 21)]
+            events = [r.event for r in direct.store.read() if isinstance(r.event, RunProgressed)]
+            assert [(e.run_id, e.current_chunk, e.current_epoch) for e in events] == steps
+            assert direct.verify(log=True) == []
+            schema = address_of(place).schema
+            names = raw.execute(
+                "SELECT proname FROM pg_proc WHERE pronamespace = to_regnamespace(%s)", (schema,)
+            ).fetchall()
+            assert any(name.startswith("one_message_") for (name,) in names)
+        db.close()
 
 
 def test_every_command_goes_into_its_own_store(

@@ -1,10 +1,10 @@
-"""The model of the log's order: nothing is wrong in it, and what must not be is found."""
+"""The models: nothing is wrong in them, and what must not be is found."""
 
 import shutil
 
 import pytest
 
-from tools.proof import MUTANTS, NEEDED, WHOLE, search
+from tools.proof import MUTANTS, NEEDED, ONCE, ONCE_MUTANTS, WHOLE, search
 
 pytestmark = pytest.mark.skipif(
     shutil.which("spin") is None or shutil.which("gcc") is None, reason=NEEDED
@@ -20,3 +20,12 @@ def test_no_state_of_the_model_is_wrong() -> None:
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_a_mutant_of_the_model_is_caught(mutant: str) -> None:
     assert search((*WHOLE[0], mutant)).wrong is not None
+
+
+def test_a_message_is_carried_out_once() -> None:
+    assert search(ONCE, model="once").wrong is None
+
+
+@pytest.mark.parametrize("mutant", ONCE_MUTANTS)
+def test_a_mutant_of_messages_is_caught(mutant: str) -> None:
+    assert search((*ONCE, mutant), model="once").wrong is not None

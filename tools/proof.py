@@ -1,4 +1,4 @@
-"""Search the model of the log's order (proof/order.pml) with spin: `make proof`."""
+"""Search the models in proof/ with spin: `make proof`."""
 
 import argparse
 import re
@@ -10,9 +10,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-MODEL = Path(__file__).parent.parent / "proof" / "order.pml"
+MODELS = Path(__file__).parent.parent / "proof"
 
 NEEDED = "make proof needs spin and a C compiler: apt-get install spin gcc"
+
+ONCE = ("OTHERS=3",)
+"""Of messages whose answers get lost; every state of it is searched."""
+
+ONCE_MUTANTS = {
+    "NO_CHECK": "a message that does not look whether its row has moved",
+    "NO_LOCK": "a client that looks for its event before it has locked the stream",
+    "NO_LOOK": "a client that does not look",
+    "NO_MORE": "a client that does not look whether more has happened since",
+}
+"""What must not be there."""
 
 WHOLE = (
     ("WRITERS=2", "EVENTS=2"),
@@ -50,11 +61,12 @@ class Unusable(Exception):
     """spin or the compiler is missing, or refuses the model."""
 
 
-def search(defined: Sequence[str], *, minutes: int | None = None) -> Searched:
-    """Search the model's states.
+def search(defined: Sequence[str], *, model: str = "order", minutes: int | None = None) -> Searched:
+    """Search a model's states.
 
     Args:
         defined: what is defined in it.
+        model: its name.
         minutes: how long at most, keeping a mark of each state only; None: all of them.
 
     Raises:
@@ -63,7 +75,7 @@ def search(defined: Sequence[str], *, minutes: int | None = None) -> Searched:
     if shutil.which("spin") is None or shutil.which("gcc") is None:
         raise Unusable(NEEDED)
     with tempfile.TemporaryDirectory() as folder:
-        _run(folder, "spin", *(f"-D{each}" for each in defined), "-a", str(MODEL))
+        _run(folder, "spin", *(f"-D{each}" for each in defined), "-a", str(MODELS / f"{model}.pml"))
         kind = "COLLAPSE" if minutes is None else "BITSTATE"
         _run(folder, "gcc", "-O2", "-w", "-DSAFETY", f"-D{kind}", "-o", "pan", "pan.c")
         limits = ["-w24"] if minutes is None else ["-w30", f"-Q{minutes}"]
@@ -99,6 +111,11 @@ def main() -> int:
         for name, why in MUTANTS.items():
             found = search((*WHOLE[0], name))
             tell(f"mutant {name} ({why})", found, right=found.wrong is not None)
+        for name, why in ONCE_MUTANTS.items():
+            found = search((*ONCE, name), model="once")
+            tell(f"mutant {name} ({why})", found, right=found.wrong is not None)
+        found = search(ONCE, model="once")
+        tell(f"all of once, {' '.join(ONCE)}", found, right=found.wrong is None)
         for defined in WHOLE:
             found = search(defined)
             tell(f"all of {' '.join(defined)}", found, right=found.wrong is None)

@@ -169,8 +169,85 @@ class LogEnd(Protocol):
         """Return the time, in microseconds since 1970-01-01 UTC."""
         ...
 
+    def sent(self, command_id: str) -> list[tuple[Any, ...]]:
+        """Return the row of the command that had this id; nobody else sends one until the commit.
+
+        Its columns: command, first, last, result.
+        """
+        ...
+
+    def remember(self, command: Values) -> None:
+        """Keep a row of the table `commands`."""
+        ...
+
     def write(self, events: Sequence[Values]) -> None:
         """Insert events, as rows of the table, into the slots that were allotted to them."""
+        ...
+
+
+class Table(NamedTuple):
+    """The table of a view, as rows of it are written in one message."""
+
+    name: str
+    version: int
+    """Of its view."""
+    columns: Sequence[str]
+    """The key first; the times of creation and change and the position last."""
+
+
+class Seen(NamedTuple):
+    """A row that a decision was made on."""
+
+    table: int
+    """Which of the tables that the sender was given."""
+    key: int | str
+    position: int
+    """Of the event that changed it last: if another has since, the decision is void."""
+    after: Values | None
+    """What it becomes, time and position aside; None: it stays as it is."""
+
+
+class Change(NamedTuple):
+    """One event that was decided from memory, with all that is written along with it."""
+
+    stream: str
+    type: str
+    schema_version: int
+    data: str
+    metadata: str
+    seen: Sequence[Seen]
+    projections: Projections
+    """The views that the store holds, as far as is known: if they are others, all is void."""
+    sent: Values | None
+    """The id of its command, the command, and its result; None: it has no id."""
+
+
+class Placed(NamedTuple):
+    """Where a change went."""
+
+    position: int
+    version: int
+    recorded_at: int
+
+
+class Sender(Protocol):
+    """Writes changes that were decided from memory, each in one message."""
+
+    @property
+    def projections(self) -> Projections | None:
+        """The views that the store holds, as its last writer found them.
+
+        None: that is not known, or nothing can be sent.
+        """
+        ...
+
+    def send(self, change: Change) -> Placed:
+        """Write a change, and commit.
+
+        Raises:
+            Moved: what was remembered is not so any more; nothing was written.
+            ConnectionLost: whether it was written is not known.
+        """
         ...
 
 
@@ -226,6 +303,10 @@ class Engine(Protocol):
             Conflict, ConnectionLost: nothing of it is kept, and trying again may succeed.
             OutcomeUnknown: the connection broke in the commit and nobody can be asked.
         """
+        ...
+
+    def sender(self, tables: Sequence[Table]) -> Sender | None:
+        """Return what writes changes to these tables in one message; None: that spares nothing."""
         ...
 
     def read(self) -> AbstractContextManager[Reader]:
@@ -284,3 +365,16 @@ class Engine(Protocol):
 
 class NotExclusive(Exception):
     """The transaction turns out to need the store for itself: do it again, exclusively."""
+
+
+class NotRemembered(Exception):
+    """A decision needs what is not in memory: make it in a transaction."""
+
+
+class Moved(Exception):
+    """A decision was made on what is not so any more: make it again, in a transaction."""
+
+    def __init__(self, row: int | None) -> None:
+        super().__init__(row)
+        self.row = row
+        """Which of the rows that it was made on; None: something else."""

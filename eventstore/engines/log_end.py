@@ -3,7 +3,7 @@
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from refold.eventstore import times
 from refold.eventstore.digests import Signer, digest_of
@@ -152,6 +152,17 @@ def store_row(reader: Reader) -> StoreRow:
     return StoreRow._make(row)
 
 
+SENT = "SELECT command, first, last, result FROM commands WHERE command_id = ?"
+
+INSERT_COMMAND = """
+    INSERT INTO commands (command_id, command, first, last, result) VALUES (?, ?, ?, ?, ?)"""
+
+
+def name_of_command(command_id: str) -> str:
+    """Return the name that is locked by who carries out a command with an id."""
+    return f"command {command_id}"
+
+
 class End(ABC):
     """What every end of the log knows: the heads of the streams, and the time."""
 
@@ -217,6 +228,16 @@ class End(ABC):
         # A clock that is set back must not make a later event look like an earlier one.
         self._recorded_at = max(now, self._recorded_at)
         return self._recorded_at
+
+    def sent(self, command_id: str) -> list[tuple[Any, ...]]:
+        """Return the row of the command that had this id; see `LogEnd`."""
+        if self.lock is not None:
+            self.lock([name_of_command(command_id)])
+        return self.writer.execute(SENT, (command_id,))
+
+    def remember(self, command: Values) -> None:
+        """Keep a row of the table `commands`."""
+        self.writer.run(INSERT_COMMAND, command)
 
     def write(self, events: Sequence[Values]) -> None:
         """Insert events, each with its digest, and the new heads of their streams.

@@ -6,7 +6,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from types import TracebackType
@@ -17,22 +17,42 @@ import msgspec
 from refold.eventstore import times
 from refold.eventstore.arguments import argument, excerpt, listed
 from refold.eventstore.blocks import Block, Nested, Use
-from refold.eventstore.engines.engine import Durability, Engine, LogEnd, NotExclusive, Reader
+from refold.eventstore.engines.engine import (
+    Change,
+    Durability,
+    Engine,
+    LogEnd,
+    Moved,
+    NotExclusive,
+    NotRemembered,
+    Projections,
+    Reader,
+    Sender,
+    Table,
+)
 from refold.eventstore.engines.sqlite.engine import SqliteEngine
 from refold.eventstore.errors import (
+    CommandIdReused,
     Conflict,
     ConnectionLost,
+    DBException,
+    IllegalTransition,
+    InvalidArgument,
     InvalidCommand,
     InvalidEvent,
     NotAStore,
+    NotFound,
+    OutcomeUnknown,
+    WrongExpectedVersion,
 )
 from refold.eventstore.event import NO_METADATA, Event, Id, Metadata, stored_names, to_json
 from refold.eventstore.forks import FORK_PATIENCE, watch_forks
+from refold.eventstore.log.draft import Draft
 from refold.eventstore.log.readable import ReadableLog
 from refold.eventstore.log.reading import read_events, read_head
 from refold.eventstore.log.recorded import Recorded
 from refold.eventstore.log.subscription import Subscription
-from refold.eventstore.log.transaction import Fold, Transaction
+from refold.eventstore.log.transaction import Fold, Recalled, Transaction
 from refold.eventstore.payloads import is_storing
 
 if TYPE_CHECKING:
@@ -45,6 +65,31 @@ T = TypeVar("T")
 def _digest(stream: str | None, events: list[Event]) -> str:
     command = to_json([stream, [type(event).__name__ for event in events], events])
     return hashlib.sha256(command.encode()).hexdigest()[:16]
+
+
+class _Overtaken(Exception):
+    """An event says what was sent, and something else has happened to its rows since."""
+
+
+class _InDoubt(Exception):
+    """The connection broke behind a message: whether it was carried out is not known."""
+
+    def __init__(self, change: Change, result: Any) -> None:
+        super().__init__(change)
+        self.change = change
+        self.result = result
+
+
+REFUSALS = (NotFound, IllegalTransition, CommandIdReused, WrongExpectedVersion, InvalidArgument)
+
+
+def _drafted(draft: Draft, fold: Recalled, work: Callable[[Transaction], T]) -> T:
+    """Do one thing in memory alone."""
+    transaction = Transaction(draft)
+    transaction.fold = fold
+    result = work(transaction)
+    transaction.flush()
+    return result
 
 
 class _Local(threading.local):
@@ -71,10 +116,13 @@ class _Writing(Nested[Transaction, LogEnd]):
 
     def end(self, error: BaseException | None) -> None:
         """Write out what is left, and commit; or roll back."""
-        if error is None and self.transaction is not None:
-            self.transaction.flush()
+        transaction = self.transaction
+        if error is None and transaction is not None:
+            transaction.flush()
         self.transaction = None
         super().end(error)
+        if error is None and transaction is not None and transaction.fold is not None:
+            transaction.fold.committed()
 
 
 class _Batch(Use[Transaction]):
@@ -144,6 +192,9 @@ class EventStore(ReadableLog):
         self._opens_again = opens_again
         """Opens the same store in another process."""
         self._follow: Callable[[Transaction], Fold] | None = None
+        self._recall: Callable[[Projections], Recalled] | None = None
+        self._tables: Sequence[Table] = ()
+        self._sender: Sender | None = None
         self._followed: frozenset[str] = frozenset()
         self._local = _Local()
         self._forkable = False
@@ -235,11 +286,16 @@ class EventStore(ReadableLog):
 
         return self.perform(work)
 
-    def perform(self, work: Callable[[Transaction], T]) -> T:
+    def perform(self, work: Callable[[Transaction], T], *, pure: bool = False) -> T:
         """Do one thing in a transaction, side by side with other writers where the engine can.
 
         If another writer or a lost connection undid it, it is done again, for as long as the
-        store's `timeout`; so `work` must do nothing but use the transaction that it is given.
+        store's `timeout`; so `work` must change nothing but by the transaction.
+
+        Args:
+            work: what to do.
+            pure: it looks at nothing but what the transaction that it is given folds events into,
+                so it may be done in memory first.
 
         Raises:
             Conflict, ConnectionLost: it was undone again and again; nothing of it is kept.
@@ -253,6 +309,93 @@ class EventStore(ReadableLog):
             except BaseException:
                 joined.doom(before)
                 raise
+        if not pure or self._sender is None:
+            return self._transact(work)
+        doubt = None
+        try:
+            return self._send(work)
+        except NotRemembered:
+            pass  # none of the caller's: it must not stand in the context of another error
+        except _InDoubt as error:
+            doubt = error
+        return self._transact(work) if doubt is None else self._clear_up(doubt, work)
+
+    def _send(self, work: Callable[[Transaction], T]) -> T:
+        """Decide from memory, and have it written by one message.
+
+        Raises:
+            NotRemembered: that cannot be; nothing was written.
+            _InDoubt: it may have been.
+        """
+        sender, recall = self._sender, self._recall
+        projections = None if sender is None else sender.projections
+        if sender is None or recall is None or projections is None:
+            raise NotRemembered
+        draft = Draft(projections)
+        try:
+            if self._left_behind(projections):
+                raise NotRemembered
+            fold = recall(projections)
+            result = _drafted(draft, fold, work)
+            change = draft.change(fold.seen())
+            if not draft.has_id:
+                # If the answer gets lost, an event that says the same must stand for this one. That
+                # is so if the command changes nothing when it is sent again.
+                again = Draft(projections)
+                _drafted(again, fold, work)
+                if again.event is not None:
+                    raise NotRemembered
+        except Exception as error:
+            # What is remembered may be out of date: in a transaction it is refused, or not.
+            raise NotRemembered from error
+        try:
+            placed = sender.send(change)
+        except Moved as moved:
+            fold.moved(moved.row)
+            raise NotRemembered from moved
+        except ConnectionLost as error:
+            raise _InDoubt(change, result) from error
+        fold.place(placed)
+        return result
+
+    def _clear_up(self, doubt: "_InDoubt", work: Callable[[Transaction], T]) -> T:
+        """Find out whether a message was carried out of which no answer came; if not, do it."""
+        change = doubt.change
+
+        def once(transaction: Transaction) -> T:
+            if change.sent is not None:  # the id of the command tells
+                return work(transaction)
+            position = transaction.said(change)
+            if position is None:
+                return work(transaction)
+            if not self._stands(transaction, change, position):
+                raise _Overtaken(f"event {position} says the same, and more has happened since")
+            return doubt.result
+
+        try:
+            return self._transact(once)
+        except REFUSALS:  # something else has come first, and the message will find that out
+            raise
+        except (DBException, _Overtaken) as error:
+            raise OutcomeUnknown(
+                f"{self.engine.name}: the connection broke while a {change.type} of "
+                f"{change.stream} was written, and it could not be found out whether it was "
+                f"({error}): look whether it is there; with a command id, it is safe to send the "
+                f"command again"
+            ) from error
+
+    def _stands(self, transaction: Transaction, change: Change, position: int) -> bool:
+        """Return whether the rows are still as the event at a position has left them."""
+        for row in change.seen:
+            table = self._tables[row.table]
+            sql = f"SELECT position FROM {table.name} WHERE {table.columns[0]} = ? FOR UPDATE"
+            if row.after is not None and transaction.writer.execute(sql, (row.key,)) != [
+                (position,)
+            ]:
+                return False
+        return True
+
+    def _transact(self, work: Callable[[Transaction], T]) -> T:
         exclusive = False
         deadline = 0.0
         while True:
@@ -288,18 +431,40 @@ class EventStore(ReadableLog):
         if self._follow is not None:
             transaction.fold = self._follow(transaction)
 
-    def _leave_behind(self, transaction: Transaction) -> None:
+    def _left_behind(self, projections: Projections) -> list[tuple[str, int]]:
         # Views that this process does not fold fall behind with what it appends; whoever reads
         # them catches them up.
-        for name, (version, position) in transaction.projections.items():
-            if position is None and name not in self._followed:
-                transaction.be_exclusive()
-                transaction.set_projection(name, version, transaction.head)
+        return [
+            (name, version)
+            for name, (version, position) in projections.items()
+            if position is None and name not in self._followed
+        ]
 
-    def follow(self, names: Iterable[str], begin: Callable[[Transaction], Fold]) -> None:
-        """Have every transaction of this store fold its events into the views of these names."""
-        self._follow = begin
+    def _leave_behind(self, transaction: Transaction) -> None:
+        for name, version in self._left_behind(transaction.projections):
+            transaction.be_exclusive()
+            transaction.set_projection(name, version, transaction.head)
+
+    def follow(
+        self,
+        names: Iterable[str],
+        tables: Sequence[Table],
+        begin: Callable[[Transaction], Fold],
+        recall: Callable[[Projections], Recalled],
+    ) -> None:
+        """Have every transaction of this store fold its events into the views of these names.
+
+        Args:
+            names: of the views.
+            tables: theirs.
+            begin: returns what folds a transaction's events.
+            recall: returns what folds them in memory alone; it raises `NotRemembered` if the views
+                that the store holds, which it is given, are not these.
+        """
+        self._follow, self._recall = begin, recall
         self._followed = frozenset(names)
+        self._tables = tables
+        self._sender = self.engine.sender(tables)
 
     def put_payload(self, content: bytes) -> str:
         """Store bytes once, under their SHA-256 in hexadecimal, which is returned."""

@@ -8,7 +8,15 @@ from typing import Any, Protocol
 import msgspec
 
 from refold.eventstore.arguments import check_name, excerpt
-from refold.eventstore.engines.engine import LogEnd, NotExclusive, Projections, Values
+from refold.eventstore.engines.engine import (
+    Change,
+    LogEnd,
+    NotExclusive,
+    Placed,
+    Projections,
+    Seen,
+    Values,
+)
 from refold.eventstore.engines.log_end import EventRow, ExclusiveEnd, StoreRow
 from refold.eventstore.errors import (
     CommandIdReused,
@@ -19,6 +27,19 @@ from refold.eventstore.errors import (
 )
 from refold.eventstore.event import NO_METADATA, Event, Metadata, encode, encode_metadata, to_json
 from refold.eventstore.log.recorded import Recorded
+
+# A walk along the stream, back to where the change was decided.
+SAID = """
+    WITH RECURSIVE later AS (
+        SELECT e.position, e.previous, e.type, e.schema_version, e.data, e.metadata
+        FROM streams s JOIN events e ON e.position = s.position
+        WHERE s.stream = ? AND e.position > ?
+        UNION ALL
+        SELECT e.position, e.previous, e.type, e.schema_version, e.data, e.metadata
+        FROM later l JOIN events e ON e.position = l.previous WHERE l.previous > ?
+    )
+    SELECT max(position) FROM later
+    WHERE type = ? AND schema_version = ? AND data = ? AND metadata = ?"""
 
 LEAST_LEVEL = Event.store_level
 """Of a store; most events have it."""
@@ -47,6 +68,26 @@ class Fold(Protocol):
 
     def flush(self) -> None:
         """Write what has changed; called before each query and before the commit."""
+        ...
+
+    def committed(self) -> None:
+        """Take note that all of it is committed."""
+        ...
+
+
+class Recalled(Fold, Protocol):
+    """Keeps equal to the log what is in memory alone; see `NotRemembered`."""
+
+    def seen(self) -> list[Seen]:
+        """Return the rows that were looked at, and what has become of them."""
+        ...
+
+    def place(self, placed: Placed) -> None:
+        """Take note of where the event went that was taken in."""
+        ...
+
+    def moved(self, row: int | None) -> None:
+        """Let go of one of the rows that were looked at; None: of all that is in memory."""
         ...
 
 
@@ -242,11 +283,7 @@ class Transaction:
             check_name("command_id", command_id)
         except ValueError as error:
             raise InvalidEvent(str(error)) from None
-        if self.lock is not None:
-            self.lock([f"command {command_id}"])
-        found = self.writer.execute(
-            "SELECT command, first, last, result FROM commands WHERE command_id = ?", (command_id,)
-        )
+        found = self._end.sent(command_id)
         if not found:
             return None
         ((known, first, last, result),) = found
@@ -264,11 +301,18 @@ class Transaction:
     ) -> None:
         """Keep the result of a command, so that sending it again only returns it."""
         first, last = (events[0].position, events[-1].position) if events else (None, None)
-        self.writer.run(
-            "INSERT INTO commands (command_id, command, first, last, result) "
-            "VALUES (?, ?, ?, ?, ?)",
-            (command_id, command, first, last, to_json(result)),
-        )
+        self._end.remember((command_id, command, first, last, to_json(result)))
+
+    def said(self, change: Change) -> int | None:
+        """Return the position of the last event that says what a change does, or None.
+
+        Only those count behind which it was decided. Nobody writes one until the commit.
+        """
+        self.version(change.stream)
+        decided = max(row.position for row in change.seen if row.after is not None)
+        said = (change.type, change.schema_version, change.data, change.metadata)
+        ((position,),) = self.writer.execute(SAID, (change.stream, decided, decided, *said))
+        return position
 
     def doom(self, before: int) -> None:
         """Have the transaction fail at its end if its head is not where it was before.

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
-from zlib import crc32
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -117,9 +116,6 @@ T = TypeVar("T")
 Tuples = list[tuple[Any, ...]]
 Cursor = psycopg.Cursor[tuple[Any, ...]]
 
-NAMES = 1024
-"""How many locks on names there are: the server has room for some thousands altogether."""
-
 LARGE = 1_000_000
 """Bytes of a parameter from which on its statement goes by itself."""
 
@@ -216,6 +212,14 @@ class PostgresConnection:
             TransactionStatus.ACTIVE,
             TransactionStatus.UNKNOWN,
         )
+
+    def revive(self) -> None:
+        """Replace the connection if it got lost while nobody used it, as far as that is seen."""
+        try:
+            self.raw.pgconn.consume_input()
+        except psycopg.OperationalError:
+            assert self._replace is not None
+            self.raw = self._replace(self.raw)
 
     def begin(self, kind: str) -> None:
         """Begin a transaction of some kind, in which all that follows is done."""
@@ -334,7 +338,7 @@ class WriteConnection(PostgresConnection):
     def __init__(self, raw: Raw, address: Address) -> None:
         super().__init__(raw, address)
         self._begun = True
-        self._lock = address.lock
+        self._address = address
         self._pid = os.getpid()
         self._pending: list[tuple[str, Values]] = []
         self._awaited: list[tuple[int, Callable[[Tuples], None]]] = []
@@ -463,10 +467,10 @@ class WriteConnection(PostgresConnection):
 
     def lock(self, names: Iterable[str], /) -> None:
         """Wait until no transaction beside this one holds one of these names, and lock them."""
-        slots = sorted({crc32(name.encode()) % NAMES for name in names})
+        locks = sorted({self._address.name_lock(name) for name in names})
         self.run(
-            "SELECT pg_advisory_xact_lock(?::int, slot) FROM unnest(?::int[]) AS slot",
-            (self._lock >> 32, slots),
+            "SELECT pg_advisory_xact_lock(a, b) FROM unnest(?::int[], ?::int[]) AS locks (a, b)",
+            tuple(map(list, zip(*locks, strict=True))),
         )
 
     def need_digests(self, unchecked: int, /) -> None:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection
 from functools import lru_cache
+from itertools import count
 
 from refold.eventstore.errors import InvalidQuery, WriteRefused
 
@@ -139,6 +140,15 @@ def query(sql: str) -> bytes:
         return "%s" if token[0] == "?" else token[0].replace("%", "%%")
 
     return _MARKS.sub(translated, sql).encode()
+
+
+@lru_cache(maxsize=16)
+def numbered(sql: str) -> bytes:
+    """Return a statement of ours with `?` for parameters as libpq takes it: `$1`, `$2` …"""
+    numbers = count(1)
+    return _MARKS.sub(
+        lambda token: f"${next(numbers)}" if token[0] == "?" else token[0], sql
+    ).encode()
 
 
 def digests_needed(unchecked: int) -> str:

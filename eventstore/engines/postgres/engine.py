@@ -2,28 +2,34 @@
 
 import os
 import random
+import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from refold.eventstore import errors
+from refold.eventstore import errors, times
 from refold.eventstore.blocks import Block, Use
 from refold.eventstore.digests import Signer, log_key
 from refold.eventstore.engines.engine import (
+    Change,
     Durability,
+    Moved,
+    Placed,
     Projections,
     Reader,
     Sql,
+    Table,
     Values,
     busy,
     check_options,
 )
+from refold.eventstore.engines.log_end import name_of_command
 from refold.eventstore.engines.pool import Pool
 from refold.eventstore.engines.postgres import dialect
 from refold.eventstore.engines.postgres.connection import (
@@ -31,8 +37,24 @@ from refold.eventstore.engines.postgres.connection import (
     WriteConnection,
     roll_back,
 )
-from refold.eventstore.engines.postgres.failures import is_starting
+from refold.eventstore.engines.postgres.failures import (
+    FAILURES,
+    fail,
+    is_starting,
+    raise_interrupt,
+)
 from refold.eventstore.engines.postgres.log_end import ServerEnd, ServerExclusiveEnd, SharedEnd
+from refold.eventstore.engines.postgres.one_message import (
+    TYPES,
+    Statement,
+    array,
+    ask_together,
+    definition,
+    encoded,
+    function_for,
+    outcome_of,
+    text_of,
+)
 from refold.eventstore.engines.postgres.server import Raw, address_of, connect, prepare
 from refold.eventstore.engines.postgres.settled import Settled
 from refold.eventstore.engines.postgres.watch import PostgresWatch
@@ -240,6 +262,10 @@ class PostgresEngine:
             f"it is safe to send the command again"
         ) from failure
 
+    def sender(self, tables: Sequence[Table]) -> "_Sender":
+        """Return what writes changes to these tables in one message."""
+        return _Sender(self, tables)
+
     def read(self) -> Block[PostgresConnection]:
         """Lend a connection for reading; each statement sees the last commit."""
         return Block(_Reading(self, time.monotonic() + self.timeout))
@@ -401,6 +427,129 @@ class _Writing(Use[ServerEnd]):
         engine._writings.pop(self, None)
         if self._pid == os.getpid():
             engine._give_back(connection.raw, error)
+
+
+class _Sender:
+    """Writes changes that were decided from memory, each in one message.
+
+    Args:
+        engine: the store's.
+        tables: those that rows are written to.
+    """
+
+    def __init__(self, engine: PostgresEngine, tables: Sequence[Table]) -> None:
+        self._engine = engine
+        self._tables = tables
+        self._function = function_for(engine._address.schema, tables)
+        self._usable = True  # as far as is known
+        self._text: tuple[Projections, str] = {}, ""
+        """What the function compares, of the views that were found last."""
+
+    @property
+    def projections(self) -> Projections | None:
+        """The views that the store holds, as its last writer found them; None: send nothing."""
+        # The server is not told a key, so it could not sign.
+        usable = self._usable and not self._engine._signer.signs
+        return self._engine._projections if usable else None
+
+    def send(self, change: Change) -> Placed:
+        """Write a change, and commit."""
+        engine = self._engine
+        with Block(_Reading(engine, time.monotonic() + engine.timeout)) as lent:
+            lent.revive()  # what was not sent is in no doubt
+            outcome = self._send(lent.raw, change)
+        if isinstance(outcome, Moved):
+            if outcome.row is None:
+                engine._projections = None  # so that the next writer looks
+            raise outcome
+        engine._settled.own = max(engine._settled.own, outcome.position)
+        return outcome
+
+    def _send(self, raw: Raw, change: Change, *, again: bool = False) -> Placed | Moved:
+        handled = sys.exception()
+        try:
+            statements = self._statements(raw, change)
+            # What comes behind the commit is of no account.
+            *_, answer, _ = ask_together(raw, statements, len(statements) - 1)
+        except FAILURES as error:
+            raise_interrupt(error, handled)
+            roll_back(raw)
+            if isinstance(error, psycopg.errors.UndefinedFunction) and not again:
+                self._usable = self._make(raw)
+                return self._send(raw, change, again=True) if self._usable else Moved(None)
+            return self._failed(error)
+        return outcome_of(answer)
+
+    def _statements(self, raw: Raw, change: Change) -> list[Statement]:
+        engine = self._engine
+        clock = None if engine._clock is None else times.checked(engine._clock())
+        if self._text[0] is not change.projections:
+            self._text = change.projections, text_of(change.projections)
+        seen, id_lock, sent = change.seen, None, change.sent or (None, None, None)
+        if change.sent is not None:
+            id_lock = array(engine._address.name_lock(name_of_command(change.sent[0])))
+        values = (
+            engine._address.lock,
+            self._text[1],
+            clock,
+            change.stream,
+            change.type,
+            change.schema_version,
+            change.data,
+            change.metadata,
+            array(row.table for row in seen),
+            array(row.key for row in seen),
+            array(row.position for row in seen),
+            array(None if row.after is None else array(row.after) for row in seen),
+            id_lock,
+            *sent,
+        )
+        settings = [
+            (dialect.numbered(sql), [encoded(each) for each in given])
+            for sql, given in raw.settings
+        ]
+        return [
+            (b"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", ()),
+            *settings,
+            (self._function.call, [encoded(each) for each in values]),
+            (b"COMMIT", ()),
+            # Not within the transaction: PostgreSQL lets only one that announces commit at a time.
+            (b"SELECT pg_notify($1, '')", [engine._address.channel.encode()]),
+        ]
+
+    def _make(self, raw: Raw) -> bool:
+        """Make the function, and return whether it is there now; only the owner may."""
+        schema = self._engine._address.schema
+        try:
+            with raw.transaction():
+                raw.execute("SET TRANSACTION READ WRITE")
+                found = raw.execute(TYPES, (dialect.quoted(schema),)).fetchall()
+                types = {(table, column): kind for table, column, kind in found}
+                name = self._function.name
+                raw.execute(definition(name, schema, self._tables, types).encode())
+        except (psycopg.errors.InsufficientPrivilege, KeyError):  # or a table is not there
+            return False
+        except (psycopg.errors.DuplicateFunction, psycopg.errors.UniqueViolation):
+            pass  # another process was first
+        return True
+
+    def _failed(self, error: Exception) -> Moved:
+        """Return what a failed message means: nothing of it is kept, unless the line broke.
+
+        In a transaction it fails again, and says why; or it was the function's fault.
+        """
+        engine = self._engine
+        if isinstance(error, psycopg.errors.LockNotAvailable):
+            raise busy(engine.name, engine.timeout) from error
+        if isinstance(error, psycopg.errors.InsufficientPrivilege):
+            self._usable = False
+        try:
+            fail(engine.name, error, self._function.name)
+        except errors.ConnectionLost:
+            engine._distrust()
+            raise
+        except errors.DBException:
+            return Moved(None)
 
 
 def _close(raw: Raw) -> None:

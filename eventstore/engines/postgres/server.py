@@ -8,6 +8,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
+from zlib import crc32
 
 import msgspec
 import psycopg
@@ -44,6 +45,9 @@ CONNECTION_DEFAULTS = {
     "application_name": "refold",
 }
 FORCED = {"client_encoding": "UTF8"}
+
+NAMES = 1024
+"""Locks on names are of so many: the server has room for some thousands of all transactions."""
 
 LEAST = 2
 """Seconds that a server is given to let us in; libpq knows whole ones, and no fewer."""
@@ -83,6 +87,10 @@ class Address(msgspec.Struct, frozen=True):
         """The key of the advisory lock on the store; its locks on names are of the lower half."""
         digest = hashlib.sha256(f"refold {self.schema}".encode()).digest()
         return int.from_bytes(digest[:8], signed=True)
+
+    def name_lock(self, name: str) -> tuple[int, int]:
+        """Return the two keys of the advisory lock on a name; the first is the same for all."""
+        return self.lock >> 32, crc32(name.encode()) % NAMES
 
 
 def address_of(url: str) -> Address:

@@ -6,7 +6,7 @@ import sqlite3
 import time
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,6 +19,7 @@ from refold.eventstore.engines.engine import (
     Durability,
     Reader,
     Sql,
+    Table,
     Values,
     Writer,
     busy,
@@ -327,6 +328,9 @@ class SqliteEngine:
         if tags is not None:
             with suppress(errors.DBException):  # what is committed is committed
                 bring_tag_into_file(connection, tags)
+
+    def sender(self, tables: Sequence[Table]) -> None:
+        """Return None: no message goes anywhere."""
 
     def read(self) -> Block[SqliteConnection]:
         """Lend a connection for reading; each statement sees the last commit."""
