@@ -387,7 +387,7 @@ class Face:
         return self.payloads.decode(self.store.get_payload(digest))
 
     def _encoded(self, value: Any) -> bytes | None:
-        """Return a value as payload bytes that this face can read back; bytes are a payload.
+        """Return a configuration as a payload that this face can read back; bytes are one already.
 
         Raises:
             InvalidPayload, PayloadRefused: it could not.
@@ -395,13 +395,13 @@ class Face:
         if value is None:
             return None
         if not isinstance(value, bytes):
-            return self.payloads.encode(value)
+            return self.payloads.encode(value, outlined=True)
         if not is_payload(value):
             raise InvalidPayload(
                 "config_leaf is bytes that do not come from encode_payload: pass the object "
                 "itself, or encode_payload(object)"
             )
-        return self.payloads.adopt(value)
+        return self.payloads.adopt(value, outlined=True)
 
     # --- reading --------------------------------------------------------------------------
 
