@@ -3,7 +3,7 @@
 from contextlib import suppress
 from typing import Any
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from refold.commands.command import Command, Decision, existing, named
 from refold.commands.moves import REQUEST, RUN, WORKER_TASK, move, status_of
@@ -167,6 +167,7 @@ class LogMetrics(Command, frozen=True):
     metrics: dict[Name, Any]
     step: Int | None = None
     """None: one more than the last of these metrics."""
+    attempt: Id | UnsetType = UNSET
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
@@ -177,7 +178,8 @@ class LogMetrics(Command, frozen=True):
             known = [row.last_step for key in keys if (row := rows.get(run_metrics, key))]
             step = max((last for last in known if last is not None), default=-1) + 1
         points = {name: self._point(name, value, step) for name, value in self.metrics.items()}
-        return Decision([MetricsLogged(self.run_id, points)] if points else [], step)
+        logged = MetricsLogged(self.run_id, points, attempt=self.attempt)
+        return Decision([logged] if points else [], step)
 
     def _point(self, name: str, value: Any, step: int) -> Measured:
         numbers, words = take_words({name: value})
@@ -192,6 +194,32 @@ class LogMetrics(Command, frozen=True):
                 f"lists, groups and text go into update_run_metrics"
             )
         return Measured(last=number, step=step)
+
+
+class LogPoints(Command, frozen=True):
+    """Note many points of a run's metrics, which were measured already: they are never refused."""
+
+    run_id: Id
+    metrics: dict[Name, Measured]
+    """What views know of them."""
+    points: bytes | None = None
+    """All of them, as a payload."""
+    attempt: Id | UnsetType = UNSET
+    left_out: Int = 0
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        if rows.get(runs, self.run_id) is None:  # a reset took it away meanwhile, and its metrics
+            return Decision()
+        digest, payloads = named(self.points)
+        logged = MetricsLogged(
+            self.run_id,
+            self.metrics,
+            points=digest or UNSET,
+            attempt=self.attempt,
+            left_out=self.left_out or UNSET,
+        )
+        return Decision([logged], None, payloads)
 
 
 class CreateWorkerTask(Command, frozen=True):

@@ -269,6 +269,12 @@ class MetricsLogged(RunEvent, frozen=True):
     """Some metrics of the run were measured; the others keep their values."""
 
     metrics: dict[Name, Measured]
+    points: Digest | UnsetType = UNSET
+    """Names the payload with all points, where the metrics are summaries of many."""
+    attempt: Id | UnsetType = UNSET
+    """The position of the event that began the attempt in which it was measured."""
+    left_out: Int | UnsetType = UNSET
+    """How many points before these were left out, since the store could not take them in time."""
 
 
 class TaskEvent(Event, frozen=True):

@@ -27,6 +27,7 @@ from refold.eventstore.statuses import (
     WorkerTask,
 )
 from refold.face import About, Face
+from refold.metrics import Attempts, MetricsLog
 from refold.projections import Findings, View
 from refold.projections.past.changes import Change
 from refold.projections.past.history import Touched, Why
@@ -141,6 +142,12 @@ class AsyncFace:
         """Fold the log and return every row and column in which a view differs; empty: equal."""
 
 class AsyncRfDb(AsyncFace, face=RfDb):
+    @asynccontextmanager
+    def metrics(
+        self, run_id: int, *, attempt: int | None = None, **about: Unpack[About]
+    ) -> AsyncGenerator[MetricsLog]:
+        """Log metrics from a training loop, in a microsecond or two for each point."""
+
     async def create_experiment(
         self,
         experiment_name: str,
@@ -215,12 +222,16 @@ class AsyncRfDb(AsyncFace, face=RfDb):
         run_id: int,
         metrics: Mapping[str, Any],
         step: int | None = None,
+        *,
+        attempt: int | None = None,
         **about: Unpack[About],
     ) -> int:
         """Note a point of some of a run's metrics; the others keep their values."""
 
-    async def metric_history(self, run_id: int, metric: str) -> list[dict[str, Any]]:
-        """Return all points of a metric of a run, in the order in which they were noted."""
+    async def metric_history(
+        self, run_id: int, metric: str, *, attempts: Attempts = "last"
+    ) -> list[dict[str, Any]]:
+        """Return all points of a metric of a run, in the order in which they came into the log."""
 
     async def set_run_progress(
         self, run_id: int, current_chunk: int, current_epoch: int, **about: Unpack[About]

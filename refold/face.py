@@ -1,6 +1,7 @@
 """What both faces have in common: a store with its views, commands in, rows out."""
 
 import os
+import weakref
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from functools import cached_property
@@ -21,6 +22,7 @@ from refold.eventstore.log.past import PastStore
 from refold.eventstore.log.readable import Moment
 from refold.eventstore.log.store import absolute
 from refold.eventstore.payloads import PayloadCodec, is_payload, is_storing
+from refold.metrics import MetricsLog, bring_in_left_over
 from refold.projections import Findings, View, Views
 from refold.projections.entities import ALL, entity_of, view_of
 from refold.projections.experiments import experiments
@@ -98,6 +100,8 @@ class Face:
             raise
         self._about = NO_METADATA if actor is None else Metadata(actor=actor)
         self.payloads = PayloadCodec(key=signing_key, allow_dill=allow_dill)
+        self._logs: weakref.WeakSet[MetricsLog] = weakref.WeakSet()
+        bring_in_left_over(self.views, self.payloads)
         self._options: dict[str, Any] = {
             "path_or_url": absolute(path_or_url),
             "actor": actor,
@@ -137,6 +141,7 @@ class Face:
         face.views = views
         if isinstance(views, Views):  # of another store: it has a past of its own
             face.__dict__.pop("_versions", None)
+            face._logs = weakref.WeakSet()
             face._options = {**self._options, "path_or_url": absolute(views.store.engine.name)}
         return face
 
@@ -158,6 +163,9 @@ class Face:
         """Close the store; closing twice does nothing. A face as of a moment leaves it open."""
         if isinstance(self.views, Views) and "_versions" in self.__dict__:  # somebody looked back
             self._versions.close()
+        if isinstance(self.views, Views):
+            for log in list(self._logs):
+                log.close()
         self.views.close()
 
     def __enter__(self) -> Self:

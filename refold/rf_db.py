@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, Unpack
+from typing import Any, Unpack, get_args
+
+from msgspec import UNSET
 
 from refold.commands.fit import (
     ClaimNextWorkerTask,
@@ -27,10 +29,9 @@ from refold.commands.fit import (
 )
 from refold.commands.store import CreateExperiment, SetExperimentStatus
 from refold.eventstore import times
-from refold.eventstore.arguments import argument
+from refold.eventstore.arguments import argument, excerpt
 from refold.eventstore.errors import InvalidCommand, NotFound
 from refold.eventstore.event import Id
-from refold.eventstore.events import MetricsLogged, RunMetricsRecorded
 from refold.eventstore.log.transaction import Transaction
 from refold.eventstore.sql import marks
 from refold.eventstore.statuses import (
@@ -43,15 +44,17 @@ from refold.eventstore.statuses import (
     WorkerTask,
 )
 from refold.face import About, Face
+from refold.metrics import Attempts, MetricsLog
+from refold.metrics import points as points_of_metric
 from refold.projections.experiments import experiments
 from refold.projections.fit import (
     controller_progress,
     interactive_control,
-    points_of,
     runs,
     worker_progress,
     worker_task,
 )
+from refold.projections.views import Views
 from refold.search import found
 
 Dicts = list[dict[str, Any]]
@@ -303,6 +306,8 @@ class RfDb(Face):
         run_id: int,
         metrics: Mapping[str, Any],
         step: int | None = None,
+        *,
+        attempt: int | None = None,
         **about: Unpack[About],
     ) -> int:
         """Note a point of some of a run's metrics; the others keep their values.
@@ -315,6 +320,9 @@ class RfDb(Face):
             metrics: the values by their names.
             step: of the training, or of whatever is counted; None: one more than the last step of
                 these metrics, from 0 on.
+            attempt: the position of the event that began the attempt in which it was measured; see
+                `metric_history`.
+            about: see `About`.
 
         Returns:
             the step.
@@ -337,32 +345,97 @@ class RfDb(Face):
             raise InvalidCommand(
                 f"metrics of run {run_id} are a {type(metrics).__name__}: pass a dict"
             )
-        return self.send(LogMetrics(run_id, dict(metrics), step), **about)
+        command = LogMetrics(
+            run_id, dict(metrics), step, attempt=UNSET if attempt is None else attempt
+        )
+        return self.send(command, **about)
 
-    def metric_history(self, run_id: int, metric: str) -> list[dict[str, Any]]:
-        """Return all points of a metric of a run, in the order in which they were noted.
+    def metrics(
+        self, run_id: int, *, attempt: int | None = None, **about: Unpack[About]
+    ) -> MetricsLog:
+        """Log metrics from a training loop, in a microsecond or two for each point.
+
+        A call of what is returned never waits for the store. The points go into a file on this
+        machine, in `<store>-lanes` beside the store or, for a server, in `~/.local/state/refold`
+        (`REFOLD_LANES` names another folder). A thread brings them into the log, 10,000 at a time
+        or after 5 seconds, and the end of the block the rest.
+
+        A process that is killed loses none: whoever opens the store next on that machine brings in
+        what it left. If the machine itself goes down, what was logged in the last second is lost.
+        While the store cannot take them, the file holds 2 million points; when half of it is taken,
+        only some are kept, and the event says how many were left out (`left_out`).
+
+        Args:
+            run_id: of the run.
+            attempt: see `log_metrics`.
+            about: see `About`, without a `command_id`.
+
+        Returns:
+            what is called with a step and values, which become 64-bit floats; `flush()` brings in
+            what was logged so far.
+
+        Raises:
+            NotFound: there is no such run.
+            InvalidCommand: this is within a batch; or an argument of a wrong type.
+            StoreFailed: there is no room for the file (64 MiB).
+
+        >>> from refold import RfDb
+        >>> with RfDb("example.db") as db:
+        ...     run_id = db.create_run(db.create_experiment("digits"))
+        ...     with db.metrics(run_id) as log:
+        ...         for step in range(3):
+        ...             log(step, loss=1 / (step + 1), accuracy=0.5)
+        ...     db.get_run(run_id)["metrics"]
+        {'loss': 0.3333333333333333, 'accuracy': 0.5}
+        """
+        self.get_run(run_id, config=False)
+        if not isinstance(self.views, Views):
+            self.views.store.refuse()
+        if self.store.current() is not None:
+            raise InvalidCommand(
+                f"metrics({run_id}) within a batch would log for a run that may never be: leave "
+                f"the batch first"
+            )
+        if "command_id" in about:
+            raise InvalidCommand("metrics() is no command: pass no command_id")
+        attempt = argument("attempt", attempt, Id | None)
+        metadata = self._metadata(about, "metrics", ("run_id", "attempt"))
+        log = MetricsLog(self.views, self.payloads, run_id, attempt, metadata)
+        self._logs.add(log)
+        return log
+
+    def metric_history(
+        self, run_id: int, metric: str, *, attempts: Attempts = "last"
+    ) -> list[dict[str, Any]]:
+        """Return all points of a metric of a run, in the order in which they came into the log.
 
         Each has its `step` (None: `update_run_metrics` noted it), its `value`, the `time` when it
-        was recorded, and the `position` of its event.
+        was logged, the `position` of its event, and the `attempt` in which it was measured.
+
+        Args:
+            run_id: of the run.
+            metric: its name.
+            attempts: where several attempts logged the same step, the points of the last; or of
+                `all`.
 
         Raises:
             NotFound: there is no such run, or it has no such metric.
-            InvalidCommand: the name is no text.
+            InvalidCommand: the name is no text, or `attempts` none of both.
         """
         self.get_run(run_id, config=False)
         if not isinstance(metric, str):
             raise InvalidCommand(f"metric is a {type(metric).__name__}: pass its name")
+        if attempts not in get_args(Attempts):
+            raise InvalidCommand(f"attempts is {excerpt(attempts)}: pass 'last' or 'all'")
         points = [
             {
                 "step": point.step,
-                "value": point.last if point.word is None else float(point.word),
-                "time": times.to_text(recorded.recorded_at),
-                "position": recorded.position,
+                "value": point.value,
+                "time": times.to_text(point.time),
+                "position": point.position,
+                "attempt": point.attempt,
             }
-            for recorded in self.store.read(
-                stream=f"run-{run_id}", types=[MetricsLogged, RunMetricsRecorded]
-            )
-            if (point := points_of(recorded.event).get(metric)) is not None
+            for point in points_of_metric(self, run_id, metric, attempts)
         ]
         if not points:
             rows = self.views.select(
