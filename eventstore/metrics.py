@@ -198,6 +198,8 @@ class About(msgspec.Struct, frozen=True):
     run_id: Id
     attempt: Id | None
     metadata: Metadata
+    signed: bool
+    """Whether payloads of its process are; who has no key cannot bring it in."""
     records: int
 
 
@@ -415,9 +417,11 @@ class Lane:
         self.close()
 
     def close(self) -> None:
-        """Leave it to the next opener, who brings in what is left."""
+        """Leave it to the next opener, who brings in what is left; closing twice does nothing."""
         self.map.close()
-        os.close(self.file)
+        file, self.file = self.file, -1
+        if file >= 0:  # the number may be another file's by now
+            os.close(file)
 
 
 def _about(file: int) -> About | None:

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Literal, Self, Unpack
 
 import pyarrow
 
@@ -196,6 +196,16 @@ class AsyncRfDb(AsyncFace, face=RfDb):
         config: bool = True,
     ) -> list[dict[str, Any]]:
         """Return the runs for which something holds, the best first if you say what is best."""
+
+    async def runs_frame(
+        self,
+        where: str | None = None,
+        *,
+        sort: str | None = None,
+        limit: int | None = None,
+        library: Literal["pandas", "polars"] | None = None,
+    ) -> Any:
+        """Return runs as a data frame, with a column for each parameter and metric."""
 
     async def get_runs_by_status(
         self, status: RunStatus | str | Iterable[RunStatus | str], *, config: bool = True

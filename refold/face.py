@@ -360,7 +360,8 @@ class Face:
         Needs `refold[arrow]`.
 
         Args:
-            what: the name of a view, such as `runs`; or `events`.
+            what: the name of a view, such as `runs`; `runs_wide`, with a column for each parameter
+                and metric; or `events`.
             at: the moment as of which; None: now.
 
         Raises:

@@ -72,7 +72,7 @@ class MetricsLog:
         records: int = RECORDS,
     ) -> None:
         self._views, self._payloads = views, payloads
-        self._about = About("", "", run_id, attempt, metadata, records)
+        self._about = About("", "", run_id, attempt, metadata, payloads.key is not None, records)
         self._records = records
         self._numbers: dict[str, int] = {}
         self._lock = threading.RLock()
@@ -365,6 +365,9 @@ def bring_in_left_over(views: Views, payloads: PayloadCodec) -> None:
     for path in lanes_in(folder_of(store, log)):
         lane = Lane.take_over(path, log)
         if lane is None:
+            continue
+        if lane.about.signed and payloads.key is None:
+            lane.close()
             continue
         try:
             end = lane.end()

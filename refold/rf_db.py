@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, Unpack, get_args
+from typing import Any, Literal, Unpack, get_args
 
 from msgspec import UNSET
 
@@ -242,6 +242,36 @@ class RfDb(Face):
             for row in self._rows(runs, f"WHERE run_id IN ({marks(some)})", *some, config=config):
                 rows[row["run_id"]] = row
         return [rows[run_id] for run_id in ids if run_id in rows]
+
+    def runs_frame(
+        self,
+        where: str | None = None,
+        *,
+        sort: str | None = None,
+        limit: int | None = None,
+        library: Literal["pandas", "polars"] | None = None,
+    ) -> Any:
+        """Return runs as a data frame, with a column for each parameter and metric.
+
+        Parameters of groups are named as in `model.layers`; where a name is both or that of a
+        column of `runs`, it is `params.x` and `metrics.x`. Needs `refold[frames]`.
+
+        Args:
+            where: see `search_runs`.
+            sort: likewise.
+            limit: likewise.
+            library: `pandas` or `polars`; None: that which is installed, pandas first.
+
+        Raises:
+            InvalidQuery: it cannot be understood, and where; or a name means nothing, or both.
+            MissingPackage: neither is installed.
+            InvalidPayload, StoreDamaged: something of a run cannot be read here.
+        """
+        from refold.export.tables import Library, runs_frame  # only those who export need it
+
+        if library not in (None, *get_args(Library)):
+            raise InvalidCommand(f"library is {excerpt(library)}: pass 'pandas' or 'polars'")
+        return runs_frame(self, found(self.views, where, sort, limit), library)
 
     def get_runs_by_status(
         self, status: RunStatus | str | Iterable[RunStatus | str], *, config: bool = True

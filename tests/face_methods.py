@@ -65,6 +65,7 @@ VALID = {
         "get_worker_tasks": {"run_id": 1, "worker_id": 0, "status": "SCHEDULED"},
         "metric_history": {"run_id": 1, "metric": "loss"},
         "search_runs": {"where": "run_id = 1"},
+        "runs_frame": {"where": "run_id = 1"},
         "log_metrics": {"run_id": 1, "metrics": {"loss": 0.5}},
         "mark_ic_ops_in_progress": {"ic_id": 1},
         "mark_ic_ops_completed": {"ic_id": 1},

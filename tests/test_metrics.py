@@ -2,10 +2,12 @@
 
 import json
 import math
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from refold import (
     InvalidCommand,
     InvalidPayload,
     InvalidQuery,
+    MissingPackage,
     NotFound,
     PayloadRefused,
     RfDb,
@@ -25,6 +28,7 @@ from refold import (
     encode_payload,
 )
 from refold.eventstore.payloads import PayloadCodec
+from refold.export.tables import write_csv
 
 
 @pytest.fixture
@@ -370,6 +374,86 @@ def test_a_signed_configuration_can_be_read_in_sql(place: str) -> None:
         run_id = db.create_run(db.create_experiment("digits"), config_leaf={"lr": 0.1})
         assert db.db.execute("SELECT config_json FROM runs") == [{"config_json": '{"lr":0.1}'}]
         assert [run["run_id"] for run in db.search_runs("lr = 0.1")] == [run_id]
+
+
+# --- side by side -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def compared(db: RfDb) -> RfDb:
+    """Three runs that differ in all ways."""
+    experiment_id = db.create_experiment("digits")
+    configs: list[Any] = [
+        {"lr": 0.1, "model": {"layers": (64, 32)}, "seed": "a", "size": 1, "flag": True},
+        {"lr": 1, "model": {"layers": 3}, "act": torch.nn.ReLU(), "mixed": "x"},
+        None,
+    ]
+    for config in configs:
+        db.create_run(experiment_id, config_leaf=config)
+    db.update_run_metrics(1, {"loss": math.nan, "val": {"acc": 0.5}, "size": 2, "note": "warm"})
+    db.log_metrics(2, {"loss": 0.25})
+    return db
+
+
+EXPECTED: dict[str, list[Any]] = {
+    "run_id": [1, 2, 3],
+    "status": ["NEW", "NEW", "NEW"],
+    "lr": [0.1, 1.0, None],
+    "model.layers": ["[64,32]", "3", None],
+    "params.seed": ["a", None, None],
+    "params.size": [1, None, None],
+    "flag": [True, None, None],
+    "act": [None, "<torch.nn.modules.activation.ReLU>", None],
+    "val.acc": [0.5, None, None],
+    "metrics.size": [2, None, None],
+    "note": ["warm", None, None],
+}
+
+
+def test_runs_with_a_column_for_each_parameter_and_metric(compared: RfDb) -> None:
+    table = compared.to_arrow("runs_wide")
+    assert {name: table.column(name).to_pylist() for name in EXPECTED} == EXPECTED
+    assert repr(table.column("loss").to_pylist()) == "[nan, 0.25, None]"
+    assert str(table.schema.field("created_at").type) == "timestamp[us, tz=UTC]"
+    assert not {"metrics", "config_digest", "size"} & set(table.column_names)
+    past = compared.as_of(3).to_arrow("runs_wide")
+    assert past.column("run_id").to_pylist() == [1, 2]
+    file = BytesIO()
+    assert write_csv(compared, "runs_wide", file) == 3
+    heading, first, *_ = file.getvalue().decode().splitlines()
+    assert {"lr", "model.layers", "loss", "val.acc"} < set(heading.split(","))
+    assert '"[64,32]"' in first
+    assert first.endswith(",nan")
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_runs_as_a_data_frame(compared: RfDb, library: Any) -> None:
+    frame = compared.runs_frame("id < 3", sort="-id", library=library)
+    column = (
+        (lambda name: frame[name].to_list()) if library == "polars" else lambda n: list(frame[n])
+    )
+    assert type(frame).__module__.split(".")[0] == library
+    assert column("run_id") == [2, 1]
+    assert column("lr") == [1.0, 0.1]
+    assert column("model.layers") == ["3", "[64,32]"]
+    assert repr([float(value) for value in column("loss")]) == "[0.25, nan]"
+    assert str(frame["created_at"].dtype).startswith(
+        "datetime64[us" if library == "pandas" else "Datetime"
+    )
+    assert len(compared.runs_frame("id > 99", library=library)) == 0
+    assert "params.size" in compared.runs_frame(library=library).columns
+
+
+def test_a_data_frame_that_cannot_be(compared: RfDb, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert type(compared.runs_frame()).__module__.split(".")[0] == "pandas"
+    wrong: Any = "numpy"
+    with pytest.raises(InvalidCommand, match="library is 'numpy'"):
+        compared.runs_frame(library=wrong)
+    with pytest.raises(InvalidQuery, match="did you mean lr"):
+        compared.runs_frame("lrr > 1")
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(MissingPackage, match=r"pip install 'refold\[frames\]'"):
+        compared.runs_frame(library="pandas")
 
 
 # --- on the command line ------------------------------------------------------------------------

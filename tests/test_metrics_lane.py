@@ -218,6 +218,22 @@ def test_a_lane_of_another_log_is_left_alone(new_place: Callable[[], str], lanes
     other.close()
 
 
+def test_who_cannot_sign_leaves_what_was_signed(
+    place: str, unreachable: threading.Event, lanes: Path
+) -> None:
+    with RfDb(place, signing_key="a secret") as db:
+        run_id = db.create_run(db.create_experiment("digits"))
+        log = db.metrics(run_id)
+        log(0, loss=0.5)
+        with pytest.warns(StoreWarning):
+            log.close()
+    unreachable.set()
+    with RfDb(place):
+        assert len(left_over(lanes)) == 1
+    with RfDb(place, signing_key="a secret") as db:
+        assert points(db, run_id, "loss") == [(0, 0.5)]
+
+
 def test_after_a_fork_both_go_on(db: RfDb, run_id: int, lanes: Path) -> None:
     with db.metrics(run_id) as log:
         log(0, loss=0)
