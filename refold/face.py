@@ -3,21 +3,30 @@
 import os
 import weakref
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
+from refold import html
 from refold.commands.command import Command, execute
 from refold.commands.store import ResetAllTables, ResetExperimentStates
 from refold.eventstore import Event, EventStore, Metadata, Recorded, Subscription, open_store
 from refold.eventstore.arguments import argument, excerpt, unexpected
 from refold.eventstore.engines.engine import Durability
 from refold.eventstore.engines.log_end import store_row
-from refold.eventstore.errors import InvalidCommand, InvalidPayload, NotFound
+from refold.eventstore.errors import (
+    DBException,
+    InvalidCommand,
+    InvalidPayload,
+    NotFound,
+    UnreadableEvent,
+)
 from refold.eventstore.event import NO_METADATA, Id
+from refold.eventstore.events import MetricsLogged
 from refold.eventstore.log.past import PastStore
 from refold.eventstore.log.readable import Moment
 from refold.eventstore.log.store import absolute
@@ -123,6 +132,18 @@ class Face:
             raise TypeError("a face is a connection: store the path or URL, and open it where used")
         past = self.views.position if not isinstance(self.views, Views) else None
         return _opened, (type(self), self._options, past)
+
+    def __repr__(self) -> str:
+        store = self.store
+        if isinstance(store, PastStore):
+            return f"<{type(self).__name__} of {store.engine.name} as of event {store.position}>"
+        try:
+            return f"<{type(self).__name__} of {store.engine.name} at event {store.head()}>"
+        except DBException as error:  # such as: it was closed
+            return f"<{type(self).__name__} of {store.engine.name}: {type(error).__name__}>"
+
+    def _repr_html_(self) -> str:
+        return html.text(repr(self))
 
     @property
     def store(self) -> EventStore | PastStore:
@@ -540,7 +561,7 @@ class Face:
         return found
 
     def _named_payloads(self) -> dict[str, str]:
-        """Return the digests that rows name, and which row does."""
+        """Return the digests that rows and points of metrics name, and what does."""
         named: dict[str, str] = {}
         for view in self.views.views:
             for column in (name for name in view.columns if name == "config_digest"):
@@ -549,6 +570,10 @@ class Face:
                     f"WHERE {column} IS NOT NULL"
                 )
                 named |= {row["digest"]: f"{entity_of(view)} {row['key']}" for row in rows}
+        with suppress(UnreadableEvent):  # which `faults` names
+            for recorded in self.store.read(types=[MetricsLogged]):
+                if isinstance(recorded.event, MetricsLogged) and recorded.event.points is not UNSET:
+                    named[recorded.event.points] = f"event {recorded.position}"
         return named
 
 

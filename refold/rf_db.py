@@ -6,6 +6,7 @@ from typing import Any, Literal, Unpack, get_args
 
 from msgspec import UNSET
 
+from refold import html
 from refold.commands.fit import (
     ClaimNextWorkerTask,
     CreateRun,
@@ -44,6 +45,7 @@ from refold.eventstore.statuses import (
     WorkerTask,
 )
 from refold.face import About, Face
+from refold.html import RunList
 from refold.metrics import Attempts, MetricsLog
 from refold.metrics import points as points_of_metric
 from refold.projections.experiments import experiments
@@ -77,6 +79,11 @@ class RfDb(Face):
     ...     db.get_run(run_id)["config_leaf"]
     {'lr': 0.1}
     """
+
+    def _repr_html_(self) -> str:
+        last = self._rows(runs, f"ORDER BY run_id DESC LIMIT {html.SHOWN}")
+        [counted] = self.views.select("SELECT count(*) AS runs FROM runs_folded")
+        return super()._repr_html_() + RunList(last[::-1]).html_of(counted["runs"])
 
     # --- experiments ----------------------------------------------------------------------
 
@@ -200,7 +207,7 @@ class RfDb(Face):
         Args:
             config: whether their configurations are decoded, or left out, which is quicker.
         """
-        return self._rows(runs, "ORDER BY run_id", config=config)
+        return RunList(self._rows(runs, "ORDER BY run_id", config=config))
 
     def search_runs(
         self,
@@ -241,7 +248,7 @@ class RfDb(Face):
             some = ids[start : start + AT_ONCE]
             for row in self._rows(runs, f"WHERE run_id IN ({marks(some)})", *some, config=config):
                 rows[row["run_id"]] = row
-        return [rows[run_id] for run_id in ids if run_id in rows]
+        return RunList(rows[run_id] for run_id in ids if run_id in rows)
 
     def runs_frame(
         self,

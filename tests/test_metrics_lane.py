@@ -15,6 +15,7 @@ import pytest
 from children import Child, Parent
 from hypothesis import given
 from hypothesis import strategies as st
+from raw import raw
 
 import refold.metrics
 from refold import (
@@ -131,6 +132,18 @@ def test_many_threads_lose_no_point(db: RfDb, run_id: int, n: int) -> None:
     for name in ("a", "b"):
         assert points(db, run_id, name) == [(step, float(step)) for step in range(n)]
     assert db.verify() == []
+
+
+def test_points_that_are_missing_are_named(db: RfDb, run_id: int, place: str) -> None:
+    with db.metrics(run_id) as log:
+        log(0, loss=0.5)
+    [logged] = db.store.read(types=[MetricsLogged])
+    with raw(place) as connection:
+        of_table = "" if db.store.engine.sql == "sqlite" else " ON payloads"
+        connection.execute(f"DROP TRIGGER payloads_are_never_deleted{of_table}")
+        connection.execute("DELETE FROM payloads")
+    [fault] = db.verify(payloads=True)
+    assert f"event {logged.position} names it" in str(fault)
 
 
 # --- kills --------------------------------------------------------------------------------------
