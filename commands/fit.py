@@ -17,6 +17,7 @@ from refold.eventstore.events import (
     Metric,
     MetricsLogged,
     ResumeRequested,
+    RunCheckpointSaved,
     RunCreated,
     RunEnded,
     RunMetricsRecorded,
@@ -220,6 +221,37 @@ class LogPoints(Command, frozen=True):
             left_out=self.left_out or UNSET,
         )
         return Decision([logged], None, payloads)
+
+
+class SaveCheckpoint(Command, frozen=True):
+    """Note the state of a run; the result is the digest that names it, if it is stored here."""
+
+    run_id: Id
+    state: bytes | None = None
+    step: Int | UnsetType = UNSET
+    epoch: Int | UnsetType = UNSET
+    chunk: Int | UnsetType = UNSET
+    location: Name | UnsetType = UNSET
+    checksum: Name | UnsetType = UNSET
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        existing(rows, runs, self.run_id, "run")
+        if (self.state is None) is (self.location is UNSET):
+            raise InvalidCommand(
+                f"checkpoint of run {self.run_id}: pass either its state, or the location of it"
+            )
+        digest, payloads = named(self.state)
+        saved = RunCheckpointSaved(
+            self.run_id,
+            step=self.step,
+            epoch=self.epoch,
+            chunk=self.chunk,
+            state=digest or UNSET,
+            location=self.location,
+            checksum=self.checksum,
+        )
+        return Decision([saved], digest, payloads)
 
 
 class CreateWorkerTask(Command, frozen=True):

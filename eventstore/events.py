@@ -277,6 +277,20 @@ class MetricsLogged(RunEvent, frozen=True):
     """How many points before these were left out, since the store could not take them in time."""
 
 
+class RunCheckpointSaved(RunEvent, frozen=True):
+    """The run's state was saved, here or elsewhere, so that training can go on from it."""
+
+    step: Int | UnsetType = UNSET
+    epoch: Int | UnsetType = UNSET
+    chunk: Int | UnsetType = UNSET
+    state: Digest | UnsetType = UNSET
+    """Names the payload."""
+    location: Name | UnsetType = UNSET
+    """A path or URL, if it is elsewhere."""
+    checksum: Name | UnsetType = UNSET
+    """Of what is there."""
+
+
 class TaskEvent(Event, frozen=True):
     """Something happened to a worker's task."""
 

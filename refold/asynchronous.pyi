@@ -13,6 +13,7 @@ from refold.commands.command import Command
 from refold.eventstore import Event, Recorded, Subscription
 from refold.eventstore.engines.engine import Durability
 from refold.eventstore.log.readable import Moment
+from refold.eventstore.log.recorded import Recorded
 from refold.eventstore.statuses import (
     ActorTaskStatus,
     ContextStatus,
@@ -247,6 +248,26 @@ class AsyncRfDb(AsyncFace, face=RfDb):
         self, run_id: int, current_chunk: int, current_epoch: int, **about: Unpack[About]
     ) -> None:
         """Note the chunk and the epoch that a run has come to."""
+
+    async def save_checkpoint(
+        self,
+        run_id: int,
+        state: Any = None,
+        *,
+        step: int | None = None,
+        epoch: int | None = None,
+        chunk: int | None = None,
+        location: str | None = None,
+        checksum: str | None = None,
+        **about: Unpack[About],
+    ) -> str | None:
+        """Save the state of a run, from which its training can go on."""
+
+    async def checkpoints(self, run_id: int) -> Dicts:
+        """Return the checkpoints of a run, the oldest first, without their states."""
+
+    async def latest_checkpoint(self, run_id: int) -> dict[str, Any] | None:
+        """Return the last checkpoint of a run, with its `state`; None if there is none."""
 
     async def create_worker_task(
         self, run_id: int, worker_id: int, chunk_id: int, epoch: int = 0, **about: Unpack[About]

@@ -26,7 +26,7 @@ from refold.eventstore.errors import (
     UnreadableEvent,
 )
 from refold.eventstore.event import NO_METADATA, Id
-from refold.eventstore.events import MetricsLogged
+from refold.eventstore.events import MetricsLogged, RunCheckpointSaved
 from refold.eventstore.log.past import PastStore
 from refold.eventstore.log.readable import Moment
 from refold.eventstore.log.store import absolute
@@ -561,7 +561,7 @@ class Face:
         return found
 
     def _named_payloads(self) -> dict[str, str]:
-        """Return the digests that rows and points of metrics name, and what does."""
+        """Return the digests that rows, points of metrics and checkpoints name, and what does."""
         named: dict[str, str] = {}
         for view in self.views.views:
             for column in (name for name in view.columns if name == "config_digest"):
@@ -571,9 +571,12 @@ class Face:
                 )
                 named |= {row["digest"]: f"{entity_of(view)} {row['key']}" for row in rows}
         with suppress(UnreadableEvent):  # which `faults` names
-            for recorded in self.store.read(types=[MetricsLogged]):
-                if isinstance(recorded.event, MetricsLogged) and recorded.event.points is not UNSET:
-                    named[recorded.event.points] = f"event {recorded.position}"
+            for recorded in self.store.read(types=[MetricsLogged, RunCheckpointSaved]):
+                event = recorded.event
+                digest = event.state if isinstance(event, RunCheckpointSaved) else UNSET
+                digest = event.points if isinstance(event, MetricsLogged) else digest
+                if digest is not UNSET:
+                    named[digest] = f"event {recorded.position}"
         return named
 
 

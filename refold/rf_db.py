@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, Unpack, get_args
+from typing import Any, Literal, TypeVar, Unpack, get_args
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from refold import html
 from refold.commands.fit import (
@@ -20,6 +20,7 @@ from refold.commands.fit import (
     RequestDelete,
     RequestResume,
     RequestStop,
+    SaveCheckpoint,
     SetControllerTask,
     SetRunEndedBy,
     SetRunProgress,
@@ -33,6 +34,8 @@ from refold.eventstore import times
 from refold.eventstore.arguments import argument, excerpt
 from refold.eventstore.errors import InvalidCommand, NotFound
 from refold.eventstore.event import Id
+from refold.eventstore.events import RunCheckpointSaved, RunCreated
+from refold.eventstore.log.recorded import Recorded
 from refold.eventstore.log.transaction import Transaction
 from refold.eventstore.sql import marks
 from refold.eventstore.statuses import (
@@ -382,9 +385,7 @@ class RfDb(Face):
             raise InvalidCommand(
                 f"metrics of run {run_id} are a {type(metrics).__name__}: pass a dict"
             )
-        command = LogMetrics(
-            run_id, dict(metrics), step, attempt=UNSET if attempt is None else attempt
-        )
+        command = LogMetrics(run_id, dict(metrics), step, attempt=_given(attempt))
         return self.send(command, **about)
 
     def metrics(
@@ -491,6 +492,100 @@ class RfDb(Face):
             NotFound: there is no such run.
         """
         self.send(SetRunProgress(run_id, current_chunk, current_epoch), **about)
+
+    # --- checkpoints ----------------------------------------------------------------------
+
+    def save_checkpoint(
+        self,
+        run_id: int,
+        state: Any = None,
+        *,
+        step: int | None = None,
+        epoch: int | None = None,
+        chunk: int | None = None,
+        location: str | None = None,
+        checksum: str | None = None,
+        **about: Unpack[About],
+    ) -> str | None:
+        """Save the state of a run, from which its training can go on.
+
+        Args:
+            run_id: of the run.
+            state: any object, such as the weights of a model and an optimizer's state: it is stored
+                as a payload, once for equal bytes.
+            step: what was trained by then; likewise the `epoch` and the `chunk`.
+            epoch: see `step`.
+            chunk: see `step`.
+            location: a path or URL, in the place of the state, if that lies elsewhere.
+            checksum: of what is there, for whoever reads it.
+            about: see `About`.
+
+        Returns:
+            the digest that names the state (`get_payload`); None if it lies elsewhere.
+
+        Raises:
+            NotFound: there is no such run.
+            InvalidCommand: neither a state nor a location was passed, or both.
+            InvalidPayload, PayloadRefused: the state cannot be stored.
+
+        >>> from refold import RfDb
+        >>> with RfDb("example.db") as db:
+        ...     run_id = db.create_run(db.create_experiment("digits"))
+        ...     digest = db.save_checkpoint(run_id, {"weights": [0.5, 0.25]}, step=100)
+        ...     db.latest_checkpoint(run_id)["state"]
+        {'weights': [0.5, 0.25]}
+        """
+        command = SaveCheckpoint(
+            run_id,
+            None if state is None else self.payloads.encode(state),
+            step=_given(step),
+            epoch=_given(epoch),
+            chunk=_given(chunk),
+            location=_given(location),
+            checksum=_given(checksum),
+        )
+        return self.send(command, **about)
+
+    def checkpoints(self, run_id: int) -> Dicts:
+        """Return the checkpoints of a run, the oldest first, without their states.
+
+        Each has its `step`, `epoch`, `chunk`, `digest`, `location` and `checksum`, as far as they
+        were passed, the `run_id`, the `time` when it was saved, and the `position` of its event.
+
+        Raises:
+            NotFound: there is no such run.
+        """
+        self.get_run(run_id, config=False)
+        saved = self.store.read(stream=f"run-{run_id}", types=[RunCheckpointSaved])
+        return [_checkpoint(recorded) for recorded in saved]
+
+    def latest_checkpoint(self, run_id: int) -> dict[str, Any] | None:
+        """Return the last checkpoint of a run, with its `state`; None if there is none.
+
+        A clone without one has the last that its parent had when the clone was made.
+
+        Raises:
+            NotFound: there is no such run, or its state is missing.
+            InvalidPayload: the state cannot be read here.
+        """
+        of: int | None = self.get_run(run_id, config=False)["run_id"]
+        until: int | None = None
+        while of is not None:
+            parent: int | None = None
+            for recorded in self.store.read(
+                stream=f"run-{of}",
+                types=[RunCheckpointSaved, RunCreated],
+                until=until,
+                backwards=True,
+            ):
+                if isinstance(recorded.event, RunCreated):
+                    parent, until = recorded.event.parent_run_id, recorded.position
+                    break
+                found = _checkpoint(recorded)
+                digest = found["digest"]
+                return {**found, "state": None if digest is None else self.get_payload(digest)}
+            of = parent
+        return None
 
     # --- tasks of workers -----------------------------------------------------------------
 
@@ -700,3 +795,29 @@ class RfDb(Face):
             IllegalTransition: it was carried out or failed.
         """
         self.send(MarkICOpsSkipped(ic_id, error), **about)
+
+
+T = TypeVar("T")
+
+
+def _given(value: T | None) -> T | UnsetType:
+    return UNSET if value is None else value
+
+
+def _checkpoint(recorded: Recorded) -> dict[str, Any]:
+    saved = recorded.event
+    assert isinstance(saved, RunCheckpointSaved)
+    told = {
+        "step": saved.step,
+        "epoch": saved.epoch,
+        "chunk": saved.chunk,
+        "digest": saved.state,
+        "location": saved.location,
+        "checksum": saved.checksum,
+    }
+    return {
+        "run_id": saved.run_id,
+        **{name: None if value is UNSET else value for name, value in told.items()},
+        "time": times.to_text(recorded.recorded_at),
+        "position": recorded.position,
+    }

@@ -260,6 +260,7 @@ FIT_COMMANDS = {
     "request_stop": lambda db, run, **about: db.request_stop(run, **about),
     "request_resume": lambda db, run, **about: db.request_resume(run, **about),
     "request_delete": lambda db, run, **about: db.request_delete(run, **about),
+    "save_checkpoint": lambda db, run, **about: db.save_checkpoint(run, {"a": 1}, step=3, **about),
     "log_metrics": lambda db, run, **about: db.log_metrics(run, {"loss": 0.5}, 3, **about),
     "mark_ic_ops_in_progress": lambda db, run, **about: db.mark_ic_ops_in_progress(1, **about),
     "mark_ic_ops_completed": lambda db, run, **about: db.mark_ic_ops_completed(1, **about),
