@@ -13,7 +13,6 @@ from refold.commands.command import Command
 from refold.eventstore import Event, Recorded, Subscription
 from refold.eventstore.engines.engine import Durability
 from refold.eventstore.log.readable import Moment
-from refold.eventstore.log.recorded import Recorded
 from refold.eventstore.statuses import (
     ActorTaskStatus,
     ContextStatus,

@@ -30,12 +30,11 @@ from refold.commands.fit import (
     UpdateRunMetrics,
 )
 from refold.commands.store import CreateExperiment, SetExperimentStatus
-from refold.eventstore import times
+from refold.eventstore import Recorded, times
 from refold.eventstore.arguments import argument, excerpt
 from refold.eventstore.errors import InvalidCommand, NotFound
 from refold.eventstore.event import Id
 from refold.eventstore.events import RunCheckpointSaved, RunCreated
-from refold.eventstore.log.recorded import Recorded
 from refold.eventstore.log.transaction import Transaction
 from refold.eventstore.sql import marks
 from refold.eventstore.statuses import (
