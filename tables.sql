@@ -174,10 +174,14 @@ CREATE VIEW runs AS
 SELECT run_id, experiment_id, run_name, mlflow_run_id, status, source, ended_by, parent_run_id,
        warm_start, content AS config_leaf, seed, num_chunks, current_chunk, current_epoch, metrics,
        metric_words, created_at, updated_at, position,
-       CASE  -- the configuration, if it is a payload of JSON text; it may be signed
+       CASE  -- the configuration: JSON text (F701) or its outline (F702); it may be signed (FB)
            WHEN substr(content, 1, 2) = x'F701' THEN CAST(substr(content, 3) AS TEXT)
-           WHEN substr(content, 1, 1) = x'FB' AND substr(content, 34, 2) = x'F701'
-           THEN CAST(substr(content, 36) AS TEXT)
+           WHEN substr(content, 1, 2) = x'F702'
+           THEN CAST(substr(content, 3, instr(substr(content, 3), x'00') - 1) AS TEXT)
+           WHEN substr(content, 1, 1) <> x'FB' THEN NULL
+           WHEN substr(content, 34, 2) = x'F701' THEN CAST(substr(content, 36) AS TEXT)
+           WHEN substr(content, 34, 2) = x'F702'
+           THEN CAST(substr(content, 36, instr(substr(content, 36), x'00') - 1) AS TEXT)
        END AS config_json
 FROM runs_folded LEFT JOIN payloads ON digest = config_digest;
 

@@ -3,7 +3,7 @@
 from contextlib import suppress
 from typing import Any
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from refold.commands.command import Command, Decision, existing, named
 from refold.commands.moves import REQUEST, RUN, WORKER_TASK, move, status_of
@@ -17,6 +17,7 @@ from refold.eventstore.events import (
     Metric,
     MetricsLogged,
     ResumeRequested,
+    RunCheckpointSaved,
     RunCreated,
     RunEnded,
     RunMetricsRecorded,
@@ -167,6 +168,7 @@ class LogMetrics(Command, frozen=True):
     metrics: dict[Name, Any]
     step: Int | None = None
     """None: one more than the last of these metrics."""
+    attempt: Id | UnsetType = UNSET
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
@@ -177,7 +179,8 @@ class LogMetrics(Command, frozen=True):
             known = [row.last_step for key in keys if (row := rows.get(run_metrics, key))]
             step = max((last for last in known if last is not None), default=-1) + 1
         points = {name: self._point(name, value, step) for name, value in self.metrics.items()}
-        return Decision([MetricsLogged(self.run_id, points)] if points else [], step)
+        logged = MetricsLogged(self.run_id, points, attempt=self.attempt)
+        return Decision([logged] if points else [], step)
 
     def _point(self, name: str, value: Any, step: int) -> Measured:
         numbers, words = take_words({name: value})
@@ -192,6 +195,63 @@ class LogMetrics(Command, frozen=True):
                 f"lists, groups and text go into update_run_metrics"
             )
         return Measured(last=number, step=step)
+
+
+class LogPoints(Command, frozen=True):
+    """Note many points of a run's metrics, which were measured already: they are never refused."""
+
+    run_id: Id
+    metrics: dict[Name, Measured]
+    """What views know of them."""
+    points: bytes | None = None
+    """All of them, as a payload."""
+    attempt: Id | UnsetType = UNSET
+    left_out: Int = 0
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        if rows.get(runs, self.run_id) is None:  # a reset took it away meanwhile, and its metrics
+            return Decision()
+        digest, payloads = named(self.points)
+        logged = MetricsLogged(
+            self.run_id,
+            self.metrics,
+            points=digest or UNSET,
+            attempt=self.attempt,
+            left_out=self.left_out or UNSET,
+        )
+        return Decision([logged], None, payloads)
+
+
+class SaveCheckpoint(Command, frozen=True):
+    """Note the state of a run; the result is the digest that names it, if it is stored here."""
+
+    run_id: Id
+    state: bytes | None = None
+    step: Int | UnsetType = UNSET
+    epoch: Int | UnsetType = UNSET
+    chunk: Int | UnsetType = UNSET
+    location: Name | UnsetType = UNSET
+    checksum: Name | UnsetType = UNSET
+
+    def decide(self, rows: Rows) -> Decision:
+        """See `Command.decide`."""
+        existing(rows, runs, self.run_id, "run")
+        if (self.state is None) is (self.location is UNSET):
+            raise InvalidCommand(
+                f"checkpoint of run {self.run_id}: pass either its state, or the location of it"
+            )
+        digest, payloads = named(self.state)
+        saved = RunCheckpointSaved(
+            self.run_id,
+            step=self.step,
+            epoch=self.epoch,
+            chunk=self.chunk,
+            state=digest or UNSET,
+            location=self.location,
+            checksum=self.checksum,
+        )
+        return Decision([saved], digest, payloads)
 
 
 class CreateWorkerTask(Command, frozen=True):

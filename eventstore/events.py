@@ -269,6 +269,26 @@ class MetricsLogged(RunEvent, frozen=True):
     """Some metrics of the run were measured; the others keep their values."""
 
     metrics: dict[Name, Measured]
+    points: Digest | UnsetType = UNSET
+    """Names the payload with all points, where the metrics are summaries of many."""
+    attempt: Id | UnsetType = UNSET
+    """The position of the event that began the attempt in which it was measured."""
+    left_out: Int | UnsetType = UNSET
+    """How many points before these were left out, since the store could not take them in time."""
+
+
+class RunCheckpointSaved(RunEvent, frozen=True):
+    """The run's state was saved, here or elsewhere, so that training can go on from it."""
+
+    step: Int | UnsetType = UNSET
+    epoch: Int | UnsetType = UNSET
+    chunk: Int | UnsetType = UNSET
+    state: Digest | UnsetType = UNSET
+    """Names the payload."""
+    location: Name | UnsetType = UNSET
+    """A path or URL, if it is elsewhere."""
+    checksum: Name | UnsetType = UNSET
+    """Of what is there."""
 
 
 class TaskEvent(Event, frozen=True):

@@ -71,7 +71,7 @@ class Run(Row, frozen=True):
 
 
 runs = View(
-    "runs", Run, version=3, schema=section("runs"), table="runs_folded", stream=RunEvent.stream_of
+    "runs", Run, version=4, schema=section("runs"), table="runs_folded", stream=RunEvent.stream_of
 )
 
 runs.created_by(

@@ -13,12 +13,13 @@ from contextlib import ExitStack, asynccontextmanager, suppress
 from contextvars import ContextVar
 from functools import partial, wraps
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack, cast
 
 from refold.eventstore.errors import StoreClosed
 from refold.eventstore.log.readable import Moment
 from refold.eventstore.log.store import absolute
-from refold.face import Face
+from refold.face import About, Face
+from refold.metrics import MetricsLog
 from refold.rf_database import RFDatabase
 from refold.rf_db import RfDb
 
@@ -193,6 +194,22 @@ class AsyncRfDb(AsyncFace, face=RfDb):
     >>> asyncio.run(main())
     1
     """
+
+    @asynccontextmanager
+    async def metrics(
+        self, run_id: int, *, attempt: int | None = None, **about: Unpack[About]
+    ) -> AsyncGenerator[MetricsLog, None]:
+        """Log metrics from a training loop, in a microsecond or two for each point.
+
+        What the block gets is called without `await`; see `RfDb.metrics`.
+        """
+        log = await self._call(
+            lambda face: RfDb.metrics(cast("RfDb", face), run_id, attempt=attempt, **about)
+        )
+        try:
+            yield log
+        finally:
+            await self._finish(lambda _: log.close())
 
 
 class AsyncRFDatabase(AsyncFace, face=RFDatabase):

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Literal, Self, Unpack
 
 import pyarrow
 
@@ -27,6 +27,7 @@ from refold.eventstore.statuses import (
     WorkerTask,
 )
 from refold.face import About, Face
+from refold.metrics import Attempts, MetricsLog
 from refold.projections import Findings, View
 from refold.projections.past.changes import Change
 from refold.projections.past.history import Touched, Why
@@ -141,6 +142,12 @@ class AsyncFace:
         """Fold the log and return every row and column in which a view differs; empty: equal."""
 
 class AsyncRfDb(AsyncFace, face=RfDb):
+    @asynccontextmanager
+    def metrics(
+        self, run_id: int, *, attempt: int | None = None, **about: Unpack[About]
+    ) -> AsyncGenerator[MetricsLog]:
+        """Log metrics from a training loop, in a microsecond or two for each point."""
+
     async def create_experiment(
         self,
         experiment_name: str,
@@ -190,6 +197,16 @@ class AsyncRfDb(AsyncFace, face=RfDb):
     ) -> list[dict[str, Any]]:
         """Return the runs for which something holds, the best first if you say what is best."""
 
+    async def runs_frame(
+        self,
+        where: str | None = None,
+        *,
+        sort: str | None = None,
+        limit: int | None = None,
+        library: Literal["pandas", "polars"] | None = None,
+    ) -> Any:
+        """Return runs as a data frame, with a column for each parameter and metric."""
+
     async def get_runs_by_status(
         self, status: RunStatus | str | Iterable[RunStatus | str], *, config: bool = True
     ) -> Dicts:
@@ -215,17 +232,41 @@ class AsyncRfDb(AsyncFace, face=RfDb):
         run_id: int,
         metrics: Mapping[str, Any],
         step: int | None = None,
+        *,
+        attempt: int | None = None,
         **about: Unpack[About],
     ) -> int:
         """Note a point of some of a run's metrics; the others keep their values."""
 
-    async def metric_history(self, run_id: int, metric: str) -> list[dict[str, Any]]:
-        """Return all points of a metric of a run, in the order in which they were noted."""
+    async def metric_history(
+        self, run_id: int, metric: str, *, attempts: Attempts = "last"
+    ) -> list[dict[str, Any]]:
+        """Return all points of a metric of a run, in the order in which they came into the log."""
 
     async def set_run_progress(
         self, run_id: int, current_chunk: int, current_epoch: int, **about: Unpack[About]
     ) -> None:
         """Note the chunk and the epoch that a run has come to."""
+
+    async def save_checkpoint(
+        self,
+        run_id: int,
+        state: Any = None,
+        *,
+        step: int | None = None,
+        epoch: int | None = None,
+        chunk: int | None = None,
+        location: str | None = None,
+        checksum: str | None = None,
+        **about: Unpack[About],
+    ) -> str | None:
+        """Save the state of a run, from which its training can go on."""
+
+    async def checkpoints(self, run_id: int) -> Dicts:
+        """Return the checkpoints of a run, the oldest first, without their states."""
+
+    async def latest_checkpoint(self, run_id: int) -> dict[str, Any] | None:
+        """Return the last checkpoint of a run, with its `state`; None if there is none."""
 
     async def create_worker_task(
         self, run_id: int, worker_id: int, chunk_id: int, epoch: int = 0, **about: Unpack[About]

@@ -1,26 +1,37 @@
 """What both faces have in common: a store with its views, commands in, rows out."""
 
 import os
+import weakref
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
+from refold import html
 from refold.commands.command import Command, execute
 from refold.commands.store import ResetAllTables, ResetExperimentStates
 from refold.eventstore import Event, EventStore, Metadata, Recorded, Subscription, open_store
 from refold.eventstore.arguments import argument, excerpt, unexpected
 from refold.eventstore.engines.engine import Durability
 from refold.eventstore.engines.log_end import store_row
-from refold.eventstore.errors import InvalidCommand, InvalidPayload, NotFound
+from refold.eventstore.errors import (
+    DBException,
+    InvalidCommand,
+    InvalidPayload,
+    NotFound,
+    UnreadableEvent,
+)
 from refold.eventstore.event import NO_METADATA, Id
+from refold.eventstore.events import MetricsLogged, RunCheckpointSaved
 from refold.eventstore.log.past import PastStore
 from refold.eventstore.log.readable import Moment
 from refold.eventstore.log.store import absolute
 from refold.eventstore.payloads import PayloadCodec, is_payload, is_storing
+from refold.metrics import MetricsLog, bring_in_left_over
 from refold.projections import Findings, View, Views
 from refold.projections.entities import ALL, entity_of, view_of
 from refold.projections.experiments import experiments
@@ -98,6 +109,8 @@ class Face:
             raise
         self._about = NO_METADATA if actor is None else Metadata(actor=actor)
         self.payloads = PayloadCodec(key=signing_key, allow_dill=allow_dill)
+        self._logs: weakref.WeakSet[MetricsLog] = weakref.WeakSet()
+        bring_in_left_over(self.views, self.payloads)
         self._options: dict[str, Any] = {
             "path_or_url": absolute(path_or_url),
             "actor": actor,
@@ -120,6 +133,18 @@ class Face:
         past = self.views.position if not isinstance(self.views, Views) else None
         return _opened, (type(self), self._options, past)
 
+    def __repr__(self) -> str:
+        store = self.store
+        if isinstance(store, PastStore):
+            return f"<{type(self).__name__} of {store.engine.name} as of event {store.position}>"
+        try:
+            return f"<{type(self).__name__} of {store.engine.name} at event {store.head()}>"
+        except DBException as error:  # such as: it was closed
+            return f"<{type(self).__name__} of {store.engine.name}: {type(error).__name__}>"
+
+    def _repr_html_(self) -> str:
+        return html.text(repr(self))
+
     @property
     def store(self) -> EventStore | PastStore:
         """The log."""
@@ -137,6 +162,7 @@ class Face:
         face.views = views
         if isinstance(views, Views):  # of another store: it has a past of its own
             face.__dict__.pop("_versions", None)
+            face._logs = weakref.WeakSet()
             face._options = {**self._options, "path_or_url": absolute(views.store.engine.name)}
         return face
 
@@ -158,6 +184,9 @@ class Face:
         """Close the store; closing twice does nothing. A face as of a moment leaves it open."""
         if isinstance(self.views, Views) and "_versions" in self.__dict__:  # somebody looked back
             self._versions.close()
+        if isinstance(self.views, Views):
+            for log in list(self._logs):
+                log.close()
         self.views.close()
 
     def __enter__(self) -> Self:
@@ -352,7 +381,8 @@ class Face:
         Needs `refold[arrow]`.
 
         Args:
-            what: the name of a view, such as `runs`; or `events`.
+            what: the name of a view, such as `runs`; `runs_wide`, with a column for each parameter
+                and metric; or `events`.
             at: the moment; None: now.
 
         Raises:
@@ -387,7 +417,7 @@ class Face:
         return self.payloads.decode(self.store.get_payload(digest))
 
     def _encoded(self, value: Any) -> bytes | None:
-        """Return a value as payload bytes that this face can read back; bytes are a payload.
+        """Return a configuration as a payload that this face can read back; bytes are one already.
 
         Raises:
             InvalidPayload, PayloadRefused: it could not.
@@ -395,13 +425,13 @@ class Face:
         if value is None:
             return None
         if not isinstance(value, bytes):
-            return self.payloads.encode(value)
+            return self.payloads.encode(value, outlined=True)
         if not is_payload(value):
             raise InvalidPayload(
                 "config_leaf is bytes that do not come from encode_payload: pass the object "
                 "itself, or encode_payload(object)"
             )
-        return self.payloads.adopt(value)
+        return self.payloads.adopt(value, outlined=True)
 
     # --- reading --------------------------------------------------------------------------
 
@@ -531,7 +561,7 @@ class Face:
         return found
 
     def _named_payloads(self) -> dict[str, str]:
-        """Return the digests that rows name, and which row does."""
+        """Return the digests that rows, points of metrics and checkpoints name, and what does."""
         named: dict[str, str] = {}
         for view in self.views.views:
             for column in (name for name in view.columns if name == "config_digest"):
@@ -540,6 +570,13 @@ class Face:
                     f"WHERE {column} IS NOT NULL"
                 )
                 named |= {row["digest"]: f"{entity_of(view)} {row['key']}" for row in rows}
+        with suppress(UnreadableEvent):  # which `faults` names
+            for recorded in self.store.read(types=[MetricsLogged, RunCheckpointSaved]):
+                event = recorded.event
+                digest = event.state if isinstance(event, RunCheckpointSaved) else UNSET
+                digest = event.points if isinstance(event, MetricsLogged) else digest
+                if digest is not UNSET:
+                    named[digest] = f"event {recorded.position}"
         return named
 
 

@@ -6,17 +6,27 @@
 
 import os
 from collections.abc import Iterable
+from copy import deepcopy
 from io import BytesIO
+from itertools import groupby
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from refold.eventstore.arguments import excerpt
 from refold.eventstore.errors import InvalidCommand, NotFound, needed_for
-from refold.eventstore.events import RunCreated, RunMetricsRecorded, RunProgressed
+from refold.eventstore.events import (
+    MetricsLogged,
+    RunCreated,
+    RunMetricsRecorded,
+    RunProgressed,
+)
+from refold.eventstore.words import give_words
 from refold.export.metrics import numbers
 from refold.face import Face
+from refold.metrics import Point, of_last_attempts, points_in
 
-Over = Literal["position", "time", "chunk"]
+Over = Literal["step", "position", "time", "chunk"]
 Picture = Literal["png", "svg", "pdf"]
 
 UNITS = {"s": 1, "min": 60, "h": 3600, "days": 86400}
@@ -27,21 +37,36 @@ PLAIN_MARKERS = "•×+o*#"
 
 
 class Curve(NamedTuple):
-    """What a run's metric was, and where."""
+    """What a run's metric was, and where; NaN and infinities are gaps."""
 
     run_id: int
     x: list[float]
     y: list[float]
 
+    @property
+    def drawn(self) -> "list[Curve]":
+        """The parts between the gaps."""
+        parts: list[Curve] = []
+        for is_drawn, group in groupby(
+            zip(self.x, self.y, strict=True), lambda at: isfinite(at[1])
+        ):
+            if is_drawn:
+                x, y = zip(*group, strict=True)
+                parts.append(Curve(self.run_id, [*x], [*y]))
+        return parts
+
 
 class Plot:
     """Curves of one metric; `plot` makes one."""
 
-    def __init__(self, metric: str, label: str, curves: list[Curve]) -> None:
+    def __init__(
+        self, metric: str, label: str, curves: list[Curve], over: Over = "position"
+    ) -> None:
         self.metric = metric
         self.label = label
-        """What the x axis shows."""
+        """What the x axis shows, with its unit."""
         self.curves = curves
+        self.over: Over = over
 
     @property
     def title(self) -> str:
@@ -70,11 +95,13 @@ class Plot:
         for number, curve in enumerate(self.curves):
             plain = several and not coloured
             marker = PLAIN_MARKERS[number % len(PLAIN_MARKERS)] if plain else "braille"
-            line = figure.signal(curve.x, curve.y, marker=marker).lines()
-            figure.draw(line.label(f"run {curve.run_id}") if several else line)
-        right = max(x for curve in self.curves for x in curve.x)
-        heights = [y for curve in self.curves for y in curve.y]
-        if sum(curve.y[-1] - curve.y[0] for curve in self.curves) > 0:  # there is room below
+            for part, (_, x, y) in enumerate(curve.drawn):
+                line = figure.signal(x, y, marker=marker).lines()
+                figure.draw(line.label(f"run {curve.run_id}") if several and not part else line)
+        drawn = [curve.drawn for curve in self.curves]
+        right = max(x for parts in drawn for part in parts for x in part.x)
+        heights = [y for parts in drawn for part in parts for y in part.y]
+        if sum(parts[-1].y[-1] - parts[0].y[0] for parts in drawn) > 0:  # there is room below
             figure.legend(x=right, y=min(heights), ha="right", va="bottom", relative=True)
         else:
             figure.legend(x=right, y=max(heights), ha="right", va="top", relative=True)
@@ -95,7 +122,8 @@ class Plot:
         figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained")
         axes = figure.add_subplot()
         for curve in self.curves:
-            axes.plot(curve.x, curve.y, marker=".", label=f"run {curve.run_id}")
+            y = [y if isfinite(y) else nan for y in curve.y]
+            axes.plot(curve.x, y, marker=".", label=f"run {curve.run_id}")
         axes.set(title=self.title, xlabel=self.label, ylabel=self.metric)
         axes.grid(alpha=0.3)
         if len(self.curves) > 1:
@@ -131,19 +159,20 @@ def picture_of(path: str | os.PathLike[str]) -> Picture:
 _UNDATED: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
 
-def plot(face: Face, run_ids: Iterable[int], metric: str, *, over: Over = "position") -> Plot:
-    """Return how a metric of runs went, over the events that recorded it.
+def plot(face: Face, run_ids: Iterable[int], metric: str, *, over: Over | None = None) -> Plot:
+    """Return how a metric of runs went.
 
     Args:
         face: of a store, or of one as of a moment.
         run_ids: the runs; those that never had the metric are left out, if others did.
         metric: such as `loss`, or `validation.loss` of a group.
-        over: what the x axis shows: the position of each event; the `time` since the first run was
-            created; or how many chunks the run had been trained on.
+        over: what the x axis shows: the `step` of each point; the `position` of the event that
+            brought it in; the `time` since the first run was created; or how many chunks the run
+            had been trained on. None: the steps, or the positions if points have none.
 
     Raises:
         NotFound: there is no such run, or none of them ever had the metric.
-        InvalidCommand: a run does not say how many chunks there are.
+        InvalidCommand: a run does not say how many chunks there are, or a point has no step.
 
     >>> from refold import RfDb
     >>> from refold.plot import plot
@@ -155,33 +184,37 @@ def plot(face: Face, run_ids: Iterable[int], metric: str, *, over: Over = "posit
     >>> plot(db, [run_id], "loss", over="chunk").curves
     [Curve(run_id=1, x=[0, 1, 2], y=[0.9, 0.4, 0.3])]
     """
-    if over not in get_args(Over):
+    if over is not None and over not in get_args(Over):
         raise InvalidCommand(f"over is {excerpt(over)}: pass one of {', '.join(get_args(Over))}")
-    runs = {run_id: _measurements(face, run_id) for run_id in run_ids}
+    runs = {run_id: _measurements(face, run_id, metric) for run_id in run_ids}
+    stepless = [run_id for run_id, run in runs.items() if any(p.step is None for p in run.points)]
+    if over is None:
+        over = "position" if stepless else "step"
     if over == "chunk":
         _refuse_unknown_chunks(runs)
+    if over == "step" and stepless:
+        raise InvalidCommand(
+            f"run {stepless[0]} has points of {metric} without steps, by update_run_metrics: plot "
+            f"it over the position or the time"
+        )
     began = min((run.created for run in runs.values()), default=0)
     curves: list[Curve] = []
     for run_id, run in runs.items():
-        chosen = [one for one in run.measured if metric in one.numbers]
-        x: list[float] = [
-            (one.time - began) / 1e6 if over == "time" else getattr(one, over) for one in chosen
-        ]
-        if x:
-            curves.append(Curve(run_id, x, [one.numbers[metric] for one in chosen]))
+        match over:
+            case "step":
+                x: list[float] = [point.step or 0 for point in run.points]
+            case "time":
+                x = [(point.time - began) / 1e6 for point in run.points]
+            case "position":
+                x = [point.position for point in run.points]
+            case "chunk":
+                x = [run.chunks[point.position] for point in run.points]
+        curve = Curve(run_id, x, [point.value for point in run.points])
+        if curve.drawn:
+            curves.append(curve)
     if not curves:
         raise NotFound(_never(runs, metric))
-    return Plot(metric, *_on_axis(curves, over))
-
-
-class _Measured(NamedTuple):
-    """Metrics as they were recorded."""
-
-    position: int
-    time: int
-    chunk: int
-    """How many chunks the run had been trained on, as far as it had said so."""
-    numbers: dict[str, float]
+    return Plot(metric, *_on_axis(curves, over), over)
 
 
 class _Run(NamedTuple):
@@ -189,27 +222,42 @@ class _Run(NamedTuple):
 
     created: int
     num_chunks: int | None
-    measured: list[_Measured]
+    points: list[Point]
+    chunks: dict[int, int]
+    """How many chunks it had been trained on, as far as it had said so, by position."""
+    names: set[str]
+    """Of all its metrics."""
 
 
-def _measurements(face: Face, run_id: int) -> _Run:
+def _measurements(face: Face, run_id: int, metric: str) -> _Run:
     run: _Run | None = None
     chunk = 0
     for recorded in face.store.read(
-        stream=f"run-{run_id}", types=[RunCreated, RunMetricsRecorded, RunProgressed]
+        stream=f"run-{run_id}", types=[RunCreated, RunMetricsRecorded, MetricsLogged, RunProgressed]
     ):
-        event, time = recorded.event, recorded.recorded_at
+        event = recorded.event
         if isinstance(event, RunCreated):
-            run = _Run(time, event.num_chunks, [])
+            run = _Run(recorded.recorded_at, event.num_chunks, [], {}, set())
         elif isinstance(event, RunProgressed):
             per_epoch = 0 if run is None else run.num_chunks or 0
             chunk = event.current_epoch * per_epoch + event.current_chunk
-        elif isinstance(event, RunMetricsRecorded) and run is not None:
-            found = numbers(event.metrics)
-            run.measured.append(_Measured(recorded.position, time, chunk, found))
+        elif run is not None:
+            run.chunks[recorded.position] = chunk
+            found = list(points_in(face, recorded, metric))
+            if isinstance(event, RunMetricsRecorded):
+                # Groups as well, of which only plots know.
+                values = numbers(give_words(deepcopy(event.metrics), event.words))
+                run.names.update(values)
+                found = [
+                    Point(None, values[name], recorded.recorded_at, recorded.position, None)
+                    for name in {metric} & values.keys()
+                ]
+            elif isinstance(event, MetricsLogged):
+                run.names.update(event.metrics)
+            run.points.extend(found)
     if run is None:
         raise NotFound(f"there is no run {run_id}: get_all_runs() returns those that there are")
-    return run
+    return run._replace(points=of_last_attempts(run.points))
 
 
 def _refuse_unknown_chunks(runs: dict[int, _Run]) -> None:
@@ -222,8 +270,10 @@ def _refuse_unknown_chunks(runs: dict[int, _Run]) -> None:
 
 
 def _never(runs: dict[int, _Run], metric: str) -> str:
-    had = sorted({name for run in runs.values() for one in run.measured for name in one.numbers})
+    had = sorted({name for run in runs.values() for name in run.names} - {metric})
     missing = f"run {', '.join(map(str, runs))} never had a metric {excerpt(metric)}"
+    if any(run.points for run in runs.values()):
+        missing = f"run {', '.join(map(str, runs))} has no value of {metric} that can be drawn"
     return f"{missing}: take {' or '.join(had)}" if had else f"{missing}, nor any other yet"
 
 
@@ -231,8 +281,8 @@ def _on_axis(curves: list[Curve], over: Over) -> tuple[str, list[Curve]]:
     """Return the label of the x axis, and the curves in its unit."""
     if over == "chunk":
         return "chunks trained", curves
-    if over == "position":
-        return "position", curves
+    if over in ("position", "step"):
+        return over, curves
     longest = max(curve.x[-1] for curve in curves)
     unit = [name for name, seconds in UNITS.items() if name == "s" or longest > 2 * seconds][-1]
     scaled = [curve._replace(x=[x / UNITS[unit] for x in curve.x]) for curve in curves]

@@ -2,8 +2,11 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, Unpack
+from typing import Any, Literal, TypeVar, Unpack, get_args
 
+from msgspec import UNSET, UnsetType
+
+from refold import html
 from refold.commands.fit import (
     ClaimNextWorkerTask,
     CreateRun,
@@ -17,6 +20,7 @@ from refold.commands.fit import (
     RequestDelete,
     RequestResume,
     RequestStop,
+    SaveCheckpoint,
     SetControllerTask,
     SetRunEndedBy,
     SetRunProgress,
@@ -26,11 +30,11 @@ from refold.commands.fit import (
     UpdateRunMetrics,
 )
 from refold.commands.store import CreateExperiment, SetExperimentStatus
-from refold.eventstore import times
-from refold.eventstore.arguments import argument
+from refold.eventstore import Recorded, times
+from refold.eventstore.arguments import argument, excerpt
 from refold.eventstore.errors import InvalidCommand, NotFound
 from refold.eventstore.event import Id
-from refold.eventstore.events import MetricsLogged, RunMetricsRecorded
+from refold.eventstore.events import RunCheckpointSaved, RunCreated
 from refold.eventstore.log.transaction import Transaction
 from refold.eventstore.sql import marks
 from refold.eventstore.statuses import (
@@ -43,15 +47,18 @@ from refold.eventstore.statuses import (
     WorkerTask,
 )
 from refold.face import About, Face
+from refold.html import RunList
+from refold.metrics import Attempts, MetricsLog
+from refold.metrics import points as points_of_metric
 from refold.projections.experiments import experiments
 from refold.projections.fit import (
     controller_progress,
     interactive_control,
-    points_of,
     runs,
     worker_progress,
     worker_task,
 )
+from refold.projections.views import Views
 from refold.search import found
 
 Dicts = list[dict[str, Any]]
@@ -74,6 +81,11 @@ class RfDb(Face):
     ...     db.get_run(run_id)["config_leaf"]
     {'lr': 0.1}
     """
+
+    def _repr_html_(self) -> str:
+        last = self._rows(runs, f"ORDER BY run_id DESC LIMIT {html.SHOWN}")
+        [counted] = self.views.select("SELECT count(*) AS runs FROM runs_folded")
+        return super()._repr_html_() + RunList(last[::-1]).html_of(counted["runs"])
 
     # --- experiments ----------------------------------------------------------------------
 
@@ -197,7 +209,7 @@ class RfDb(Face):
         Args:
             config: whether their configurations are decoded, or left out, which is quicker.
         """
-        return self._rows(runs, "ORDER BY run_id", config=config)
+        return RunList(self._rows(runs, "ORDER BY run_id", config=config))
 
     def search_runs(
         self,
@@ -238,7 +250,37 @@ class RfDb(Face):
             some = ids[start : start + AT_ONCE]
             for row in self._rows(runs, f"WHERE run_id IN ({marks(some)})", *some, config=config):
                 rows[row["run_id"]] = row
-        return [rows[run_id] for run_id in ids if run_id in rows]
+        return RunList(rows[run_id] for run_id in ids if run_id in rows)
+
+    def runs_frame(
+        self,
+        where: str | None = None,
+        *,
+        sort: str | None = None,
+        limit: int | None = None,
+        library: Literal["pandas", "polars"] | None = None,
+    ) -> Any:
+        """Return runs as a data frame, with a column for each parameter and metric.
+
+        Parameters of groups are named as in `model.layers`; where a name is both or that of a
+        column of `runs`, it is `params.x` and `metrics.x`. Needs `refold[frames]`.
+
+        Args:
+            where: see `search_runs`.
+            sort: likewise.
+            limit: likewise.
+            library: `pandas` or `polars`; None: that which is installed, pandas first.
+
+        Raises:
+            InvalidQuery: it cannot be understood, and where; or a name means nothing, or both.
+            MissingPackage: neither is installed.
+            InvalidPayload, StoreDamaged: something of a run cannot be read here.
+        """
+        from refold.export.tables import Library, runs_frame  # only those who export need it
+
+        if library not in (None, *get_args(Library)):
+            raise InvalidCommand(f"library is {excerpt(library)}: pass 'pandas' or 'polars'")
+        return runs_frame(self, found(self.views, where, sort, limit), library)
 
     def get_runs_by_status(
         self, status: RunStatus | str | Iterable[RunStatus | str], *, config: bool = True
@@ -303,6 +345,8 @@ class RfDb(Face):
         run_id: int,
         metrics: Mapping[str, Any],
         step: int | None = None,
+        *,
+        attempt: int | None = None,
         **about: Unpack[About],
     ) -> int:
         """Note a point of some of a run's metrics; the others keep their values.
@@ -315,6 +359,9 @@ class RfDb(Face):
             metrics: the values by their names.
             step: of the training, or of whatever is counted; None: one more than the last step of
                 these metrics, from 0 on.
+            attempt: the position of the event that began the attempt in which it was measured; see
+                `metric_history`.
+            about: see `About`.
 
         Returns:
             the step.
@@ -337,32 +384,95 @@ class RfDb(Face):
             raise InvalidCommand(
                 f"metrics of run {run_id} are a {type(metrics).__name__}: pass a dict"
             )
-        return self.send(LogMetrics(run_id, dict(metrics), step), **about)
+        command = LogMetrics(run_id, dict(metrics), step, attempt=_given(attempt))
+        return self.send(command, **about)
 
-    def metric_history(self, run_id: int, metric: str) -> list[dict[str, Any]]:
-        """Return all points of a metric of a run, in the order in which they were noted.
+    def metrics(
+        self, run_id: int, *, attempt: int | None = None, **about: Unpack[About]
+    ) -> MetricsLog:
+        """Log metrics from a training loop, in a microsecond or two for each point.
+
+        A call of what is returned never waits for the store. The points go into a file on this
+        machine, in `<store>-lanes` beside the store or, for a server, in `~/.local/state/refold`
+        (`REFOLD_LANES` names another folder). A thread brings them into the log, 10,000 at a time
+        or after 5 seconds, and the end of the block the rest.
+
+        A process that is killed loses none: whoever opens the store next on that machine brings in
+        what it left. If the machine itself goes down, what was logged in the last second is lost.
+        While the store cannot take them, the file holds 2 million points; when half of it is taken,
+        only some are kept, and the event says how many were left out (`left_out`).
+
+        Args:
+            run_id: of the run.
+            attempt: see `log_metrics`.
+            about: see `About`, without a `command_id`.
+
+        Returns:
+            what is called with a step and values, which become 64-bit floats; `flush()` brings in
+            what was logged so far.
+
+        Raises:
+            NotFound: there is no such run.
+            InvalidCommand: this is within a batch; or an argument of a wrong type.
+            StoreFailed: there is no room for the file (64 MiB).
+
+        >>> from refold import RfDb
+        >>> with RfDb("example.db") as db:
+        ...     run_id = db.create_run(db.create_experiment("digits"))
+        ...     with db.metrics(run_id) as log:
+        ...         for step in range(3):
+        ...             log(step, loss=1 / (step + 1), accuracy=0.5)
+        ...     db.get_run(run_id)["metrics"]
+        {'loss': 0.3333333333333333, 'accuracy': 0.5}
+        """
+        self.get_run(run_id, config=False)
+        if not isinstance(self.views, Views):
+            self.views.store.refuse()
+        if self.store.current() is not None:
+            raise InvalidCommand(
+                f"metrics({run_id}) within a batch would log for a run that may never be: leave "
+                f"the batch first"
+            )
+        if "command_id" in about:
+            raise InvalidCommand("metrics() is no command: pass no command_id")
+        attempt = argument("attempt", attempt, Id | None)
+        metadata = self._metadata(about, "metrics", ("run_id", "attempt"))
+        log = MetricsLog(self.views, self.payloads, run_id, attempt, metadata)
+        self._logs.add(log)
+        return log
+
+    def metric_history(
+        self, run_id: int, metric: str, *, attempts: Attempts = "last"
+    ) -> list[dict[str, Any]]:
+        """Return all points of a metric of a run, in the order in which they came into the log.
 
         Each has its `step` (None: `update_run_metrics` noted it), its `value`, the `time` when it
-        was recorded, and the `position` of its event.
+        was logged, the `position` of its event, and the `attempt` in which it was measured.
+
+        Args:
+            run_id: of the run.
+            metric: its name.
+            attempts: where several attempts logged the same step, the points of the last; or of
+                `all`.
 
         Raises:
             NotFound: there is no such run, or it has no such metric.
-            InvalidCommand: the name is no text.
+            InvalidCommand: the name is no text, or `attempts` none of both.
         """
         self.get_run(run_id, config=False)
         if not isinstance(metric, str):
             raise InvalidCommand(f"metric is a {type(metric).__name__}: pass its name")
+        if attempts not in get_args(Attempts):
+            raise InvalidCommand(f"attempts is {excerpt(attempts)}: pass 'last' or 'all'")
         points = [
             {
                 "step": point.step,
-                "value": point.last if point.word is None else float(point.word),
-                "time": times.to_text(recorded.recorded_at),
-                "position": recorded.position,
+                "value": point.value,
+                "time": times.to_text(point.time),
+                "position": point.position,
+                "attempt": point.attempt,
             }
-            for recorded in self.store.read(
-                stream=f"run-{run_id}", types=[MetricsLogged, RunMetricsRecorded]
-            )
-            if (point := points_of(recorded.event).get(metric)) is not None
+            for point in points_of_metric(self, run_id, metric, attempts)
         ]
         if not points:
             rows = self.views.select(
@@ -381,6 +491,100 @@ class RfDb(Face):
             NotFound: there is no such run.
         """
         self.send(SetRunProgress(run_id, current_chunk, current_epoch), **about)
+
+    # --- checkpoints ----------------------------------------------------------------------
+
+    def save_checkpoint(
+        self,
+        run_id: int,
+        state: Any = None,
+        *,
+        step: int | None = None,
+        epoch: int | None = None,
+        chunk: int | None = None,
+        location: str | None = None,
+        checksum: str | None = None,
+        **about: Unpack[About],
+    ) -> str | None:
+        """Save the state of a run, from which its training can go on.
+
+        Args:
+            run_id: of the run.
+            state: any object, such as the weights of a model and an optimizer's state: it is stored
+                as a payload, once for equal bytes.
+            step: what was trained by then; likewise the `epoch` and the `chunk`.
+            epoch: see `step`.
+            chunk: see `step`.
+            location: a path or URL, in the place of the state, if that lies elsewhere.
+            checksum: of what is there, for whoever reads it.
+            about: see `About`.
+
+        Returns:
+            the digest that names the state (`get_payload`); None if it lies elsewhere.
+
+        Raises:
+            NotFound: there is no such run.
+            InvalidCommand: neither a state nor a location was passed, or both.
+            InvalidPayload, PayloadRefused: the state cannot be stored.
+
+        >>> from refold import RfDb
+        >>> with RfDb("example.db") as db:
+        ...     run_id = db.create_run(db.create_experiment("digits"))
+        ...     digest = db.save_checkpoint(run_id, {"weights": [0.5, 0.25]}, step=100)
+        ...     db.latest_checkpoint(run_id)["state"]
+        {'weights': [0.5, 0.25]}
+        """
+        command = SaveCheckpoint(
+            run_id,
+            None if state is None else self.payloads.encode(state),
+            step=_given(step),
+            epoch=_given(epoch),
+            chunk=_given(chunk),
+            location=_given(location),
+            checksum=_given(checksum),
+        )
+        return self.send(command, **about)
+
+    def checkpoints(self, run_id: int) -> Dicts:
+        """Return the checkpoints of a run, the oldest first, without their states.
+
+        Each has its `step`, `epoch`, `chunk`, `digest`, `location` and `checksum`, as far as they
+        were passed, the `run_id`, the `time` when it was saved, and the `position` of its event.
+
+        Raises:
+            NotFound: there is no such run.
+        """
+        self.get_run(run_id, config=False)
+        saved = self.store.read(stream=f"run-{run_id}", types=[RunCheckpointSaved])
+        return [_checkpoint(recorded) for recorded in saved]
+
+    def latest_checkpoint(self, run_id: int) -> dict[str, Any] | None:
+        """Return the last checkpoint of a run, with its `state`; None if there is none.
+
+        A clone without one has the last that its parent had when the clone was made.
+
+        Raises:
+            NotFound: there is no such run, or its state is missing.
+            InvalidPayload: the state cannot be read here.
+        """
+        of: int | None = self.get_run(run_id, config=False)["run_id"]
+        until: int | None = None
+        while of is not None:
+            parent: int | None = None
+            for recorded in self.store.read(
+                stream=f"run-{of}",
+                types=[RunCheckpointSaved, RunCreated],
+                until=until,
+                backwards=True,
+            ):
+                if isinstance(recorded.event, RunCreated):
+                    parent, until = recorded.event.parent_run_id, recorded.position
+                    break
+                found = _checkpoint(recorded)
+                digest = found["digest"]
+                return {**found, "state": None if digest is None else self.get_payload(digest)}
+            of = parent
+        return None
 
     # --- tasks of workers -----------------------------------------------------------------
 
@@ -590,3 +794,29 @@ class RfDb(Face):
             IllegalTransition: it was carried out or failed.
         """
         self.send(MarkICOpsSkipped(ic_id, error), **about)
+
+
+T = TypeVar("T")
+
+
+def _given(value: T | None) -> T | UnsetType:
+    return UNSET if value is None else value
+
+
+def _checkpoint(recorded: Recorded) -> dict[str, Any]:
+    saved = recorded.event
+    assert isinstance(saved, RunCheckpointSaved)
+    told = {
+        "step": saved.step,
+        "epoch": saved.epoch,
+        "chunk": saved.chunk,
+        "digest": saved.state,
+        "location": saved.location,
+        "checksum": saved.checksum,
+    }
+    return {
+        "run_id": saved.run_id,
+        **{name: None if value is UNSET else value for name, value in told.items()},
+        "time": times.to_text(recorded.recorded_at),
+        "position": recorded.position,
+    }

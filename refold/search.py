@@ -340,10 +340,7 @@ class _Reader:
         if not is_metric:
             near = get_close_matches(whole, [*COLUMNS, *self._known.names()], 1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            self._fail(
-                f"there is no column, parameter or metric {whole!r}{hint} (a configuration that "
-                f"JSON cannot hold, such as one with tuples, is not searched)"
-            )
+            self._fail(f"there is no column, parameter or metric {whole!r}{hint}")
         return self._metric(whole, "last")
 
     def _metric(self, name: str, what: str) -> _Operand:
@@ -420,10 +417,10 @@ def found(
 
 
 def configurations(views: ReadableViews, payloads: PayloadCodec) -> dict[int, dict[str, Any]]:
-    """Return the parameters of all runs whose configuration is plain data, by id; see `flat`.
+    """Return the parameters of all runs, by id; see `flat`. Nothing is unpickled.
 
-    Nothing is unpickled. Those that JSON cannot hold, such as with tuples, are here, too, though
-    SQL does not find them.
+    Plain data that an older release stored without an outline is here, too, though SQL does not
+    find it.
     """
     rows = views.select("SELECT run_id, config_json FROM runs WHERE config_json IS NOT NULL")
     known = {row["run_id"]: flat(msgspec.json.decode(row["config_json"])) for row in rows}

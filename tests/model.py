@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from refold.eventstore.payloads import encode_payload
+from refold.eventstore.payloads import PayloadCodec
 from refold.projections.rapidfire import RAPIDFIRE
 
 Row = dict[str, Any]
@@ -128,8 +128,8 @@ def _as_stored(row: Row) -> Row:
     shown = {**row}
     if "config_leaf" in row:
         config = shown.pop("config_leaf")
-        digest = None if config is None else hashlib.sha256(encode_payload(config)).hexdigest()
-        shown["config_digest"] = digest
+        payload = PayloadCodec().encode(config, outlined=True)
+        shown["config_digest"] = None if config is None else hashlib.sha256(payload).hexdigest()
     if "metrics" in row:
         shown["metric_words"] = None
     return shown

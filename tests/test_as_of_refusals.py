@@ -26,7 +26,10 @@ READS = {
     "create_tables",
     "diff",
     "history",
+    "checkpoints",
+    "latest_checkpoint",
     "metric_history",
+    "runs_frame",
     "search_runs",
     "position_at",
     "to_arrow",
@@ -36,6 +39,7 @@ READS = {
 """The methods that change nothing, besides those that begin with get_."""
 
 CALLS: dict[str, Callable[[Face], object]] = {
+    "metrics": lambda past: past.metrics(1),
     "append": lambda face: face.append(ExperimentCreated(9, "fit", "digits", "NEW")),
     "backup": lambda face: face.backup("backup.db"),
     "batch": lambda face: face.batch().__enter__(),

@@ -366,5 +366,6 @@ def test_help_shows_examples_and_completion_works() -> None:
     assert typo.code == 2
     assert "Did you mean 'runs'" in typo.err
     assert here("--version").out.startswith("refold ")
+    assert here("-V") == here("--version")
     asked = {"_REFOLD_COMPLETE": "complete_bash", "COMP_WORDS": "refold pip", "COMP_CWORD": "1"}
     assert refold(env=asked).out.split() == ["pipelines"]

@@ -109,6 +109,52 @@ def test_what_cannot_be_is_refused(file: str, words: str, message: str) -> None:
     assert requests(file) == []
 
 
+# --- ids and names ---------------------------------------------------------------------------
+
+
+def test_several_runs_by_ids_and_names(recorded: str) -> None:
+    done = here("delete", "run", 2, "run_1", 2, "--yes", "--json", "--store", recorded)
+    assert [row["run_id"] for row in json.loads(done.out)] == [2, 1]
+    assert [request["run_id"] for request in requests(recorded)] == [2, 1]
+
+
+def test_all_of_them_or_none(file: str) -> None:
+    with RfDb(file) as db:
+        db.set_run_status(3, "KILLED")
+    done = here("stop", 1, 3, "--yes", "--store", file)
+    assert (done.out, done.code) == ("", 3)
+    assert "run 3 is KILLED" in done.err
+    assert requests(file) == []
+
+
+def test_an_id_or_a_name_is_taken_everywhere(recorded: str) -> None:
+    with RfDb(recorded) as db:
+        for name in ("baseline", "twice", "twice"):
+            db.create_run(1, name)
+        first = db.get_all_runs()[-3]["run_id"]
+        experiment = db.get_experiment(1)["experiment_name"]
+    store = ("--store", recorded)
+    by_id, by_name = (here("show", "run", key, *store) for key in (first, "baseline"))
+    assert by_id == by_name
+    assert by_id.code == 0
+    assert here("history", "run", "baseline", *store).out
+    for command, option, key, name in (
+        ("runs", "--experiment", 1, experiment),
+        ("tasks", "--run", 1, "run_1"),
+    ):
+        assert here(command, option, key, *store) == here(command, option, name, *store)
+    for words, told in (
+        (("show", "run", "twice"), f"'twice' is the name of runs {first + 1}, {first + 2}"),
+        (("stop", "base", "--yes"), "no run has the name 'base'"),
+        (("runs", "--experiment", "x"), "no experiment has the name 'x'"),
+        (("show", "task", "x"), "'x' is no id of a task"),
+        (("clone", 1, 2, "--yes"), "one run at a time"),
+    ):
+        done = here(*words, *store)
+        assert done.code == 2
+        assert told in " ".join(done.err.split())
+
+
 # --- configurations --------------------------------------------------------------------------
 
 
@@ -148,10 +194,22 @@ def test_a_whole_configuration_is_read_from_a_file(recorded: str, tmp_path: Path
     assert request["config_leaf"] == {"learning_rate": 2, "deep": {"er": True}}
 
 
+def test_what_is_new_in_a_configuration(file: str) -> None:
+    changes = ("--set", "model.head.size=3", "--set", "lr=0.5", "--set", "model.head.kind=mlp")
+    done = here("clone", 1, *changes, "--yes", "--store", file)
+    assert done.err.splitlines()[:3] == [
+        "model.head.size: 3, which is new",
+        "lr: 0.5, which is new",
+        "model.head.kind: mlp, which is new",
+    ]
+    [request] = requests(file)
+    assert request["config_leaf"]["model"] == {"head": {"size": 3, "kind": "mlp"}}
+    assert request["config_leaf"]["learning_rate"] == 0.1
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--set lr=1", "the configuration has no 'lr': it has learning_rate, layers"),
         ("--set learning_rate.x=1", "the configuration has no 'learning_rate.x': pass the whole"),
         ("--set learning_rate", "'learning_rate' is no NAME=VALUE"),
         ("--set =1", "'=1' is no NAME=VALUE"),

@@ -954,7 +954,7 @@ def test_every_event_that_may_begin_a_row_has_its_line() -> None:
 
 PLACES = {
     "experiments": (2, "experiments", "experiment_id", "experiment-{}"),
-    "runs": (3, "runs_folded", "run_id", "run-{}"),
+    "runs": (4, "runs_folded", "run_id", "run-{}"),
     "worker_task": (1, "worker_task", "task_id", "task-{}"),
     "controller_progress": (1, "controller_progress", "controller_id", "controller"),
     "worker_progress": (1, "worker_progress", "worker_id", "worker-{}"),

@@ -1,8 +1,13 @@
 """What is measured: points with steps, and what is known of each metric."""
 
+import json
 import math
+import sys
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +16,19 @@ import pytest
 import torch
 from command_line import refold
 
-from refold import InvalidCommand, InvalidQuery, NotFound, RfDb
+from refold import (
+    InvalidCommand,
+    InvalidPayload,
+    InvalidQuery,
+    MissingPackage,
+    NotFound,
+    PayloadRefused,
+    RfDb,
+    decode_db_payload,
+    encode_payload,
+)
+from refold.eventstore.payloads import PayloadCodec
+from refold.export.tables import write_csv
 
 
 @pytest.fixture
@@ -153,7 +170,7 @@ def test_many_threads_lose_no_point(db: RfDb, run_id: int) -> None:
 
 @pytest.fixture
 def searched(db: RfDb) -> RfDb:
-    """Six runs with parameters, names and metrics, and one whose configuration is no plain data."""
+    """Six runs with parameters, names and metrics, and one whose configuration has no names."""
     experiment_id = db.create_experiment("digits")
     for n in range(6):
         run_id = db.create_run(
@@ -230,12 +247,112 @@ def test_what_cannot_be_understood(searched: RfDb, where: str, told: str) -> Non
         searched.search_runs(where)
 
 
-def test_a_parameter_that_sql_cannot_read_is_explained(db: RfDb) -> None:
-    db.create_run(db.create_experiment("digits"), config_leaf={"lr": 0.1, "layers": (64, 32)})
-    with pytest.raises(
-        InvalidQuery, match=r"metric 'lr'.*such as one with tuples, is not searched"
-    ):
-        db.search_runs("lr > 0.01")
+class Colour(Enum):
+    """A member's value is searched for."""
+
+    RED = "red"
+
+
+@dataclass
+class Model:
+    """A configuration as people write it, with what cannot be searched."""
+
+    layers: tuple[int, ...]
+    activation: Any
+    schedule: Callable[[float], float] = math.sqrt
+
+
+CONFIGURATIONS: list[tuple[Any, Any, str]] = [
+    (
+        {"lr": 0.1, "layers": (64, 32), "nan": math.nan},
+        {"lr": 0.1, "layers": [64, 32], "nan": "nan"},
+        "lr = 0.1 and params.nan = 'nan'",
+    ),
+    (
+        {
+            "lr": np.float32(0.5),
+            "weights": torch.ones(2),
+            "big": 2**70,
+            "at": {Path("/b"), Path("/a")},
+        },
+        {"lr": 0.5, "weights": "<torch.Tensor>", "big": "<int of 71 bits>", "at": ["/a", "/b"]},
+        "lr = 0.5 and weights like '<torch%'",
+    ),
+    (
+        {"model": Model((64, 32), torch.nn.ReLU()), "optimizer": torch.optim.SGD, 3: Colour.RED},
+        {
+            "model": {
+                "layers": [64, 32],
+                "activation": "<torch.nn.modules.activation.ReLU>",
+                "schedule": "math.sqrt",
+            },
+            "optimizer": "torch.optim.sgd.SGD",
+            "3": "red",
+        },
+        "optimizer like '%SGD' and params.\"3\" = 'red' and model.activation like '<torch%'",
+    ),
+    ((1, "\0\ud800"), [1, "\ufffd?"], "id = 1"),
+]
+
+
+@pytest.mark.parametrize("key", [None, "a secret"])
+@pytest.mark.parametrize(("config", "outline", "where"), CONFIGURATIONS)
+def test_what_is_plain_in_any_configuration_is_searched(
+    place: str, config: Any, outline: Any, where: str, key: str | None
+) -> None:
+    with RfDb(place, signing_key=key) as db:
+        experiment_id = db.create_experiment("digits")
+        for given in (config, encode_payload(config, key=key)):
+            run_id = db.create_run(experiment_id, config_leaf=given)
+            [row] = db.db.execute("SELECT config_json FROM runs WHERE run_id = ?", (run_id,))
+            assert json.loads(row["config_json"]) == outline
+            [leaf] = db.db.execute("SELECT config_leaf FROM runs WHERE run_id = ?", (run_id,))
+            for back in (
+                db.get_run(run_id)["config_leaf"],
+                decode_db_payload(leaf["config_leaf"], key=key),
+            ):
+                assert repr(back) == repr(config)
+        assert [run["run_id"] for run in db.search_runs(f"({where}) or id = 2")] == [1, 2]
+        assert db.verify(payloads=True) == []
+
+
+def test_an_outline_is_never_without_limit() -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    doubled: Any = (1,)
+    for _ in range(40):
+        doubled = (doubled, doubled)
+    deep: Any = 0
+    for _ in range(300):
+        deep = [deep]
+    assert PayloadCodec().encode({"a": endless}, outlined=True)[2:12] == b'{"a":["\xe2\x80\xa6'
+    assert PayloadCodec().encode({"a": deep, "b": ()}, outlined=True)[:2] == b"\xf7\x02"
+    assert PayloadCodec().encode(doubled, outlined=True)[:1] == b"\xfa"
+
+
+def test_an_outline_that_is_cut_off_or_altered() -> None:
+    signed = PayloadCodec(key="a secret")
+    data = signed.encode({"layers": (1,)}, outlined=True)
+    altered = data.replace(b'"layers"', b'"lawyer"', 1)
+    assert altered != data
+    with pytest.raises(PayloadRefused, match="altered"):
+        signed.decode(altered)
+    plain = PayloadCodec().encode({"layers": (1,)}, outlined=True)
+    for end in range(2, len(plain)):
+        with pytest.raises(InvalidPayload):
+            decode_db_payload(plain[:end])
+    with pytest.raises(InvalidPayload, match="twice"):
+        decode_db_payload(plain[:2] + b"{}\0" + plain)
+
+
+def test_code_of_others_is_not_run_for_an_outline(place: str) -> None:
+    with RfDb(place, allow_dill=False) as db:
+        experiment_id = db.create_experiment("digits")
+        payload = PayloadCodec().encode({"a": lambda: 1}, outlined=True)
+        with pytest.raises(PayloadRefused, match="allow_dill"):
+            db.create_run(experiment_id, config_leaf=payload)
+        with pytest.raises(PayloadRefused, match="not signed"):
+            PayloadCodec(key="a secret").adopt(payload, outlined=True)
 
 
 @pytest.mark.parametrize("limit", [-1, True, "3", 1.5])
@@ -249,7 +366,7 @@ def test_configurations_can_be_read_in_sql(searched: RfDb, tmp_path: Path) -> No
     assert rows[0] == {
         "config_json": '{"lr":1.0,"model":{"layers":0},"opt":"sgd","warm-up":false,"size":1}'
     }
-    assert rows[-1] == {"config_json": None}
+    assert rows[-1] == {"config_json": "[1,2]"}
 
 
 def test_a_signed_configuration_can_be_read_in_sql(place: str) -> None:
@@ -257,6 +374,86 @@ def test_a_signed_configuration_can_be_read_in_sql(place: str) -> None:
         run_id = db.create_run(db.create_experiment("digits"), config_leaf={"lr": 0.1})
         assert db.db.execute("SELECT config_json FROM runs") == [{"config_json": '{"lr":0.1}'}]
         assert [run["run_id"] for run in db.search_runs("lr = 0.1")] == [run_id]
+
+
+# --- side by side -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def compared(db: RfDb) -> RfDb:
+    """Three runs that differ in all ways."""
+    experiment_id = db.create_experiment("digits")
+    configs: list[Any] = [
+        {"lr": 0.1, "model": {"layers": (64, 32)}, "seed": "a", "size": 1, "flag": True},
+        {"lr": 1, "model": {"layers": 3}, "act": torch.nn.ReLU(), "mixed": "x"},
+        None,
+    ]
+    for config in configs:
+        db.create_run(experiment_id, config_leaf=config)
+    db.update_run_metrics(1, {"loss": math.nan, "val": {"acc": 0.5}, "size": 2, "note": "warm"})
+    db.log_metrics(2, {"loss": 0.25})
+    return db
+
+
+EXPECTED: dict[str, list[Any]] = {
+    "run_id": [1, 2, 3],
+    "status": ["NEW", "NEW", "NEW"],
+    "lr": [0.1, 1.0, None],
+    "model.layers": ["[64,32]", "3", None],
+    "params.seed": ["a", None, None],
+    "params.size": [1, None, None],
+    "flag": [True, None, None],
+    "act": [None, "<torch.nn.modules.activation.ReLU>", None],
+    "val.acc": [0.5, None, None],
+    "metrics.size": [2, None, None],
+    "note": ["warm", None, None],
+}
+
+
+def test_runs_with_a_column_for_each_parameter_and_metric(compared: RfDb) -> None:
+    table = compared.to_arrow("runs_wide")
+    assert {name: table.column(name).to_pylist() for name in EXPECTED} == EXPECTED
+    assert repr(table.column("loss").to_pylist()) == "[nan, 0.25, None]"
+    assert str(table.schema.field("created_at").type) == "timestamp[us, tz=UTC]"
+    assert not {"metrics", "config_digest", "size"} & set(table.column_names)
+    past = compared.as_of(3).to_arrow("runs_wide")
+    assert past.column("run_id").to_pylist() == [1, 2]
+    file = BytesIO()
+    assert write_csv(compared, "runs_wide", file) == 3
+    heading, first, *_ = file.getvalue().decode().splitlines()
+    assert {"lr", "model.layers", "loss", "val.acc"} < set(heading.split(","))
+    assert '"[64,32]"' in first
+    assert first.endswith(",nan")
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_runs_as_a_data_frame(compared: RfDb, library: Any) -> None:
+    frame = compared.runs_frame("id < 3", sort="-id", library=library)
+    column = (
+        (lambda name: frame[name].to_list()) if library == "polars" else lambda n: list(frame[n])
+    )
+    assert type(frame).__module__.split(".")[0] == library
+    assert column("run_id") == [2, 1]
+    assert column("lr") == [1.0, 0.1]
+    assert column("model.layers") == ["3", "[64,32]"]
+    assert repr([float(value) for value in column("loss")]) == "[0.25, nan]"
+    assert str(frame["created_at"].dtype).startswith(
+        "datetime64[us" if library == "pandas" else "Datetime"
+    )
+    assert len(compared.runs_frame("id > 99", library=library)) == 0
+    assert "params.size" in compared.runs_frame(library=library).columns
+
+
+def test_a_data_frame_that_cannot_be(compared: RfDb, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert type(compared.runs_frame()).__module__.split(".")[0] == "pandas"
+    wrong: Any = "numpy"
+    with pytest.raises(InvalidCommand, match="library is 'numpy'"):
+        compared.runs_frame(library=wrong)
+    with pytest.raises(InvalidQuery, match="did you mean lr"):
+        compared.runs_frame("lrr > 1")
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(MissingPackage, match=r"pip install 'refold\[frames\]'"):
+        compared.runs_frame(library="pandas")
 
 
 # --- on the command line ------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Curves of metrics, as numbers, as text and as pictures."""
 
+import math
 import re
 import sys
 from collections.abc import Iterator
@@ -99,6 +100,37 @@ def test_metrics_within_groups_have_names_with_dots(trained: RfDb) -> None:
     assert curve.y == [1 - loss for loss in LOSSES]
 
 
+def test_over_the_steps_and_with_gaps(db: RfDb) -> None:
+    experiment_id = db.create_experiment("digits")
+    one, other = (db.create_run(experiment_id, num_chunks=3) for _ in range(2))
+    values = [0.5, math.nan, 0.25, math.inf, 1.0, 2.0]
+    with db.metrics(one) as log:
+        for n, value in enumerate(values):
+            log(10 * n, loss=value)
+    for n, value in enumerate(values):
+        db.log_metrics(other, {"loss": value}, step=10 * n)
+    made = plot(db, [one, other], "loss")
+    assert (made.label, made.over) == ("step", "step")
+    for curve in made.curves:
+        assert repr((curve.x, curve.y)) == repr(([0, 10, 20, 30, 40, 50], values))
+        assert [(part.x, part.y) for part in curve.drawn] == [
+            ([0], [0.5]),
+            ([20], [0.25]),
+            ([40, 50], [1.0, 2.0]),
+        ]
+    assert made.text(60, 12)
+    assert made.picture("png")
+    assert len(set(plot(db, [one], "loss", over="position").curves[0].x)) == 1
+    assert plot(db, [one], "loss", over="chunk").curves[0].x == [0] * 6
+    db.update_run_metrics(one, {"loss": math.nan})
+    assert plot(db, [one], "loss").label == "position"
+    with pytest.raises(InvalidCommand, match="without steps"):
+        plot(db, [one], "loss", over="step")
+    db.log_metrics(one, {"nothing": math.nan})
+    with pytest.raises(NotFound, match="no value of nothing that can be drawn: take loss"):
+        plot(db, [one], "nothing")
+
+
 def test_as_of_a_moment(trained: RfDb) -> None:
     assert plot(trained.as_of(11), [1, 2], "loss").curves == [
         Curve(1, [4, 8], LOSSES[:2]),
@@ -129,7 +161,7 @@ def test_a_run_without_metrics_or_none_at_all_is_refused(trained: RfDb) -> None:
 
 
 def test_what_cannot_be_an_axis_is_refused(trained: RfDb) -> None:
-    with pytest.raises(InvalidCommand, match="pass one of position, time, chunk"):
+    with pytest.raises(InvalidCommand, match="pass one of step, position, time, chunk"):
         plot(trained, [1], "loss", over="epoch")  # type: ignore
     run_id = trained.create_run(1)
     trained.update_run_metrics(run_id, {"loss": 1})

@@ -32,7 +32,9 @@ def stub() -> str:
     body += _awaited_methods(common, own)
     for module, name in ((rf_db, "RfDb"), (rf_database, "RFDatabase")):
         body += [f"class Async{name}(AsyncFace, face={name}):"]
-        body += _awaited_methods(_class(module, name), own)
+        different = _class(asynchronous, f"Async{name}")
+        body += [_method(method) for method in different.values()]
+        body += _awaited_methods(_class(module, name), own | different)
     text = "\n".join(body)
     aliases = [
         f"{ast.unparse(node)}\n"
@@ -75,7 +77,7 @@ def _method(method: Method) -> str:
     if "asynccontextmanager" in map(ast.unparse, node.decorator_list):
         # The generator behind it is nobody's business.
         header = "@asynccontextmanager\n    " + header.removeprefix("async ")
-        header = header.replace("AsyncGenerator[None, None]", "AsyncGenerator[None]")
+        header = re.sub(r"AsyncGenerator\[(\w+), None\]", r"AsyncGenerator[\1]", header)
     if len(header.splitlines()[0]) > 96:  # "async" made it too long: as ruff would break it
         header = re.sub(r"^(.*?\()(.*)(\) ->.*)$", r"\1\n        \2\n    \3", header)
     header = re.sub(r'-> "(.*)":$', r"-> \1:", header)  # what only type checkers import

@@ -254,6 +254,7 @@ def let_it_happen(path: Path) -> None:
             db.set_worker_task_status(task, "IN_PROGRESS", actor="worker-0")
             db.set_worker_task_status(task, status, actor="worker-0")
         db.log_metrics(runs[0], {"loss": 0.5, "accuracy": float("nan")}, step=10)
+        db.save_checkpoint(runs[0], {"weights": [0.5]}, step=10, epoch=1, chunk=3)
         db.set_controller_task("RUN_FIT")
         db.set_worker_progress(0, "TRAIN_VAL")
         requests = [

@@ -19,6 +19,7 @@ from refold.eventstore.payloads.arrays import (
     TensorLayout,
     Tensors,
 )
+from refold.eventstore.payloads.outlines import outline
 from refold.eventstore.payloads.plain import (
     NotPlain,
     as_json,
@@ -30,6 +31,7 @@ from refold.eventstore.payloads.plain import (
 # The kind and the version of its format. No UTF-8 text, pickle, image or archive starts with one
 # of these bytes, and so no JSON or base64 does.
 JSON = b"\xf7\x01"
+OUTLINED = b"\xf7\x02"
 PLAIN = b"\xf8\x01"
 TENSORS = b"\xf9\x01"
 DILL = b"\xfa\x01"
@@ -38,7 +40,10 @@ SIGNED = b"\xfb"
 MAC_SIZE = 32
 """The bytes of the HMAC-SHA256 between `SIGNED` and the payload that it signs."""
 
-_KINDS = frozenset({JSON, PLAIN, TENSORS, DILL})
+OUTLINE_END = b"\0"
+"""What stands behind the outline and before the payload of another kind; no JSON holds it."""
+
+_KINDS = frozenset({JSON, OUTLINED, PLAIN, TENSORS, DILL})
 _FIRST_BYTES = frozenset(kind[:1] for kind in _KINDS)
 _SIGNED_PREFIX = len(SIGNED) + MAC_SIZE
 
@@ -69,7 +74,7 @@ def view_of(data: Any) -> memoryview:
 
 
 def kind_of(payload: memoryview) -> bytes:
-    """`JSON`, `PLAIN`, `TENSORS`, `DILL` or `SIGNED`.
+    """`JSON`, `OUTLINED`, `PLAIN`, `TENSORS`, `DILL` or `SIGNED`.
 
     Raises:
         InvalidPayload: the bytes begin like none of them.
@@ -207,10 +212,10 @@ def _places(end: int, sizes: list[int]) -> Iterator[tuple[int, int]]:
 class PayloadCodec(msgspec.Struct, frozen=True):
     """Turns any Python object into bytes and back: `decode(encode(x)) == x`, types included.
 
-    Plain data becomes JSON text, which SQL can read (`runs.config_json`), or MessagePack where JSON
-    would lose a type; tensors and NumPy arrays become their bare bytes; both are
-    safe to decode whoever wrote them. Everything else is pickled with dill, and **unpickling
-    runs code**: give a key, or forbid dill, where others can write to the store.
+    Plain data becomes JSON text, which SQL can read, or MessagePack where JSON would lose a type;
+    tensors and NumPy arrays become their bare bytes; all three are safe to decode whoever wrote
+    them. Everything else is pickled with dill, and **unpickling runs code**: give a key, or forbid
+    dill, where others can write to the store.
 
     Tensors come back on their device, or on the CPU where that device is missing or full. They are
     writable and without their gradients; one that is a view comes back with memory of its own.
@@ -240,8 +245,13 @@ class PayloadCodec(msgspec.Struct, frozen=True):
         shown = "None" if self.key is None else "'…'"
         return f"PayloadCodec(key={shown}, allow_dill={self.allow_dill})"
 
-    def encode(self, obj: Any) -> bytes:
+    def encode(self, obj: Any, *, outlined: bool = False) -> bytes:
         """The object as bytes.
+
+        Args:
+            obj: any.
+            outlined: have JSON text of what is plain in it before the exact bytes, if they are none
+                themselves, so that SQL can read it.
 
         Raises:
             InvalidPayload: it holds what cannot be stored, such as a socket or a generator, or what
@@ -254,8 +264,7 @@ class PayloadCodec(msgspec.Struct, frozen=True):
             raise InvalidPayload(
                 f"an object is too large to be stored ({error}): store it as a NumPy array"
             ) from error
-        key = cast("bytes | None", self.key)
-        return b"".join(parts if key is None else sign(parts, key))
+        return self._joined(_outlined(parts, obj) if outlined else parts)
 
     def decode(self, data: bytes) -> Any:
         """The object that `encode` made the bytes from.
@@ -265,16 +274,11 @@ class PayloadCodec(msgspec.Struct, frozen=True):
             PayloadRefused: it is not signed with the key, or it is dill and dill is not allowed;
                 nothing of it was decoded.
         """
-        payload = view_of(data)
+        payload = self._verified(view_of(data))
         kind = kind_of(payload)
-        key = cast("bytes | None", self.key)
-        if kind == SIGNED:
-            payload = verify(payload, key)
+        if kind == OUTLINED:
+            payload = _without_outline(payload)
             kind = kind_of(payload)
-        elif key is not None:
-            raise PayloadRefused(
-                f"the payload is not signed, and the key ({KEY_VARIABLE}) demands it"
-            )
         if kind == JSON:
             return from_json(payload[len(JSON) :])
         if kind == PLAIN:
@@ -284,13 +288,17 @@ class PayloadCodec(msgspec.Struct, frozen=True):
             return unpack_plain(tree, tensors.get)
         if kind == DILL:
             return self._unpickle(payload)
-        raise InvalidPayload("the payload is signed twice")
+        raise InvalidPayload("the payload is signed or outlined twice")
 
-    def adopt(self, data: bytes) -> bytes:
+    def adopt(self, data: bytes, *, outlined: bool = False) -> bytes:
         """The bytes of a payload that somebody else made, as this codec can read them back.
 
         With a key, plain data and tensors are signed, as the object itself would be. What is
         pickled and not signed is refused, since to look at it would run its code.
+
+        Args:
+            data: the bytes.
+            outlined: see `encode`.
 
         Raises:
             InvalidPayload: the bytes are not a payload, or cannot be decoded here.
@@ -298,11 +306,27 @@ class PayloadCodec(msgspec.Struct, frozen=True):
                 not allowed.
         """
         payload = view_of(data)
-        key = cast("bytes | None", self.key)
-        if key is not None and kind_of(payload) in (JSON, PLAIN, TENSORS):
-            data = b"".join(sign([payload], key))
-        self.decode(data)
+        if self.key is not None and _inner_kind(payload) in (JSON, PLAIN, TENSORS):
+            data = self._joined([payload])
+        value = self.decode(data)
+        payload = self._verified(view_of(data))
+        if outlined and kind_of(payload) not in (JSON, OUTLINED):
+            return self._joined(_outlined([payload], value))
         return data
+
+    def _joined(self, parts: list[bytes | memoryview]) -> bytes:
+        key = cast("bytes | None", self.key)
+        return b"".join(parts if key is None else sign(parts, key))
+
+    def _verified(self, payload: memoryview) -> memoryview:
+        key = cast("bytes | None", self.key)
+        if kind_of(payload) == SIGNED:
+            return verify(payload, key)
+        if key is not None:
+            raise PayloadRefused(
+                f"the payload is not signed, and the key ({KEY_VARIABLE}) demands it"
+            )
+        return payload
 
     def _unpickle(self, payload: memoryview) -> Any:
         if not self.allow_dill:
@@ -314,6 +338,24 @@ class PayloadCodec(msgspec.Struct, frozen=True):
 
         tree, tensors = unbundle(payload)
         return pickled.load(tree, tensors.get)
+
+
+def _outlined(parts: list[bytes | memoryview], obj: Any) -> list[bytes | memoryview]:
+    if parts[0] == JSON or (text := outline(obj)) is None:
+        return parts
+    return [OUTLINED, text, OUTLINE_END, *parts]
+
+
+def _without_outline(payload: memoryview) -> memoryview:
+    end = bytes(payload).find(OUTLINE_END)
+    if end < 0:
+        raise InvalidPayload("the payload is cut off in its outline")
+    return payload[end + 1 :]
+
+
+def _inner_kind(payload: memoryview) -> bytes:
+    kind = kind_of(payload)
+    return kind_of(_without_outline(payload)) if kind == OUTLINED else kind
 
 
 _storing = ContextVar("storing", default=False)

@@ -1,6 +1,7 @@
 """What became of rows: between two moments, and by one event."""
 
 from collections.abc import Iterable, Iterator
+from html import escape
 from typing import Any, Literal
 
 import msgspec
@@ -15,7 +16,14 @@ BOOKKEEPING = frozenset(Row.__struct_fields__)
 """Columns that say when a row changed, not what changed in it."""
 
 
-class Change(msgspec.Struct, frozen=True):
+class Told(msgspec.Struct, frozen=True):
+    """What notebooks show as its text."""
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
+
+
+class Change(Told, frozen=True):
     """A row before and after. The columns are those of the view's table."""
 
     view: str

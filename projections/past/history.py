@@ -19,14 +19,14 @@ from refold.eventstore.events import (
 from refold.eventstore.log.readable import ReadableLog
 from refold.eventstore.log.recorded import Recorded
 from refold.projections.entities import check_column, entity_of, key_of
-from refold.projections.past.changes import Change, change
+from refold.projections.past.changes import Change, Told, change
 from refold.projections.past.version_writer import UNTIL, columns_of
 from refold.projections.past.versions import Versions
 from refold.projections.unit_of_work import UnitOfWork
 from refold.projections.view import Key, View, types_of
 
 
-class Touched(msgspec.Struct, frozen=True):
+class Touched(Told, frozen=True):
     """An event, and what it changed in a row."""
 
     recorded: Recorded
@@ -127,7 +127,7 @@ class Link(msgspec.Struct, frozen=True):
         return text
 
 
-class Why(msgspec.Struct, frozen=True):
+class Why(Told, frozen=True):
     """What a column of a row holds, and the events that led to it, the last first."""
 
     entity: str

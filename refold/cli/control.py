@@ -9,79 +9,81 @@ import msgspec
 import typer
 
 from refold.cli.open_face import actor_name, open_face
-from refold.cli.options import DEFAULT_STORE, Actor, AllowDill, Json, Store, Yes
+from refold.cli.options import DEFAULT_STORE, Actor, AllowDill, Json, Store, Yes, id_of
 from refold.cli.output import note, print_json, shown
 from refold.cli.rows import select
 from refold.cli.safely import ask, tell_if_interrupted
 from refold.eventstore.errors import InvalidPayload, NotFound
 from refold.projections.fit import interactive_control, runs
 from refold.rf_db import RfDb
-from refold.rows import Row
 
-Run = Annotated[int, typer.Argument(metavar="RUN", help="Its id, such as 5.")]
+Runs = Annotated[
+    list[str],
+    typer.Argument(metavar="[run] ID|NAME...", help="The runs, by their ids or names."),
+]
 
 
 def stop(
-    run_id: Run,
+    run: Runs,
     yes: Yes = False,
     json: Json = False,
     store: Store = DEFAULT_STORE,
     actor: Actor = None,
 ) -> None:
-    """Ask to stop a run; it can be resumed.
+    """Ask to stop runs; they can be resumed.
 
     Examples:
         refold stop 5
-        refold stop 5 --yes --json
+        refold stop run baseline
+        refold stop 5 6 7 --yes --json
     """
     with open_face(store, actor=actor_name(actor)) as db:
-        ask(f"Ask to stop {_described(db, run_id)}?", yes=yes)
-        _request(db, run_id, db.request_stop, json=json)
+        _request(db, _ids(db, run), "stop {}", db.request_stop, yes=yes, json=json)
 
 
 def resume(
-    run_id: Run,
+    run: Runs,
     yes: Yes = False,
     json: Json = False,
     store: Store = DEFAULT_STORE,
     actor: Actor = None,
 ) -> None:
-    """Ask to let a run go on.
+    """Ask to let runs go on.
 
     Examples:
         refold resume 5
+        refold resume 5 6
     """
     with open_face(store, actor=actor_name(actor)) as db:
-        ask(f"Ask to resume {_described(db, run_id)}?", yes=yes)
-        _request(db, run_id, db.request_resume, json=json)
+        _request(db, _ids(db, run), "resume {}", db.request_resume, yes=yes, json=json)
 
 
 def delete(
-    run_id: Run,
+    run: Runs,
     yes: Yes = False,
     json: Json = False,
     store: Store = DEFAULT_STORE,
     actor: Actor = None,
 ) -> None:
-    """Ask to delete a run, for ever; what happened to it stays in the log.
+    """Ask to delete runs, for ever; what happened to them stays in the log.
 
     Examples:
         refold delete 5
+        refold delete 5 6
     """
     with open_face(store, actor=actor_name(actor)) as db:
-        ask(f"Ask to delete {_described(db, run_id)}, for ever?", yes=yes)
-        _request(db, run_id, db.request_delete, json=json)
+        _request(db, _ids(db, run), "delete {}, for ever", db.request_delete, yes=yes, json=json)
 
 
 def clone(
-    run_id: Run,
+    run: Annotated[list[str], typer.Argument(metavar="[run] ID|NAME", help="The run.")],
     changes: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help="What the clone changes, such as lr=0.1; the value is JSON, or else text. "
-            "Names within names are separated by dots. May be given repeatedly.",
+            help="What the clone changes or adds, such as lr=0.1; the value is JSON, or else "
+            "text. Names within names are separated by dots. May be given repeatedly.",
         ),
     ] = None,
     config: Annotated[
@@ -109,17 +111,25 @@ def clone(
         refold clone 5 --config config.json
     """
     with open_face(store, actor=actor_name(actor), allow_dill=allow_dill) as db:
-        what = _described(db, run_id)
+        run_id, *others = _ids(db, run)
+        if others:
+            raise typer.BadParameter("one run at a time can be cloned")
         given = None if config is None else _read(config)
         if changes:
             given = _changed(_config(db, run_id) if config is None else given, changes)
         weights = ", with its weights" if warm_start else ""
-        ask(f"Ask to clone {what}{weights}?", yes=yes)
 
         def request(run_id: int, **about: Any) -> int:
             return db.request_clone_modify(run_id, given, warm_start, **about)
 
-        _request(db, run_id, request, json=json)
+        _request(db, [run_id], f"clone {{}}{weights}", request, yes=yes, json=json)
+
+
+def _ids(db: RfDb, words: list[str]) -> list[int]:
+    """Return the ids of runs; the word before them may be left out."""
+    if words[0] == "run" and len(words) > 1:
+        words = words[1:]
+    return list(dict.fromkeys(id_of(db, "run", word) for word in words))
 
 
 def _described(db: RfDb, run_id: int) -> str:
@@ -130,18 +140,31 @@ def _described(db: RfDb, run_id: int) -> str:
     return f"run {run_id} ({run['run_name']}, {run['status']})"
 
 
-def _request(db: RfDb, run_id: int, request: Callable[..., int], *, json: bool) -> None:
+def _request(
+    db: RfDb, ids: list[int], what: str, request: Callable[..., int], *, yes: bool, json: bool
+) -> None:
+    """Ask the user, then request it of all of these runs or of none."""
+    described = ", ".join(_described(db, run_id) for run_id in ids)
+    ask(f"Ask to {what.format(described)}?", yes=yes)
     command_id = str(uuid4())
     with tell_if_interrupted(db, command_id):
-        ic_id = request(run_id, command_id=command_id)
-        row: Row
-        [row] = select(db, interactive_control, {"ic_id": ic_id}, config=json)
+        with db.batch():
+            made = [
+                request(run_id, command_id=f"{command_id}-{n}" if n else command_id)
+                for n, run_id in enumerate(ids)
+            ]
+        rows = [
+            row
+            for ic_id in made
+            for row in select(db, interactive_control, {"ic_id": ic_id}, config=json)
+        ]
         if json:
-            print_json(row)
+            print_json(rows[0] if len(rows) == 1 else rows)
             return
-        what = row["operation"].lower().replace("_modify", "")
-        print(f"request {ic_id}: {what} run {run_id} is {row['status']}")
-        note(f"the controller decides what becomes of it: refold show request {ic_id}")
+        for row in rows:
+            operation = row["operation"].lower().replace("_modify", "")
+            print(f"request {row['ic_id']}: {operation} run {row['run_id']} is {row['status']}")
+            note(f"the controller decides what becomes of it: refold show request {row['ic_id']}")
 
 
 # --- configurations ---------------------------------------------------------------------------
@@ -195,11 +218,10 @@ def _with(config: Any, name: str, rest: str, value: Any) -> Any:
     if rest in fields:  # the dots are in the name itself
         first, dot = rest, ""
     if first not in fields:
-        raise typer.BadParameter(
-            f"the configuration has no {name!r}: it has {', '.join(map(str, fields))}; for "
-            f"others pass the whole of it with --config FILE",
-            param_hint="--set",
-        )
+        value = _with({}, name, further, value) if dot else value
+        if not dot:
+            note(f"{name}: {shown(value)}, which is new")
+        return {**fields, first: value}
     before = fields[first]
     if dot:
         value = _with(before, name, further, value)

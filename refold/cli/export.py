@@ -65,7 +65,7 @@ def export(
     Examples:
         refold export log.jsonl
         refold export trace.json
-        refold export runs.csv --view runs --at 1h
+        refold export runs.csv --view runs_wide --at 1h
         refold export events.parquet
         refold export - | gzip > log.jsonl.gz
     """

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from refold.cli.open_face import open_face
-from refold.cli.options import DEFAULT_STORE, At, Json, Store
+from refold.cli.options import DEFAULT_STORE, At, Json, Store, id_of
 from refold.cli.output import Columns, show_rows
 from refold.cli.rows import is_time, select, shown_row
 from refold.eventstore import times
@@ -40,11 +40,12 @@ Limit = Annotated[
     int | None, typer.Option("--limit", "-n", min=1, metavar="N", help="Only the last N.")
 ]
 ExperimentId = Annotated[
-    int | None, typer.Option("--experiment", metavar="ID", help="Only those of an experiment.")
+    str | None,
+    typer.Option("--experiment", metavar="ID|NAME", help="Only those of an experiment."),
 ]
-RunId = Annotated[int | None, typer.Option("--run", metavar="ID", help="Only those of a run.")]
+RunId = Annotated[str | None, typer.Option("--run", metavar="ID|NAME", help="Only those of a run.")]
 PipelineId = Annotated[
-    int | None, typer.Option("--pipeline", metavar="ID", help="Only those of a pipeline.")
+    str | None, typer.Option("--pipeline", metavar="ID|NAME", help="Only those of a pipeline.")
 ]
 
 CHANGED: Columns = {"CHANGED": lambda row: _moment(row["updated_at"])}
@@ -120,13 +121,13 @@ def runs(
         refold runs --columns name,lr,loss --at 2h
     """
     with open_face(store, at=at) as db:
+        of = None if experiment is None else id_of(db, "experiment", experiment)
         found = db.search_runs(where, sort=best or sort, config=json)
         configs = configurations(db.views, db.payloads)
     rows = [
         shown_row(row)
         for row in found
-        if (not status or row["status"] in status)
-        and (experiment is None or row["experiment_id"] == experiment)
+        if (not status or row["status"] in status) and (of is None or row["experiment_id"] == of)
     ]
     if best is not None:
         rows = rows[:1]
@@ -385,7 +386,12 @@ def _list(
 ) -> None:
     view = ENTITIES[entity]
     with open_face(store, at=at) as db:
-        rows: list[Row] = select(db, view, wanted, limit=limit, config=json)
+        ids = {
+            f"{word}_id": id_of(db, word, given)
+            for word in ("experiment", "run", "pipeline")
+            if (given := wanted.get(f"{word}_id")) is not None
+        }
+        rows: list[Row] = select(db, view, wanted | ids, limit=limit, config=json)
     asked = " like that" if any(value not in (None, []) for value in wanted.values()) else ""
     show_rows(rows, {**columns, **CHANGED}, json=json, none=f"there are no {plural}{asked}")
 

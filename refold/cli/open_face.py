@@ -15,7 +15,7 @@ from refold.cli.output import note
 from refold.eventstore import EventStore, open_store
 from refold.eventstore.arguments import excerpt
 from refold.eventstore.engines.log_end import projections_of
-from refold.eventstore.errors import StoreWarning
+from refold.eventstore.errors import NotAStore, StoreWarning
 from refold.projections import ALL, View
 from refold.rf_db import RfDb
 
@@ -49,7 +49,7 @@ def open_face(
         known = import_views(imports)
         with open_log(place) as store, store.reading() as connection:
             views = [known[name] for name in projections_of(connection) if name in known]
-    with _warnings_as_notes():
+    with _naming_the_options(), _warnings_as_notes():
         db = RfDb(place, actor=actor, projections=views, allow_dill=allow_dill, create=False)
     with db:
         if at is None:
@@ -67,10 +67,18 @@ def open_log(place: str) -> Generator[EventStore, None, None]:
         NotAStore: there is none.
         DBException: it cannot be opened.
     """
-    with _warnings_as_notes():
+    with _naming_the_options(), _warnings_as_notes():
         store = open_store(place, create=False)
     with store:
         yield store
+
+
+@contextmanager
+def _naming_the_options() -> Generator[None, None, None]:
+    try:
+        yield
+    except NotAStore as error:
+        raise NotAStore(f"{error}; --store or REFOLD_STORE names another place") from error
 
 
 @contextmanager

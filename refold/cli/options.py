@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, NamedTuple
 
@@ -144,8 +145,8 @@ def _entities() -> list[str]:
 Words = Annotated[
     list[str],
     typer.Argument(
-        metavar="ENTITY ID",
-        help=f"Such as run 5, or run-5. Entities: {', '.join(ENTITIES)}, or a view.",
+        metavar="ENTITY ID|NAME",
+        help=f"Such as run 5, run-5, or run baseline. Entities: {', '.join(ENTITIES)}, or a view.",
         autocompletion=_entities,
     ),
 ]
@@ -162,23 +163,28 @@ class Entity(NamedTuple):
         return self.word if self.word == "controller" else f"{self.word} {self.key}"
 
 
-def entity_and_column(
-    words: Sequence[str], views: Iterable[View[Any]]
-) -> tuple[Entity, str | None]:
+def entity_and_column(words: Sequence[str], db: Face) -> tuple[Entity, str | None]:
     """Return the entity that words begin with, and the column behind it, if there is one.
 
     Raises:
         NotFound: there is no such entity.
         typer.BadParameter: its id is missing or wrong, or more words follow.
     """
-    found, columns = entity(words, views)
+    found, columns = entity(words, db.views.views, db)
     if len(columns) > 1:
         raise typer.BadParameter(f"one column at most, not {' '.join(columns)}")
     return found, next(iter(columns), None)
 
 
-def entity(words: Sequence[str], views: Iterable[View[Any]]) -> tuple[Entity, list[str]]:
+def entity(
+    words: Sequence[str], views: Iterable[View[Any]], db: Face | None = None
+) -> tuple[Entity, list[str]]:
     """Return the entity that words begin with, and the words behind it.
+
+    Args:
+        words: as people write them.
+        views: whose rows they may name.
+        db: where names are looked up; None: only ids are taken.
 
     Raises:
         NotFound: there is no such entity.
@@ -195,9 +201,40 @@ def entity(words: Sequence[str], views: Iterable[View[Any]]) -> tuple[Entity, li
     if not rest:
         raise typer.BadParameter(f"which {word}? Give its id, such as {word} 5")
     key, *rest = rest
-    try:
-        return Entity(word, view, msgspec.convert(key, view.key_type, strict=False)), rest
-    except msgspec.ValidationError:
+    return Entity(word, view, _key(key, word, view, db)), rest
+
+
+NAMES = {"experiments": "experiment_name", "runs": "run_name", "pipelines": "pipeline_name"}
+"""The views whose rows have names, and in which column."""
+
+
+def id_of(db: Face, word: str, text: str) -> int:
+    """Return the id of an experiment, a run or a pipeline that is given by its id or name.
+
+    Raises:
+        typer.BadParameter: there is none of that name, or there are several.
+    """
+    return int(_key(text, word, ENTITIES[word], db))
+
+
+def _key(text: str, word: str, view: View[Any], db: Face | None) -> Key:
+    with suppress(msgspec.ValidationError):
+        return msgspec.convert(text, view.key_type, strict=False)
+    column = NAMES.get(view.name)
+    if db is None or column is None:
         raise typer.BadParameter(
-            f"{key!r} is not the id of a {word}: pass a number, such as {word} 5"
-        ) from None
+            f"{text!r} is not the id of {_article(word)} {word}: pass a number, such as {word} 5"
+        )
+    sql = f"SELECT {view.key} AS id FROM {view.table} WHERE {column} = ? ORDER BY {view.key}"
+    found = [row["id"] for row in db.views.select(sql, text)]
+    if not found:
+        raise typer.BadParameter(f"no {word} has the name {text!r}: refold {word}s lists them")
+    if len(found) > 1:
+        raise typer.BadParameter(
+            f"{text!r} is the name of {word}s {', '.join(map(str, found))}: give an id"
+        )
+    return found[0]
+
+
+def _article(word: str) -> str:
+    return "an" if word[0] in "aeiou" else "a"

@@ -42,7 +42,7 @@ def history(
         refold history controller --at 2026-01-31T12:00Z
     """
     with open_face(store, at=at, imports=imports) as db:
-        found, column = entity_and_column(words, db.views.views)
+        found, column = entity_and_column(words, db)
         if column is not None:
             check_column(found.view, column)
         touched = [
@@ -79,7 +79,7 @@ def why(
         refold why request 3 --at 120
     """
     with open_face(store, at=at, imports=imports) as db:
-        found, column = entity_and_column(words, db.views.views)
+        found, column = entity_and_column(words, db)
         reason = db.why(found.view.name, found.key, column or "status")
     if not json:
         print(printable(str(reason)))

@@ -18,6 +18,7 @@ from refold.plot import plot as plotted
 class Axis(StrEnum):
     """What the x axis can show."""
 
+    STEP = "step"
     POSITION = "position"
     TIME = "time"
     CHUNK = "chunk"
@@ -32,8 +33,11 @@ def plot(
         list[str], typer.Argument(metavar="run RUN... METRIC", help="Without a RUN: all runs.")
     ],
     over: Annotated[
-        Axis, typer.Option(help="What the x axis shows: the log, the time, or chunks trained.")
-    ] = Axis.POSITION,
+        Axis | None,
+        typer.Option(
+            help="What the x axis shows; steps, or positions in the log if there are none."
+        ),
+    ] = None,
     out: Annotated[
         str | None,
         typer.Option("--out", "-o", metavar="FILE", help="A picture: .png, .svg or .pdf."),
@@ -54,11 +58,11 @@ def plot(
     ids, metric = _parsed(words)
     kind = None if out is None else picture_of(out)
     with open_face(store, at=at, imports=imports) as db:
-        made = plotted(db, ids or _all_runs(db), metric, over=over.value)
+        made = plotted(db, ids or _all_runs(db), metric, over=None if over is None else over.value)
     if json:
         print_json(
             [
-                {"run_id": curve.run_id, "metric": metric, over.value: curve.x, "values": curve.y}
+                {"run_id": curve.run_id, "metric": metric, made.over: curve.x, "values": curve.y}
                 for curve in made.curves
             ]
         )

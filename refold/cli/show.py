@@ -51,7 +51,7 @@ def show(
         if words[0] == "event":
             _show_event(_event(db, words[1:]), json)
             return
-        found, rest = entity(words, db.views.views)
+        found, rest = entity(words, db.views.views, db)
         if rest:
             raise typer.BadParameter(f"one entity at a time, not also {' '.join(rest)}")
         row = _row(db, found)

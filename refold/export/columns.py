@@ -1,7 +1,7 @@
 """A view or the log as columns: the name and type of each, and the rows page by page."""
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from datetime import datetime
 from types import NoneType
@@ -16,11 +16,18 @@ from refold.eventstore.log.readable import ReadableLog
 from refold.eventstore.log.recorded import ReadRow
 from refold.eventstore.log.rows import event_rows
 from refold.eventstore.paging import Page, position_of
+from refold.eventstore.payloads import PayloadCodec
 from refold.eventstore.sql import section, statements
+from refold.projections.fit import runs
 from refold.projections.view import Row, View
 from refold.projections.views import ReadableViews
+from refold.rows import read_rows, whole
+from refold.search import configurations, flat
 
 EVENTS = "events"
+
+RUNS_WIDE = "runs_wide"
+"""Runs, with a column for each parameter and metric."""
 
 Kind = type[int] | type[float] | type[bool] | type[str] | type[bytes] | type[datetime]
 
@@ -42,6 +49,8 @@ class Columns(NamedTuple):
 class Source(Protocol):
     """What is exported: a face, now or as of a moment."""
 
+    payloads: PayloadCodec
+
     @property
     def store(self) -> ReadableLog:
         """The log."""
@@ -60,7 +69,7 @@ def columns_of(face: Source, what: str) -> Columns:
 
     Args:
         face: of a store, or of one as of a moment.
-        what: the name of a view, of one of its tables or SQL views; or `events`.
+        what: the name of a view, of one of its tables or SQL views; `runs_wide`; or `events`.
 
     Raises:
         NotFound: there is no such view.
@@ -71,11 +80,15 @@ def columns_of(face: Source, what: str) -> Columns:
         columns = tuple(Column(name, types.get(name, str)) for name in ReadRow._fields)
         pages = event_rows(face.store, face.store.head(), ReadRow._fields)
         return Columns(columns, (_checked(what, columns, page) for page in pages))
+    if what == RUNS_WIDE:
+        return wide(face)
     for view in face.views.views:
         if what in (view.name, *view.objects):
             return _view(face, view, what if what in view.objects else view.table)
     names = [view.name for view in face.views.views]
-    raise NotFound(f"there is no view {excerpt(what)}: take one of {', '.join(names)}, or {EVENTS}")
+    raise NotFound(
+        f"there is no view {excerpt(what)}: take one of {', '.join(names)}, {RUNS_WIDE} or {EVENTS}"
+    )
 
 
 def misfit(what: str, rows: Page, error: object) -> InvalidView | DamagedEvent:
@@ -172,3 +185,61 @@ def _typed(columns: list[Column], rows: Page) -> Page:
             values[index] = None if values[index] is None else bool(values[index])
         typed.append(tuple(values))
     return typed
+
+
+# --- runs, side by side ---------------------------------------------------------------------
+
+
+def wide(face: Source, ids: Sequence[int] | None = None) -> Columns:
+    """Return runs with a column for each parameter and metric, those of groups as `model.layers`.
+
+    Where a name is also that of another column, it is `params.x` or `metrics.x`. A list, and what
+    is not of one type in all runs, is JSON text.
+
+    Args:
+        face: of a store, or of one as of a moment.
+        ids: which runs, in order; None: all.
+    """
+    with face.views.reading():
+        found = read_rows(face.views, runs, "ORDER BY run_id", payloads=face.payloads, config=False)
+        configs = configurations(face.views, face.payloads)
+    by_id = {row["run_id"]: whole(row) for row in found}
+    rows = [by_id[run_id] for run_id in (by_id if ids is None else ids) if run_id in by_id]
+    own = [name for name in runs.columns if name not in _NOT_SHOWN]
+    parameters = [configs.get(row["run_id"], {}) for row in rows]
+    metrics = [flat(row["metrics"]) for row in rows]
+    columns = [Column(name, _OWN.get(name, int)) for name in own]
+    values = [[row[name] for row in rows] for name in own]
+    groups = {"params": _names(parameters), "metrics": _names(metrics)}
+    for group, several in (("params", parameters), ("metrics", metrics)):
+        others = {*own, *(name for other in groups if other != group for name in groups[other])}
+        for name in groups[group]:
+            kind, column = _of_one_kind([one.get(name) for one in several])
+            columns.append(Column(f"{group}.{name}" if name in others else name, kind))
+            values.append(column)
+    typed = _typed(columns, [*zip(*values, strict=True)])
+    return Columns(tuple(columns), iter([_checked(RUNS_WIDE, columns, typed)]))
+
+
+_NOT_SHOWN = frozenset({"config_digest", "metrics", "metric_words"})
+
+_OWN: dict[str, Kind] = {
+    **dict.fromkeys(("run_name", "mlflow_run_id", "status", "source", "ended_by"), str),
+    **dict.fromkeys(("created_at", "updated_at"), datetime),
+    "warm_start": bool,
+}
+
+
+def _names(several: Iterable[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for one in several for name in one))
+
+
+def _of_one_kind(values: list[Any]) -> tuple[Kind, list[Any]]:
+    kind = _kind_of(values)
+    if kind in (int, float, bool) or all(value is None or type(value) is str for value in values):
+        return kind, values
+    texts = [
+        None if value is None else value if type(value) is str else msgspec.json.encode(value)
+        for value in values
+    ]
+    return str, [text.decode() if type(text) is bytes else text for text in texts]

@@ -2,14 +2,16 @@
 
 import re
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, BinaryIO
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from refold.eventstore import times
 from refold.eventstore.errors import needed_for
 from refold.eventstore.paging import Page
-from refold.export.columns import Column, Kind, Source, columns_of, misfit
+from refold.export.columns import Column, Kind, Source, columns_of, misfit, wide
 
 if TYPE_CHECKING:
     import pyarrow
@@ -179,3 +181,50 @@ def write_parquet(face: Source, what: str, file: BinaryIO) -> int:
             writer.write_batch(batch)
             count += batch.num_rows
     return count
+
+
+# --- data frames ----------------------------------------------------------------------------
+
+Library = Literal["pandas", "polars"]
+
+
+def runs_frame(face: Source, ids: Sequence[int], library: Library | None) -> Any:
+    """Return runs with a column for each parameter and metric as a data frame.
+
+    Args:
+        face: of a store, or of one as of a moment.
+        ids: which runs, in order.
+        library: whose; None: pandas' if it is installed, else polars'.
+
+    Raises:
+        MissingPackage: it is not installed.
+    """
+    if library is None:
+        library = "polars" if find_spec("pandas") is None and find_spec("polars") else "pandas"
+    with needed_for("a data frame", "frames"):
+        made: Any = import_module(library)
+    columns, pages = wide(face, ids)
+    rows = [row for page in pages for row in page]
+    values = zip(*rows, strict=True) if rows else [()] * len(columns)
+    make = _pandas if library == "pandas" else _polars
+    return made.DataFrame(
+        {
+            column.name: make(made, list(some), column.type)
+            for column, some in zip(columns, values, strict=True)
+        }
+    )
+
+
+def _pandas(pandas: Any, values: list[Any], kind: Kind) -> Any:
+    if kind is datetime:
+        return pandas.to_datetime(pandas.Series(values, dtype="Int64"), unit="us", utc=True)
+    # Those that know of missing values.
+    names: dict[Any, str] = {int: "Int64", float: "float64", bool: "boolean", str: "object"}
+    return pandas.Series(values, dtype=names[kind])
+
+
+def _polars(polars: Any, values: list[Any], kind: Kind) -> Any:
+    if kind is datetime:
+        return polars.Series(values, dtype=polars.Datetime("us", "UTC"))
+    names: dict[Any, str] = {int: "Int64", float: "Float64", bool: "Boolean", str: "String"}
+    return polars.Series(values, dtype=getattr(polars, names[kind]))

@@ -22,6 +22,7 @@ from refold.eventstore.events import (
     ExperimentFailed,
     ExperimentStarted,
     ExperimentStatesReset,
+    MetricsLogged,
     PipelineCreated,
     PipelineEvent,
     ResumeRequested,
@@ -182,6 +183,9 @@ class Timeline:
             case RunMetricsRecorded():
                 if values := numbers(event.metrics):
                     self.counters.append(Counter(event.run_id, self._now, values))
+            case MetricsLogged():
+                if last := {n: m.last for n, m in event.metrics.items() if m.last is not None}:
+                    self.counters.append(Counter(event.run_id, self._now, last))
             case StopRequested() | ResumeRequested() | DeleteRequested() | CloneModifyRequested():
                 self._happened(recorded, f"{REQUESTED[kind]} run {event.run_id}", ic=event.ic_id)
             case ExperimentStatesReset():

@@ -205,7 +205,7 @@ class _Reader:
             value = decoded(text)
         except Exception as error:
             raise ValueError(f"a configuration cannot be decoded: {error}") from error
-        return self._face.put_payload(value)
+        return self._face.store.put_payload(self._face.payloads.encode(value, outlined=True))
 
     # --- training -------------------------------------------------------------------------
 

@@ -154,7 +154,7 @@ class Layer:
 
     def _encoded(self, value: Any) -> bytes | None:
         """Return a value as a payload; what is empty has none, as in RapidFire."""
-        return self._face.payloads.encode(value) if value else None
+        return self._face.payloads.encode(value, outlined=True) if value else None
 
     def _decoded(self, content: bytes | None) -> Any:
         return {} if content is None else self._face.payloads.decode(content)

@@ -59,7 +59,8 @@ _REFUSAL = re.compile(
     r"BEGIN\s+SELECT RAISE\(ABORT, ('[^']*')\);\s+END;"
 )
 _BYTES = re.compile(r"\bx'([0-9A-F]*)'")
-_AS_TEXT = re.compile(r"CAST\((substr\(\w+, \d+\)) AS TEXT\)")
+_PLACE = re.compile(r"instr\((substr\(\w+, \d+\)), (x'\w+')\)")
+_AS_TEXT = re.compile(r"CAST\((substr\(\w+, \d+(?:, position\(.*?\) - 1)?\)) AS TEXT\)")
 # An INSERT that replaces a row is a thing of SQLite.
 _REPLACEMENT = re.compile(r"CREATE TRIGGER IF NOT EXISTS \w+ BEFORE INSERT ON \w+\s+WHEN ")
 
@@ -177,6 +178,7 @@ def definition(sql: str) -> list[str]:
             f"FOR EACH STATEMENT EXECUTE FUNCTION {name}()",
         ]
 
+    sql = _PLACE.sub(r"position(\2 IN \1)", sql)
     sql = _BYTES.sub(r"'\\x\1'::bytea", sql)
     sql = _AS_TEXT.sub(r"convert_from(\1, 'UTF8')", sql)
     sql = _BY_HASH.sub(r"\1 USING hash (\2)", sql)

@@ -47,7 +47,7 @@ CONNECTION_DEFAULTS = {
 FORCED = {"client_encoding": "UTF8"}
 
 NAMES = 1024
-"""Locks on names are of so many: the server has room for some thousands of all transactions."""
+"""How many locks on names there are: the server has room for some thousands altogether."""
 
 LEAST = 2
 """Seconds that a server is given to let us in; libpq knows whole ones, and no fewer."""
