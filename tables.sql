@@ -217,6 +217,8 @@ CREATE TABLE worker_task (
     epoch       INTEGER NOT NULL,
     status      TEXT    NOT NULL,  -- SCHEDULED IN_PROGRESS COMPLETED FAILED
     error       TEXT,              -- why it failed
+    claim       INTEGER,           -- position of the event that started it last: who reports needs it
+    attempts    INTEGER NOT NULL,  -- how often it was started
     created_at  TEXT    NOT NULL,
     updated_at  TEXT    NOT NULL,
     position    INTEGER NOT NULL
@@ -328,6 +330,8 @@ CREATE TABLE actor_tasks (
     started_at        TEXT,
     completed_at      TEXT,
     duration_seconds  REAL,
+    claim             INTEGER,           -- position of the event that started it last
+    attempts          INTEGER NOT NULL,  -- how often it was started
     created_at        TEXT    NOT NULL,
     updated_at        TEXT    NOT NULL,
     position          INTEGER NOT NULL

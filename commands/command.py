@@ -100,13 +100,18 @@ def execute(views: Views, command: Command, metadata: Metadata = NO_METADATA) ->
     return views.store.perform(work)
 
 
+_PROOFS = {"claim", "attempt"}
+"""The fields that say on what right something is asked, not what is asked."""
+
+
 def _fingerprint(command: Command) -> str:
-    # Payloads are left out: the same object may be pickled to other bytes in another process.
+    # Payloads are left out: the same object may be pickled to other bytes in another process. So
+    # are claims: a process that was started again holds none.
     fields = msgspec.structs.asdict(command)
     asked = {
         name: value
         for name, value in fields.items()
-        if value is not msgspec.UNSET and not isinstance(value, bytes)
+        if value is not msgspec.UNSET and not isinstance(value, bytes) and name not in _PROOFS
     }
     digest = hashlib.sha256(to_json(asked).encode()).hexdigest()[:16]
     return f"{type(command).__name__} {digest}"

@@ -3,12 +3,13 @@
 from contextlib import suppress
 from typing import Any
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
+from refold.commands.claims import Claim, check_claim, check_completion, check_part
 from refold.commands.command import Command, Decision, existing, named
 from refold.commands.moves import REQUEST, RUN, WORKER_TASK, move, status_of
 from refold.eventstore.errors import IllegalTransition, InvalidCommand
-from refold.eventstore.event import Id, Int, Name, encode, plain_scalar, to_json
+from refold.eventstore.event import Event, Id, Int, Name, encode, plain_scalar, to_json
 from refold.eventstore.events import (
     CloneModifyRequested,
     ControllerTaskSet,
@@ -22,6 +23,7 @@ from refold.eventstore.events import (
     RunMetricsRecorded,
     RunProgressed,
     StopRequested,
+    TaskFailed,
     TaskScheduled,
     TaskStarted,
     WorkerProgressed,
@@ -38,6 +40,7 @@ from refold.eventstore.words import take_words, words_text
 from refold.projections.experiments import experiments, next_id
 from refold.projections.fit import (
     CONTROLLER,
+    Run,
     controller_progress,
     interactive_control,
     metric_key,
@@ -57,9 +60,14 @@ def _refuse_killed(rows: Rows, run_id: int, what: str) -> None:
         IllegalTransition: it is KILLED.
         StoreDamaged: its row holds no status.
     """
-    status = existing(rows, runs, run_id, "run").status
-    if status_of(f"run {run_id}", RunStatus, status) is RunStatus.KILLED:
+    if _is_killed(existing(rows, runs, run_id, "run")):
         raise IllegalTransition(f"run {run_id} is KILLED; {what} can follow: create a new run")
+
+
+def _is_killed(run: Run | None) -> bool:
+    return run is not None and (
+        status_of(f"run {run.run_id}", RunStatus, run.status) is RunStatus.KILLED
+    )
 
 
 class CreateRun(Command, frozen=True):
@@ -133,13 +141,21 @@ class SetRunProgress(Command, frozen=True):
     run_id: Id
     current_chunk: Int
     current_epoch: Int
+    claim: Claim | UnsetType = UNSET
+    """Of the task that it comes from."""
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
         row = existing(rows, runs, self.run_id, "run")
-        if (row.current_chunk, row.current_epoch) == (self.current_chunk, self.current_epoch):
+        claim = UNSET
+        if self.claim is not UNSET:
+            task_id, claim = self.claim.task_id, self.claim.position
+            task = rows.get(worker_task, task_id)
+            check_part(f"worker task {task_id} of run {self.run_id}", task, self.claim)
+        now = (self.current_chunk, self.current_epoch)
+        if (row.current_chunk, row.current_epoch) == now:
             return Decision()
-        return Decision([RunProgressed(self.run_id, self.current_chunk, self.current_epoch)])
+        return Decision([RunProgressed(self.run_id, *now, claim)])
 
 
 class UpdateRunMetrics(Command, frozen=True):
@@ -147,11 +163,13 @@ class UpdateRunMetrics(Command, frozen=True):
 
     run_id: Id
     metrics: dict[str, Metric]
+    attempt: Id | UnsetType = UNSET
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
         row = existing(rows, runs, self.run_id, "run")
-        _, recorded = encode(RunMetricsRecorded(self.run_id, *take_words(self.metrics)))
+        numbers, words = take_words(self.metrics)
+        _, recorded = encode(RunMetricsRecorded(self.run_id, numbers, words, self.attempt))
         if (row.metrics, row.metric_words) == (
             to_json(recorded.metrics),
             words_text(recorded.words),
@@ -167,6 +185,7 @@ class LogMetrics(Command, frozen=True):
     metrics: dict[Name, Any]
     step: Int | None = None
     """None: one more than the last of these metrics."""
+    attempt: Id | UnsetType = UNSET
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
@@ -177,7 +196,8 @@ class LogMetrics(Command, frozen=True):
             known = [row.last_step for key in keys if (row := rows.get(run_metrics, key))]
             step = max((last for last in known if last is not None), default=-1) + 1
         points = {name: self._point(name, value, step) for name, value in self.metrics.items()}
-        return Decision([MetricsLogged(self.run_id, points)] if points else [], step)
+        logged = MetricsLogged(self.run_id, points, self.attempt)
+        return Decision([logged] if points else [], step)
 
     def _point(self, name: str, value: Any, step: int) -> Measured:
         numbers, words = take_words({name: value})
@@ -211,12 +231,14 @@ class CreateWorkerTask(Command, frozen=True):
 
 
 class SetWorkerTaskStatus(Command, frozen=True):
-    """Move a task to a status; a late report on a task that has ended is refused."""
+    """Move a task to a status; a report on a task that has ended, or was lost, is refused."""
 
     task_id: Id
     status: TaskStatus
     error: str | None = None
     """Why it failed."""
+    claim: Id | UnsetType = UNSET
+    """Of the sender: to complete a task needs one, to fail it does not."""
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
@@ -225,23 +247,44 @@ class SetWorkerTaskStatus(Command, frozen=True):
                 f"worker task {self.task_id}: an error goes with {TaskStatus.FAILED}, not with "
                 f"{self.status}"
             )
-        before = existing(rows, worker_task, self.task_id, "worker task").status
-        fields = (self.error,) if self.status is TaskStatus.FAILED else ()
+        row = existing(rows, worker_task, self.task_id, "worker task")
         entity = f"worker task {self.task_id}"
-        return move(entity, WORKER_TASK, before, self.status, self.task_id, *fields)
+        if self.status is TaskStatus.IN_PROGRESS:
+            decision = move(entity, WORKER_TASK, row.status, self.status, self.task_id)
+            if decision.events:
+                _refuse_killed(rows, row.run_id, f"no work on {entity}")
+            return decision
+        check_claim(entity, row, self.claim)
+        fields = (self.error,) if self.status is TaskStatus.FAILED else ()
+        about = (self.task_id, *fields, self.claim)
+        decision = move(entity, WORKER_TASK, row.status, self.status, *about)
+        if decision.events and self.status is TaskStatus.COMPLETED:
+            check_completion(entity, row, self.claim, "claim_next_worker_task")
+        return decision
 
 
 class ClaimNextWorkerTask(Command, frozen=True):
-    """Start the oldest scheduled task of a worker; the result is its id, or None."""
+    """Start the oldest scheduled task of a worker; the result is its id, or None.
+
+    Tasks before it whose run is KILLED fail.
+    """
 
     worker_id: Id
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
-        task = rows.first(worker_task, status=TaskStatus.SCHEDULED, worker_id=self.worker_id)
+        wanted = {"status": TaskStatus.SCHEDULED, "worker_id": self.worker_id}
+        task = rows.first(worker_task, **wanted)
         if task is None:
             return Decision()
-        return Decision([TaskStarted(task.task_id)], task.task_id)
+        if not _is_killed(rows.get(runs, task.run_id)):
+            return Decision([TaskStarted(task.task_id)], task.task_id)
+        given_up: list[Event] = []
+        for task in rows.find(worker_task, **wanted):
+            if not _is_killed(rows.get(runs, task.run_id)):
+                return Decision([*given_up, TaskStarted(task.task_id)], task.task_id)
+            given_up.append(TaskFailed(task.task_id, f"run {task.run_id} is KILLED"))
+        return Decision(given_up)
 
 
 class SetControllerTask(Command, frozen=True):

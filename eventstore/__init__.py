@@ -6,6 +6,7 @@ if __name__ == "eventstore":
 
 from refold.eventstore.errors import (
     AccessDenied,
+    ClaimLost,
     CommandIdReused,
     Conflict,
     ConnectionLost,
@@ -50,6 +51,7 @@ from refold.eventstore.log.transaction import Transaction
 
 __all__ = [
     "AccessDenied",
+    "ClaimLost",
     "CommandIdReused",
     "Conflict",
     "ConnectionLost",

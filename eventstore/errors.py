@@ -18,7 +18,9 @@ DBException
 │   │   └── WriteRefused         it would write
 │   ├── InvalidView              a view of your own
 │   └── InvalidFile              a file to be imported
-├── NotFound, IllegalTransition, CommandIdReused, WrongExpectedVersion    the state forbids it
+├── NotFound, CommandIdReused, WrongExpectedVersion    the state forbids it
+├── IllegalTransition            the status forbids it
+│   └── ClaimLost                a report on a task without its last claim
 ├── UnreadableEvent              an event in the log that cannot be decoded here
 │   ├── UnknownEventType         its type, or its schema version, is not known here
 │   └── DamagedEvent             somebody has altered it
@@ -153,6 +155,10 @@ class NotFound(DBException):
 
 class IllegalTransition(DBException):
     """The entity's present status does not allow what was asked."""
+
+
+class ClaimLost(IllegalTransition):
+    """A report on a task was sent without a claim on it, or with one that is no longer the last."""
 
 
 class CommandIdReused(DBException):

@@ -235,6 +235,8 @@ class RunProgressed(RunEvent, frozen=True):
 
     current_chunk: Int
     current_epoch: Int
+    claim: Id | UnsetType = UNSET
+    """Of the task that it came from, if a worker reported it."""
 
 
 class RunMetricsRecorded(RunEvent, frozen=True, omit_defaults=True):
@@ -245,6 +247,8 @@ class RunMetricsRecorded(RunEvent, frozen=True, omit_defaults=True):
 
     metrics: dict[str, Metric]
     words: dict[str, NotANumber] = msgspec.field(default_factory=dict)
+    attempt: Id | UnsetType = UNSET
+    """The claim of the task that was worked on meanwhile."""
 
 
 class Measured(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -269,6 +273,8 @@ class MetricsLogged(RunEvent, frozen=True):
     """Some metrics of the run were measured; the others keep their values."""
 
     metrics: dict[Name, Measured]
+    attempt: Id | UnsetType = UNSET
+    """The claim of the task that was worked on meanwhile."""
 
 
 class TaskEvent(Event, frozen=True):
@@ -299,7 +305,7 @@ class TaskDetailsRecorded(TaskEvent, frozen=True):
 
 
 class TaskStarted(TaskEvent, frozen=True):
-    """The worker took the task up."""
+    """The worker claimed the task: the position of this event is the claim."""
 
     leads_to = TaskStatus.IN_PROGRESS
 
@@ -309,6 +315,9 @@ class TaskCompleted(TaskEvent, frozen=True):
 
     leads_to = TaskStatus.COMPLETED
 
+    claim: Id | UnsetType = UNSET
+    """The claim that the report belongs to; none: it is an administrative act."""
+
 
 class TaskFailed(TaskEvent, frozen=True):
     """The task ended with an error."""
@@ -316,6 +325,8 @@ class TaskFailed(TaskEvent, frozen=True):
     leads_to = TaskStatus.FAILED
 
     error: str | None = None
+    claim: Id | UnsetType = UNSET
+    """The claim that the report belongs to; none: it is an administrative act."""
 
 
 class ControllerTaskSet(Event, frozen=True):
@@ -546,6 +557,8 @@ class PipelineProgressed(PipelineEvent, frozen=True):
     current_shard_id: Int | None
     shards_completed: Int
     total_samples_processed: Int
+    claim: Id | UnsetType = UNSET
+    """Of the task that it came from, if an actor reported it."""
 
 
 class ShardCompleted(PipelineEvent, frozen=True):
@@ -554,6 +567,7 @@ class ShardCompleted(PipelineEvent, frozen=True):
     current_shard_id: Int | None
     shards_completed: Int
     total_samples_processed: Int
+    claim: Id | UnsetType = UNSET
 
 
 class PipelineDetailsRecorded(PipelineEvent, frozen=True):
@@ -656,7 +670,7 @@ class ActorTaskScheduled(ActorTaskEvent, frozen=True):
 
 
 class ActorTaskStarted(ActorTaskEvent, frozen=True):
-    """The actor took the task up."""
+    """The actor claimed the task: the position of this event is the claim."""
 
     leads_to = ActorTaskStatus.IN_PROGRESS
 
@@ -666,17 +680,26 @@ class ActorTaskCompleted(ActorTaskEvent, frozen=True):
 
     leads_to = ActorTaskStatus.COMPLETED
 
+    claim: Id | UnsetType = UNSET
+    """The claim that the report belongs to; none: it is an administrative act."""
+
 
 class ActorTaskFailed(ActorTaskEvent, frozen=True):
     """The task ended with an error."""
 
     leads_to = ActorTaskStatus.FAILED
 
+    claim: Id | UnsetType = UNSET
+    """The claim that the report belongs to; none: it is an administrative act."""
+
 
 class ActorTaskCompletionWithdrawn(ActorTaskEvent, frozen=True):
     """The task, reported as finished, was found to have failed by who had reported it."""
 
     leads_to = ActorTaskStatus.FAILED
+
+    claim: Id | UnsetType = UNSET
+    """The claim that the report belongs to; none: it is an administrative act."""
 
 
 class ActorTaskStartTimeRecorded(ActorTaskEvent, frozen=True):

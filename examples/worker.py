@@ -12,6 +12,7 @@ lost meanwhile, its late report is refused, and it makes itself known again.
 import sys
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
+from uuid import uuid4
 
 from examples import digits
 from examples.checkpoints import CheckpointSaved, checkpoints, latest_checkpoint
@@ -41,7 +42,7 @@ def main(store: str, worker_id: int) -> None:
     ):
         insist(begin, db, worker_id)
         while True:
-            while (task := insist(claim, db, worker_id)) is not None:
+            while (task := insist(claim, db, worker_id, command_id=str(uuid4()))) is not None:
                 work(db, task, data)
             if isinstance(insist(next, news).event, ExperimentCompleted):
                 return
@@ -64,13 +65,10 @@ def begin(db: RfDb, worker_id: int) -> None:
         db.set_worker_progress(worker_id, WorkerTask.IDLE, TaskStatus.COMPLETED)
 
 
-def claim(db: RfDb, worker_id: int) -> Row | None:
-    """Take up the next task, if there is one."""
+def claim(db: RfDb, worker_id: int, command_id: str) -> Row | None:
+    """Take up the next task, if there is one; the same one if only the answer got lost."""
     with db.batch():
-        claimed = db.get_worker_tasks(worker_id=worker_id, status=TaskStatus.IN_PROGRESS)
-        if claimed:
-            return claimed[0]  # only the answer got lost
-        task = db.claim_next_worker_task(worker_id)
+        task = db.claim_next_worker_task(worker_id, command_id=command_id)
         if task is not None:
             db.set_worker_progress(worker_id, WorkerTask.TRAIN_VAL)
         return task

@@ -184,12 +184,14 @@ class ActorTask(Row, frozen=True):
     started_at: str | None = None
     completed_at: str | None = None
     duration_seconds: float | None = None
+    claim: int | None = None
+    attempts: int = 0
 
 
 actor_tasks = View(
     "actor_tasks",
     ActorTask,
-    version=1,
+    version=2,
     schema=section("actor_tasks"),
     stream=ActorTaskEvent.stream_of,
 )
@@ -205,9 +207,14 @@ actor_tasks.created_by(
         ActorTaskStatus.SCHEDULED.value,
     ),
 )
-actor_tasks.moved_by(
-    ActorTaskStarted, ActorTaskCompleted, ActorTaskFailed, ActorTaskCompletionWithdrawn
+actor_tasks.on(
+    ActorTaskStarted,
+    lambda row, _: replace(
+        row, status=ActorTaskStatus.IN_PROGRESS.value, attempts=row.attempts + 1
+    ),
+    marks="claim",
 )
+actor_tasks.moved_by(ActorTaskCompleted, ActorTaskFailed, ActorTaskCompletionWithdrawn)
 actor_tasks.on(ActorTaskStartTimeRecorded, lambda row, e: replace(row, started_at=e.started_at))
 actor_tasks.on(
     ActorTaskEndTimeRecorded,

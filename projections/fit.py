@@ -248,10 +248,12 @@ class Task(Row, frozen=True):
     epoch: int
     status: str
     error: str | None = None
+    claim: int | None = None
+    attempts: int = 0
 
 
 worker_task = View(
-    "worker_task", Task, version=1, schema=section("worker_task"), stream=TaskEvent.stream_of
+    "worker_task", Task, version=2, schema=section("worker_task"), stream=TaskEvent.stream_of
 )
 
 worker_task.created_by(
@@ -260,7 +262,12 @@ worker_task.created_by(
         e.task_id, e.run_id, e.worker_id, e.chunk_id, e.epoch, TaskStatus.SCHEDULED.value
     ),
 )
-worker_task.moved_by(TaskStarted, TaskCompleted)
+worker_task.on(
+    TaskStarted,
+    lambda row, _: replace(row, status=TaskStatus.IN_PROGRESS.value, attempts=row.attempts + 1),
+    marks="claim",
+)
+worker_task.moved_by(TaskCompleted)
 worker_task.on(
     TaskFailed, lambda row, e: replace(row, status=TaskStatus.FAILED.value, error=e.error)
 )

@@ -268,6 +268,8 @@ class UnitOfWork:
                     if after is not None:
                         # The fresh row is nobody else's yet.
                         view.settle(after)
+                        if handler.marks is not None:
+                            force_setattr(after, handler.marks, position)
                         if before is None:
                             force_setattr(after, "created_at", recorded_at)
                         force_setattr(after, "updated_at", recorded_at)

@@ -78,6 +78,8 @@ class Handler(msgspec.Struct, frozen=True):
     """Whether `evolve` is given the key as well, since the event touches several rows."""
     regardless: bool = False
     """Whether the row before is of no account, so that it need not be loaded."""
+    marks: str | None = None
+    """The column that holds the position of the event from then on."""
 
     def touched(self, event: Any) -> Iterable[Key]:
         """Return the keys of the rows that an event touches."""
@@ -197,6 +199,7 @@ class View(Generic[R]):
         *,
         key: Callable[[E], Key] | None = None,
         keys: Callable[[E], Iterable[Key]] | None = None,
+        marks: str | None = None,
     ) -> None:
         """Declare how an event changes the row that it names; no row, no change.
 
@@ -206,9 +209,16 @@ class View(Generic[R]):
                 or None to delete it; it must not raise.
             key: the row's key, if it is not the event's field of the name of the key column.
             keys: the keys, if the event touches several rows.
+            marks: a column that is set to the position of the event: for a row that must tell
+                later which event it was.
+
+        Raises:
+            InvalidView: there is no such column; or the event does not hold the key.
         """
         one = None if keys else key or self._key_of(event)
-        self.handlers[event.__name__] = Handler(evolve, one, keys)
+        if marks is not None and marks not in self.columns:
+            raise InvalidView(f"view {self.name} has no column {marks!r}: marks= names one")
+        self.handlers[event.__name__] = Handler(evolve, one, keys, marks=marks)
 
     def moved_by(self, *events: type[Event]) -> None:
         """Declare that events change the status of the row that they name to where they lead."""

@@ -17,6 +17,7 @@ if isfile(join(dirname(__file__), "eventstore")):
 from refold.copies import copy_store, fork
 from refold.eventstore.errors import (
     AccessDenied,
+    ClaimLost,
     CommandIdReused,
     Conflict,
     ConnectionLost,
@@ -85,6 +86,7 @@ __all__ = [
     "ActorTaskStatus",
     "AsyncRFDatabase",
     "AsyncRfDb",
+    "ClaimLost",
     "CommandIdReused",
     "Conflict",
     "ConnectionLost",

@@ -249,16 +249,17 @@ class AsyncRfDb(AsyncFace, face=RfDb):
     async def claim_next_worker_task(
         self, worker_id: int, **about: Unpack[About]
     ) -> dict[str, Any] | None:
-        """Start the oldest task that is scheduled for a worker and return it, or None."""
+        """Claim the oldest task that is scheduled for a worker and return it, or None."""
 
     async def set_worker_task_status(
         self,
         task_id: int,
         status: TaskStatus | str,
         error: str | None = None,
+        claim: int | None = None,
         **about: Unpack[About],
     ) -> None:
-        """Move a task to a status; `error` tells why it FAILED."""
+        """Move a task to a status; IN_PROGRESS claims it."""
 
     async def get_controller_task(self) -> dict[str, Any] | None:
         """Return what the controller does (`task`, `status`), or None if it never told."""
@@ -449,15 +450,19 @@ class AsyncRFDatabase(AsyncFace, face=RFDatabase):
     async def claim_next_actor_task(
         self, actor_id: int, **about: Unpack[About]
     ) -> dict[str, Any] | None:
-        """Start the oldest task that is scheduled for an actor and return it, or None."""
+        """Claim the oldest task that is scheduled for an actor and return it, or None."""
 
     async def get_running_actor_tasks(self, experiment_id: int) -> Dicts:
         """Return the tasks of an experiment that are in progress, by id."""
 
     async def set_actor_task_status(
-        self, task_id: int, status: ActorTaskStatus | TaskStatus | str, **about: Unpack[About]
+        self,
+        task_id: int,
+        status: ActorTaskStatus | TaskStatus | str,
+        claim: int | None = None,
+        **about: Unpack[About],
     ) -> None:
-        """Move a task to a status."""
+        """Move a task to a status; IN_PROGRESS claims it."""
 
     async def set_actor_task_start_time(
         self, task_id: int, start_time: Time, **about: Unpack[About]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
 from msgspec.structs import replace
 
+from refold.claims import Claims, claims_in
 from refold.commands.command import Command, execute
 from refold.commands.store import ResetAllTables, ResetExperimentStates
 from refold.eventstore import Event, EventStore, Metadata, Recorded, Subscription, open_store
@@ -20,6 +21,7 @@ from refold.eventstore.event import NO_METADATA, Id
 from refold.eventstore.log.past import PastStore
 from refold.eventstore.log.readable import Moment
 from refold.eventstore.log.store import absolute
+from refold.eventstore.log.transaction import Outcome, Transaction
 from refold.eventstore.payloads import PayloadCodec, is_payload, is_storing
 from refold.projections import Findings, View, Views
 from refold.projections.entities import ALL, entity_of, view_of
@@ -137,6 +139,7 @@ class Face:
         face.views = views
         if isinstance(views, Views):  # of another store: it has a past of its own
             face.__dict__.pop("_versions", None)
+            face.__dict__.pop("_claims", None)
             face._options = {**self._options, "path_or_url": absolute(views.store.engine.name)}
         return face
 
@@ -148,6 +151,12 @@ class Face:
         assert isinstance(self.store, EventStore)
         # Two threads that look back at the same moment may both come here, and both get one.
         return self.__dict__.setdefault("_versions", Versions(self.store, self.views.views))
+
+    @cached_property
+    def _claims(self) -> Claims:
+        """What this process has claimed here."""
+        assert isinstance(self.store, EventStore)
+        return claims_in(self.store.engine.identity())
 
     def create_tables(self) -> None:
         """Make sure that all tables are there; opening a store does so already."""
@@ -187,6 +196,61 @@ class Face:
             raise InvalidCommand(f"{excerpt(command)} is no command: pass a commands.Command")
         named = type(command).__name__, type(command).__struct_fields__
         return execute(self.views, command, self._metadata(about, *named))
+
+    def _outcome(self) -> Outcome | None:
+        """Return what will become of the batch that this thread is in; None: it is in none."""
+        transaction = self.store.current()
+        return None if transaction is None else transaction.outcome
+
+    def _claiming(
+        self, view: View[Any], command: Command, task_id: Any, about: About
+    ) -> dict[str, Any] | None:
+        """Send a command that may claim a task, and keep the claim.
+
+        Args:
+            view: of the task.
+            command: what is sent.
+            task_id: of the task; None: the result of the command tells it.
+            about: see `About`.
+
+        Returns:
+            the task, if it is claimed by this very command.
+        """
+
+        def claimed(transaction: Transaction) -> dict[str, Any] | None:
+            before = transaction.head
+            result = self.send(command, **about)
+            key = result if task_id is None else task_id
+            if key is None:
+                return None
+            rest = f"WHERE upper(status) = 'IN_PROGRESS' AND {view.key} = ?"
+            task = self._first(view, rest, key)
+            # One that is sent again may be of a claim that has been lost meanwhile.
+            if task is None or not (transaction.head != before or self._led_to(task, about)):
+                return None
+            self._claims.add(view, task, transaction.outcome)
+            return task
+
+        return self.store.perform(claimed)
+
+    def _reporting(self, view: View[Any], command: Command, task_id: int, about: About) -> None:
+        """Send a report that ends a task, and with it the claim that this process holds."""
+
+        def reported(transaction: Transaction) -> None:
+            before = transaction.head
+            self.send(command, **about)
+            if transaction.head != before:
+                self._claims.give_back(view, task_id, transaction.outcome)
+
+        self.store.perform(reported)
+
+    def _led_to(self, task: dict[str, Any], about: About) -> bool:
+        """Return whether a command with an id has led to the claim that is on a task."""
+        command_id = about.get("command_id")
+        if command_id is None:
+            return False
+        found = next(self.store.read_at([task["claim"]], unknown=True), None)
+        return found is not None and found.metadata.command_id == command_id
 
     def _metadata(self, about: About, callee: str, others: Iterable[str]) -> Metadata:
         unknown = about.keys() - About.__annotations__.keys()
@@ -245,7 +309,15 @@ class Face:
             the ids of what failed: `worker_tasks`, `actor_tasks`, `contexts`, `workers`,
             `controller`, `runs`, `pipelines`.
         """
-        return self.send(ResetExperimentStates(fail_runs), **about)
+
+        def reset(transaction: Transaction) -> dict[str, Any]:
+            before = transaction.head
+            failed = self.send(ResetExperimentStates(fail_runs), **about)
+            if transaction.head != before:
+                self._claims.give_back_all(transaction.outcome)
+            return failed
+
+        return self.store.perform(reset)
 
     # --- the past -------------------------------------------------------------------------
 

@@ -31,7 +31,6 @@ from refold.eventstore.arguments import argument
 from refold.eventstore.errors import InvalidCommand, NotFound
 from refold.eventstore.event import Id
 from refold.eventstore.events import MetricsLogged, RunMetricsRecorded
-from refold.eventstore.log.transaction import Transaction
 from refold.eventstore.sql import marks
 from refold.eventstore.statuses import (
     ControllerTask,
@@ -296,7 +295,8 @@ class RfDb(Face):
             raise InvalidCommand(
                 f"metrics of run {run_id} are a {type(metrics).__name__}: pass a dict"
             )
-        self.send(UpdateRunMetrics(run_id, dict(metrics)), **about)
+        attempt = self._claims.attempt(worker_task, run_id, self._outcome())
+        self.send(UpdateRunMetrics(run_id, dict(metrics), attempt), **about)
 
     def log_metrics(
         self,
@@ -337,7 +337,8 @@ class RfDb(Face):
             raise InvalidCommand(
                 f"metrics of run {run_id} are a {type(metrics).__name__}: pass a dict"
             )
-        return self.send(LogMetrics(run_id, dict(metrics), step), **about)
+        attempt = self._claims.attempt(worker_task, run_id, self._outcome())
+        return self.send(LogMetrics(run_id, dict(metrics), step, attempt), **about)
 
     def metric_history(self, run_id: int, metric: str) -> list[dict[str, Any]]:
         """Return all points of a metric of a run, in the order in which they were noted.
@@ -379,8 +380,10 @@ class RfDb(Face):
 
         Raises:
             NotFound: there is no such run.
+            ClaimLost: this process reports it within a task of the run that it has lost.
         """
-        self.send(SetRunProgress(run_id, current_chunk, current_epoch), **about)
+        claim = self._claims.of_part(worker_task, run_id, self._outcome())
+        self.send(SetRunProgress(run_id, current_chunk, current_epoch, claim), **about)
 
     # --- tasks of workers -----------------------------------------------------------------
 
@@ -425,43 +428,56 @@ class RfDb(Face):
         """Return the oldest task that is scheduled for a worker, or None."""
         return self._first(
             worker_task,
-            "WHERE status = 'SCHEDULED' AND worker_id = ? ORDER BY task_id",
+            "WHERE status = 'SCHEDULED' AND worker_id = ? AND NOT EXISTS (SELECT 1 FROM "
+            "runs_folded r WHERE r.run_id = worker_task.run_id AND r.status = 'KILLED') "
+            "ORDER BY task_id",
             argument("worker_id", worker_id, Id),
         )
 
     def claim_next_worker_task(
         self, worker_id: int, **about: Unpack[About]
     ) -> dict[str, Any] | None:
-        """Start the oldest task that is scheduled for a worker and return it, or None.
+        """Claim the oldest task that is scheduled for a worker and return it, or None.
 
-        Of several that poll at once, only one gets the task.
+        Of several that poll at once, only one gets the task. From then on this process reports on
+        it; the task's `claim` lets another one do so. Tasks of KILLED runs fail instead.
         """
 
-        def claimed(_: Transaction) -> dict[str, Any] | None:
-            task_id = self.send(ClaimNextWorkerTask(worker_id), **about)
-            if task_id is None:
-                return None
-            # A claim that is sent again may be of a task that a recovery has failed meanwhile.
-            rest = "WHERE status = 'IN_PROGRESS' AND task_id = ?"
-            return self._first(worker_task, rest, task_id)
-
-        return self.store.perform(claimed)
+        return self._claiming(worker_task, ClaimNextWorkerTask(worker_id), None, about)
 
     def set_worker_task_status(
         self,
         task_id: int,
         status: TaskStatus | str,
         error: str | None = None,
+        claim: int | None = None,
         **about: Unpack[About],
     ) -> None:
-        """Move a task to a status; `error` tells why it FAILED.
+        """Move a task to a status; IN_PROGRESS claims it.
+
+        Only who has claimed a task can complete it. Anybody can declare it FAILED.
+
+        Args:
+            task_id: its id.
+            status: the status.
+            error: why it FAILED.
+            claim: the `claim` of the task, if another process has claimed it and passed it on; by
+                default what this one holds.
+            about: see `About`.
 
         Raises:
             NotFound: there is no such task.
             IllegalTransition: the status cannot follow the present one; so a worker that was
                 taken for dead learns that its task was failed meanwhile.
+            ClaimLost: it was claimed by another process, or again since.
         """
-        self.send(SetWorkerTaskStatus(task_id, TaskStatus.of(status), error), **about)
+        after = TaskStatus.of(status)
+        held = self._claims.of_task(worker_task, task_id, self._outcome())
+        command = SetWorkerTaskStatus(task_id, after, error, held if claim is None else claim)
+        if after is TaskStatus.IN_PROGRESS:
+            self._claiming(worker_task, command, task_id, about)
+        else:
+            self._reporting(worker_task, command, task_id, about)
 
     # --- progress -------------------------------------------------------------------------
 

@@ -178,7 +178,7 @@ RUN = Run(
     **BEFORE,
 )
 METRIC = RunMetric("5/loss", 5, "loss", 3, 1.5, 6, None, 2.5, 4, 0.5, 5, 3.5, 1, **BEFORE)
-TASK = Task(17, 5, 1, 2, 3, "S", "E", **BEFORE)
+TASK = Task(17, 5, 1, 2, 3, "S", "E", 11, 2, **BEFORE)
 CONTROLLER = ControllerProgress(1, "T", "S", **BEFORE)
 WORKER = WorkerProgress(3, "T", "S", **BEFORE)
 REQUEST = Request(8, 5, "STOP", "S", DIGEST, True, "E", **BEFORE)
@@ -186,7 +186,7 @@ CONTEXT = Context(2, "a1b2", "{rag}", "{prompt}", "S", "E", "8:00", "9:00", 3600
 PIPELINE = Pipeline(
     4, 1, 2, "baseline", "vllm", "{model}", "{sampling}", "S", 6, 5, 700, "E", **BEFORE
 )
-ACTOR_TASK = ActorTask(9, 1, 4, 0, 2, "S", "E", "8:00", "9:00", 3600.5, **BEFORE)
+ACTOR_TASK = ActorTask(9, 1, 4, 0, 2, "S", "E", "8:00", "9:00", 3600.5, 11, 2, **BEFORE)
 PIPELINE_REQUEST = PipelineRequest(6, 4, "stop", "S", "{data}", "E", **BEFORE)
 EXPERIMENT_DETAILS = ExperimentDetails(1, "M", "T", DIGEST, **BEFORE)
 RUN_DETAILS = RunDetails(
@@ -446,7 +446,12 @@ CHANGES: list[tuple[View[Any], Row, Event, dict[str, Any]]] = [
         {"count": 4, "last": None, "last_step": None, "last_word": "inf"},
     ),
     (runs, RUN, FAILURES, {"status": "FAILED"}),
-    (worker_task, TASK, TaskStarted(17), {"status": "IN_PROGRESS"}),
+    (
+        worker_task,
+        TASK,
+        TaskStarted(17),
+        {"status": "IN_PROGRESS", "claim": NEXT, "attempts": 3},
+    ),
     (worker_task, TASK, TaskCompleted(17), {"status": "COMPLETED"}),
     (worker_task, TASK, TaskFailed(17, "no GPU"), {"status": "FAILED", "error": "no GPU"}),
     (worker_task, TASK, TaskFailed(17), {"status": "FAILED", "error": None}),
@@ -518,7 +523,12 @@ CHANGES: list[tuple[View[Any], Row, Event, dict[str, Any]]] = [
     ),
     (pipelines, PIPELINE, PipelineErrorRecorded(4, "no memory"), {"error": "no memory"}),
     (pipelines, PIPELINE, FAILURES, {"status": "failed"}),
-    (actor_tasks, ACTOR_TASK, ActorTaskStarted(9), {"status": "in_progress"}),
+    (
+        actor_tasks,
+        ACTOR_TASK,
+        ActorTaskStarted(9),
+        {"status": "in_progress", "claim": NEXT, "attempts": 3},
+    ),
     (actor_tasks, ACTOR_TASK, ActorTaskCompleted(9), {"status": "completed"}),
     (actor_tasks, ACTOR_TASK, ActorTaskFailed(9), {"status": "failed"}),
     (actor_tasks, ACTOR_TASK, ActorTaskStartTimeRecorded(9, "7:00"), {"started_at": "7:00"}),
@@ -955,14 +965,14 @@ def test_every_event_that_may_begin_a_row_has_its_line() -> None:
 PLACES = {
     "experiments": (2, "experiments", "experiment_id", "experiment-{}"),
     "runs": (3, "runs_folded", "run_id", "run-{}"),
-    "worker_task": (1, "worker_task", "task_id", "task-{}"),
+    "worker_task": (2, "worker_task", "task_id", "task-{}"),
     "controller_progress": (1, "controller_progress", "controller_id", "controller"),
     "worker_progress": (1, "worker_progress", "worker_id", "worker-{}"),
     "run_metrics": (1, "run_metrics", "metric_key", None),
     "interactive_control": (2, "interactive_control_folded", "ic_id", "ic-{}"),
     "contexts": (2, "contexts", "context_id", "context-{}"),
     "pipelines": (1, "pipelines", "pipeline_id", "pipeline-{}"),
-    "actor_tasks": (1, "actor_tasks", "task_id", "actor_task-{}"),
+    "actor_tasks": (2, "actor_tasks", "task_id", "actor_task-{}"),
     "pipeline_requests": (1, "pipeline_requests", "ic_id", "pipeline_ic-{}"),
     "ids": (2, "ids", "kind", None),
     "rapidfire_experiments": (1, "rapidfire_experiments", "experiment_id", "experiment-{}"),

@@ -316,7 +316,7 @@ FIRST_EVALS_CALLS = [
         for n in (0, 1)
     ],
 ]
-BOOKKEEPING = ("created_at", "updated_at", "position")
+BOOKKEEPING = ("created_at", "updated_at", "position", "claim")
 
 
 def plain(value: Any) -> Any:

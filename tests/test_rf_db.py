@@ -578,6 +578,8 @@ def test_quick_start(elsewhere):
         "started_at": None,
         "completed_at": None,
         "duration_seconds": None,
+        "claim": None,
+        "attempts": 0,
     }
     assert (elsewhere / "rapidfire.db").is_file()
 

@@ -69,10 +69,12 @@ class _Writing(Nested[Transaction, LogEnd]):
 
     def end(self, error: BaseException | None) -> None:
         """Write out what is left, and commit; or roll back."""
-        if error is None and self.transaction is not None:
-            self.transaction.flush()
-        self.transaction = None
+        transaction, self.transaction = self.transaction, None
+        if error is None and transaction is not None:
+            transaction.flush()
         super().end(error)
+        if error is None and transaction is not None:
+            transaction.outcome.committed = True
 
 
 class _Batch(Use[Transaction]):

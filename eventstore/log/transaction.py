@@ -59,6 +59,16 @@ class Sent(msgspec.Struct, frozen=True):
     result: Any
 
 
+class Outcome:
+    """What became of a transaction: for what is true only if it is committed."""
+
+    __slots__ = ("committed",)
+
+    def __init__(self) -> None:
+        self.committed = False
+        """False as long as it is open, too, and if nobody knows."""
+
+
 class Transaction:
     """Appends events and stores payloads; `EventStore.transaction()` opens one."""
 
@@ -69,6 +79,7 @@ class Transaction:
         self.fresh = end.fresh
         """Whether somebody else may have written since this store's last transaction."""
         self.fold: Fold | None = None
+        self.outcome = Outcome()
         self._end = end
         self._events: list[Values] = []
         self._strays: list[Values] = []
