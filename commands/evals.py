@@ -42,7 +42,7 @@ from refold.projections.evals import (
     pipelines,
 )
 from refold.projections.experiments import experiments, next_id
-from refold.projections.unit_of_work import Rows
+from refold.projections.unit_of_work import Rows, Unless
 
 
 class CreateContext(Command, frozen=True):
@@ -158,7 +158,7 @@ class CreatePipeline(Command, frozen=True):
 
 
 class SetPipelineStatus(Command, frozen=True):
-    """Move a pipeline to a status."""
+    """Move a pipeline to a status; the scheduled tasks of one that is deleted fail."""
 
     pipeline_id: Id
     status: PipelineStatus
@@ -166,7 +166,18 @@ class SetPipelineStatus(Command, frozen=True):
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
         before = existing(rows, pipelines, self.pipeline_id, "pipeline").status
-        return move(f"pipeline {self.pipeline_id}", PIPELINE, before, self.status, self.pipeline_id)
+        entity = f"pipeline {self.pipeline_id}"
+        decision = move(entity, PIPELINE, before, self.status, self.pipeline_id)
+        if not decision.events or self.status is not PipelineStatus.DELETED:
+            return decision
+        scheduled = rows.find(
+            actor_tasks, status=ActorTaskStatus.SCHEDULED, pipeline_id=self.pipeline_id
+        )
+        failed: list[Event] = []
+        for task in scheduled:
+            failed.append(ActorTaskErrorRecorded(task.task_id, f"{entity} is deleted"))
+            failed.append(ActorTaskFailed(task.task_id))
+        return Decision([*decision.events, *failed])
 
 
 class SetPipelineProgress(Command, frozen=True):
@@ -264,26 +275,33 @@ class SetActorTaskStatus(Command, frozen=True):
 class ClaimNextActorTask(Command, frozen=True):
     """Start the oldest scheduled task of an actor; the result is its id, or None.
 
-    Tasks before it whose pipeline is deleted fail.
+    Tasks of deleted pipelines are passed over.
     """
 
     actor_id: Id
+    now: Int = 0
+    """The time, before which tasks that are offered again later are not claimed."""
+    any_actor: bool | UnsetType = UNSET
+    """Also one that a lost actor had, if the actor has none of its own."""
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
-        wanted = {"status": ActorTaskStatus.SCHEDULED, "actor_id": self.actor_id}
-        task = rows.first(actor_tasks, **wanted)
-        if task is None:
-            return Decision()
-        if not _is_deleted(rows.get(pipelines, task.pipeline_id)):
+        own = {"status": ActorTaskStatus.SCHEDULED, "actor_id": self.actor_id}
+        task = rows.first(actor_tasks, Unless(pipelines, PipelineStatus.DELETED), **own)
+        if task is not None and self._is_due(task):
             return Decision([ActorTaskStarted(task.task_id)], task.task_id)
-        given_up: list[Event] = []
-        for task in rows.find(actor_tasks, **wanted):
-            if not _is_deleted(rows.get(pipelines, task.pipeline_id)):
-                return Decision([*given_up, ActorTaskStarted(task.task_id)], task.task_id)
-            error = f"pipeline {task.pipeline_id} is deleted"
-            given_up += [ActorTaskErrorRecorded(task.task_id, error), ActorTaskFailed(task.task_id)]
-        return Decision(given_up)
+        scheduled = rows.find(actor_tasks, **own) if task is not None else []
+        if self.any_actor is True:
+            offered = rows.find(actor_tasks, status=ActorTaskStatus.SCHEDULED)
+            scheduled += [one for one in offered if one.attempts]
+        for task in scheduled:
+            if self._is_due(task) and not _is_deleted(rows.get(pipelines, task.pipeline_id)):
+                actor = UNSET if task.actor_id == self.actor_id else self.actor_id
+                return Decision([ActorTaskStarted(task.task_id, actor)], task.task_id)
+        return Decision()
+
+    def _is_due(self, task: ActorTask) -> bool:
+        return task.offered_after is None or task.offered_after <= self.now
 
 
 class SetActorTaskStartTime(Command, frozen=True):

@@ -9,7 +9,7 @@ from refold.commands.claims import Claim, check_claim, check_completion, check_p
 from refold.commands.command import Command, Decision, existing, named
 from refold.commands.moves import REQUEST, RUN, WORKER_TASK, move, status_of
 from refold.eventstore.errors import IllegalTransition, InvalidCommand
-from refold.eventstore.event import Event, Id, Int, Name, encode, plain_scalar, to_json
+from refold.eventstore.event import Id, Int, Name, encode, plain_scalar, to_json
 from refold.eventstore.events import (
     CloneModifyRequested,
     ControllerTaskSet,
@@ -41,6 +41,7 @@ from refold.projections.experiments import experiments, next_id
 from refold.projections.fit import (
     CONTROLLER,
     Run,
+    Task,
     controller_progress,
     interactive_control,
     metric_key,
@@ -49,7 +50,7 @@ from refold.projections.fit import (
     worker_progress,
     worker_task,
 )
-from refold.projections.unit_of_work import Rows
+from refold.projections.unit_of_work import Rows, Unless
 
 
 def _refuse_killed(rows: Rows, run_id: int, what: str) -> None:
@@ -108,7 +109,7 @@ class CreateRun(Command, frozen=True):
 
 
 class SetRunStatus(Command, frozen=True):
-    """Move a run to a status."""
+    """Move a run to a status; the scheduled tasks of one that is KILLED fail."""
 
     run_id: Id
     status: RunStatus
@@ -116,7 +117,12 @@ class SetRunStatus(Command, frozen=True):
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
         before = existing(rows, runs, self.run_id, "run").status
-        return move(f"run {self.run_id}", RUN, before, self.status, self.run_id)
+        decision = move(f"run {self.run_id}", RUN, before, self.status, self.run_id)
+        if not decision.events or self.status is not RunStatus.KILLED:
+            return decision
+        scheduled = rows.find(worker_task, status=TaskStatus.SCHEDULED, run_id=self.run_id)
+        failed = [TaskFailed(task.task_id, f"run {self.run_id} is KILLED") for task in scheduled]
+        return Decision([*decision.events, *failed])
 
 
 class SetRunEndedBy(Command, frozen=True):
@@ -266,25 +272,33 @@ class SetWorkerTaskStatus(Command, frozen=True):
 class ClaimNextWorkerTask(Command, frozen=True):
     """Start the oldest scheduled task of a worker; the result is its id, or None.
 
-    Tasks before it whose run is KILLED fail.
+    Tasks of KILLED runs are passed over.
     """
 
     worker_id: Id
+    now: Int = 0
+    """The time, before which tasks that are offered again later are not claimed."""
+    any_worker: bool | UnsetType = UNSET
+    """Also one that a lost worker had, if the worker has none of its own."""
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
-        wanted = {"status": TaskStatus.SCHEDULED, "worker_id": self.worker_id}
-        task = rows.first(worker_task, **wanted)
-        if task is None:
-            return Decision()
-        if not _is_killed(rows.get(runs, task.run_id)):
+        own = {"status": TaskStatus.SCHEDULED, "worker_id": self.worker_id}
+        task = rows.first(worker_task, Unless(runs, RunStatus.KILLED), **own)
+        if task is not None and self._is_due(task):
             return Decision([TaskStarted(task.task_id)], task.task_id)
-        given_up: list[Event] = []
-        for task in rows.find(worker_task, **wanted):
-            if not _is_killed(rows.get(runs, task.run_id)):
-                return Decision([*given_up, TaskStarted(task.task_id)], task.task_id)
-            given_up.append(TaskFailed(task.task_id, f"run {task.run_id} is KILLED"))
-        return Decision(given_up)
+        scheduled = rows.find(worker_task, **own) if task is not None else []
+        if self.any_worker is True:
+            offered = rows.find(worker_task, status=TaskStatus.SCHEDULED)
+            scheduled += [one for one in offered if one.attempts]
+        for task in scheduled:
+            if self._is_due(task) and not _is_killed(rows.get(runs, task.run_id)):
+                worker = UNSET if task.worker_id == self.worker_id else self.worker_id
+                return Decision([TaskStarted(task.task_id, worker)], task.task_id)
+        return Decision()
+
+    def _is_due(self, task: Task) -> bool:
+        return task.offered_after is None or task.offered_after <= self.now
 
 
 class SetControllerTask(Command, frozen=True):

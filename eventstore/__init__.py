@@ -6,6 +6,7 @@ if __name__ == "eventstore":
 
 from refold.eventstore.errors import (
     AccessDenied,
+    AlreadyJoined,
     ClaimLost,
     CommandIdReused,
     Conflict,
@@ -21,6 +22,7 @@ from refold.eventstore.errors import (
     InvalidPayload,
     InvalidQuery,
     InvalidView,
+    MembershipLost,
     MissingPackage,
     NotAStore,
     NotFound,
@@ -51,6 +53,7 @@ from refold.eventstore.log.transaction import Transaction
 
 __all__ = [
     "AccessDenied",
+    "AlreadyJoined",
     "ClaimLost",
     "CommandIdReused",
     "Conflict",
@@ -71,6 +74,7 @@ __all__ = [
     "InvalidPayload",
     "InvalidQuery",
     "InvalidView",
+    "MembershipLost",
     "Metadata",
     "MissingPackage",
     "Name",

@@ -57,6 +57,63 @@ class ExperimentStatesReset(StoreEvent, frozen=True):
     pipeline_requests: tuple[Id, ...] = ()
 
 
+class Offered(msgspec.Struct, frozen=True, gc=False):
+    """That a task can be claimed again."""
+
+    task_id: Id
+    after: Int
+    """When, in microseconds since 1970-01-01 UTC."""
+
+
+class WorkerLost(StoreEvent, frozen=True, omit_defaults=True):
+    """A worker, an actor or the controller was lost: what it was doing failed, or is offered again.
+
+    It names every row that it changes, so that a replay needs no rule of its own.
+    """
+
+    name: Name
+    """Such as `worker-0`, `actor-1` or `controller`."""
+    known_by: Literal["lock", "person", "successor"]
+    """How it is known: its lock is free; somebody said so; or another took over."""
+    heard_at: Int
+    """When the last event was recorded that the store has of it, in microseconds."""
+    process: Int | None = None
+    """The number that its process had."""
+    claims: tuple[Id, ...] = ()
+    """Those that it held: what it was doing."""
+    failed_tasks: tuple[Id, ...] = ()
+    offered_tasks: tuple[Offered, ...] = ()
+    failed_actor_tasks: tuple[Id, ...] = ()
+    offered_actor_tasks: tuple[Offered, ...] = ()
+
+
+class RetriesSet(StoreEvent, frozen=True):
+    """It was decided how often the tasks of an experiment, run or pipeline are offered again."""
+
+    scope: Name
+    """Such as `experiment-1`, `run-5` or `pipeline-4`."""
+    max_attempts: Int
+    wait: float
+    """Seconds until the second attempt; each further one waits twice as long."""
+
+
+class MemberEvent(Event, frozen=True):
+    """A worker, an actor or the controller came or went."""
+
+    name: Name
+    """Such as `worker-0`, `actor-1` or `controller`."""
+
+    stream_of = "{}"
+
+
+class WorkerJoined(MemberEvent, frozen=True):
+    """It takes part: its process holds the lock of this event's position."""
+
+
+class WorkerLeft(MemberEvent, frozen=True):
+    """It has ended its work by itself."""
+
+
 class ExperimentEvent(Event, frozen=True):
     """Something happened to an experiment."""
 
@@ -308,6 +365,9 @@ class TaskStarted(TaskEvent, frozen=True):
     """The worker claimed the task: the position of this event is the claim."""
 
     leads_to = TaskStatus.IN_PROGRESS
+
+    worker_id: Id | UnsetType = UNSET
+    """The worker, if the task was scheduled for another one."""
 
 
 class TaskCompleted(TaskEvent, frozen=True):
@@ -673,6 +733,9 @@ class ActorTaskStarted(ActorTaskEvent, frozen=True):
     """The actor claimed the task: the position of this event is the claim."""
 
     leads_to = ActorTaskStatus.IN_PROGRESS
+
+    actor_id: Id | UnsetType = UNSET
+    """The actor, if the task was scheduled for another one."""
 
 
 class ActorTaskCompleted(ActorTaskEvent, frozen=True):

@@ -40,11 +40,13 @@ def main(store: str, worker_id: int) -> None:
         RfDb(store, actor=f"worker-{worker_id}", projections=[checkpoints]) as db,
         db.subscribe(after=None, types=[TaskScheduled, ExperimentCompleted]) as news,
     ):
+        insist(db.join, f"worker-{worker_id}")  # perhaps in the place of one that was killed
         insist(begin, db, worker_id)
         while True:
             while (task := insist(claim, db, worker_id, command_id=str(uuid4()))) is not None:
                 work(db, task, data)
             if isinstance(insist(next, news).event, ExperimentCompleted):
+                insist(db.leave)
                 return
 
 
@@ -58,11 +60,8 @@ def insist(attempt: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
 
 def begin(db: RfDb, worker_id: int) -> None:
-    """Make this worker known, and give up what it was killed at the last time."""
-    with db.batch():
-        for task in db.get_worker_tasks(worker_id=worker_id, status=TaskStatus.IN_PROGRESS):
-            db.set_worker_task_status(task["task_id"], TaskStatus.FAILED, "the worker was killed")
-        db.set_worker_progress(worker_id, WorkerTask.IDLE, TaskStatus.COMPLETED)
+    """Make this worker known as ready for work."""
+    db.set_worker_progress(worker_id, WorkerTask.IDLE, TaskStatus.COMPLETED)
 
 
 def claim(db: RfDb, worker_id: int, command_id: str) -> Row | None:

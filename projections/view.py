@@ -216,8 +216,7 @@ class View(Generic[R]):
             InvalidView: there is no such column; or the event does not hold the key.
         """
         one = None if keys else key or self._key_of(event)
-        if marks is not None and marks not in self.columns:
-            raise InvalidView(f"view {self.name} has no column {marks!r}: marks= names one")
+        self._check_marked(marks)
         self.handlers[event.__name__] = Handler(evolve, one, keys, marks=marks)
 
     def moved_by(self, *events: type[Event]) -> None:
@@ -227,10 +226,16 @@ class View(Generic[R]):
             self.on(event, partial(_moved, event.leads_to.value))
 
     def put_by(
-        self, event: type[E], evolve: Callable[[R | None, E], R | None], *, key: Callable[[E], Key]
+        self,
+        event: type[E],
+        evolve: Callable[[R | None, E], R | None],
+        *,
+        key: Callable[[E], Key],
+        marks: str | None = None,
     ) -> None:
-        """Declare how an event changes a row or, where there is None, begins it."""
-        self.handlers[event.__name__] = Handler(evolve, key, begins=True)
+        """Declare how an event changes a row or, where there is None, begins it; see `on`."""
+        self._check_marked(marks)
+        self.handlers[event.__name__] = Handler(evolve, key, begins=True, marks=marks)
 
     def put_each_by(
         self,
@@ -250,6 +255,10 @@ class View(Generic[R]):
         """Return whether an event empties the view."""
         when = self.clearing.get(type(event).__name__)
         return when is not None and when(event)
+
+    def _check_marked(self, column: str | None) -> None:
+        if column is not None and column not in self.columns:
+            raise InvalidView(f"view {self.name} has no column {column!r}: marks= names one")
 
     def _key_of(self, event: type[Event]) -> Callable[[Any], Key]:
         if self.key not in event.__struct_fields__:

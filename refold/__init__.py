@@ -17,6 +17,7 @@ if isfile(join(dirname(__file__), "eventstore")):
 from refold.copies import copy_store, fork
 from refold.eventstore.errors import (
     AccessDenied,
+    AlreadyJoined,
     ClaimLost,
     CommandIdReused,
     Conflict,
@@ -32,6 +33,7 @@ from refold.eventstore.errors import (
     InvalidPayload,
     InvalidQuery,
     InvalidView,
+    MembershipLost,
     MissingPackage,
     NotAStore,
     NotFound,
@@ -84,6 +86,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AccessDenied",
     "ActorTaskStatus",
+    "AlreadyJoined",
     "AsyncRFDatabase",
     "AsyncRfDb",
     "ClaimLost",
@@ -106,6 +109,7 @@ __all__ = [
     "InvalidPayload",
     "InvalidQuery",
     "InvalidView",
+    "MembershipLost",
     "MissingPackage",
     "NotAStore",
     "NotFound",

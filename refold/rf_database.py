@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Unpack
 
+from msgspec import UNSET
+
 from refold.commands.evals import (
     ClaimNextActorTask,
     CreateActorTask,
@@ -267,7 +269,7 @@ class RFDatabase(Face):
     def set_pipeline_status(
         self, pipeline_id: int, status: PipelineStatus | str, **about: Unpack[About]
     ) -> None:
-        """Move a pipeline to a status.
+        """Move a pipeline to a status; the scheduled tasks of one that is deleted fail.
 
         Raises:
             NotFound: there is no such pipeline.
@@ -289,7 +291,7 @@ class RFDatabase(Face):
             NotFound: there is no such pipeline.
             ClaimLost: this process reports it within a task of the pipeline that it has lost.
         """
-        claim = self._claims.of_part(actor_tasks, pipeline_id, self._outcome())
+        claim = self._presence.of_part(actor_tasks, pipeline_id, self._outcome())
         command = SetPipelineProgress(
             pipeline_id, current_shard_id, shards_completed, total_samples_processed, claim
         )
@@ -340,13 +342,25 @@ class RFDatabase(Face):
             argument("actor_id", actor_id, Id),
         )
 
-    def claim_next_actor_task(self, actor_id: int, **about: Unpack[About]) -> dict[str, Any] | None:
+    def claim_next_actor_task(
+        self, actor_id: int, any_actor: bool = False, **about: Unpack[About]
+    ) -> dict[str, Any] | None:
         """Claim the oldest task that is scheduled for an actor and return it, or None.
 
         Of several that poll at once, only one gets the task. From then on this process reports on
-        it; the task's `claim` lets another one do so. Tasks of deleted pipelines fail instead.
+        it; the task's `claim` lets another one do so. Tasks of deleted
+        pipelines are passed over.
+
+        Args:
+            actor_id: of the actor.
+            any_actor: if it has none of its own, take one that was offered again after its actor
+                was lost.
+            about: see `About`.
         """
-        return self._claiming(actor_tasks, ClaimNextActorTask(actor_id), None, about)
+        if any_actor and not self._is_any_offered(actor_tasks):
+            return None
+        command = ClaimNextActorTask(actor_id, self._now(), any_actor or UNSET)
+        return self._claiming(actor_tasks, command, None, about)
 
     def get_running_actor_tasks(self, experiment_id: int) -> Dicts:
         """Return the tasks of an experiment that are in progress, by id."""
@@ -381,7 +395,7 @@ class RFDatabase(Face):
             ClaimLost: it was claimed by another process, or again since.
         """
         after = ActorTaskStatus.of(status)
-        held = self._claims.of_task(actor_tasks, task_id, self._outcome())
+        held = self._presence.of_task(actor_tasks, task_id, self._outcome())
         command = SetActorTaskStatus(task_id, after, held if claim is None else claim)
         if after is ActorTaskStatus.IN_PROGRESS:
             self._claiming(actor_tasks, command, task_id, about)

@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Unpack
 
+from msgspec import UNSET
+
 from refold.commands.fit import (
     ClaimNextWorkerTask,
     CreateRun,
@@ -254,7 +256,7 @@ class RfDb(Face):
         return self._rows(runs, rest, *values, config=config)
 
     def set_run_status(self, run_id: int, status: RunStatus | str, **about: Unpack[About]) -> None:
-        """Move a run to a status.
+        """Move a run to a status; the scheduled tasks of one that is KILLED fail.
 
         Raises:
             NotFound: there is no such run.
@@ -295,7 +297,7 @@ class RfDb(Face):
             raise InvalidCommand(
                 f"metrics of run {run_id} are a {type(metrics).__name__}: pass a dict"
             )
-        attempt = self._claims.attempt(worker_task, run_id, self._outcome())
+        attempt = self._presence.attempt(worker_task, run_id, self._outcome())
         self.send(UpdateRunMetrics(run_id, dict(metrics), attempt), **about)
 
     def log_metrics(
@@ -337,7 +339,7 @@ class RfDb(Face):
             raise InvalidCommand(
                 f"metrics of run {run_id} are a {type(metrics).__name__}: pass a dict"
             )
-        attempt = self._claims.attempt(worker_task, run_id, self._outcome())
+        attempt = self._presence.attempt(worker_task, run_id, self._outcome())
         return self.send(LogMetrics(run_id, dict(metrics), step, attempt), **about)
 
     def metric_history(self, run_id: int, metric: str) -> list[dict[str, Any]]:
@@ -382,7 +384,7 @@ class RfDb(Face):
             NotFound: there is no such run.
             ClaimLost: this process reports it within a task of the run that it has lost.
         """
-        claim = self._claims.of_part(worker_task, run_id, self._outcome())
+        claim = self._presence.of_part(worker_task, run_id, self._outcome())
         self.send(SetRunProgress(run_id, current_chunk, current_epoch, claim), **about)
 
     # --- tasks of workers -----------------------------------------------------------------
@@ -435,15 +437,24 @@ class RfDb(Face):
         )
 
     def claim_next_worker_task(
-        self, worker_id: int, **about: Unpack[About]
+        self, worker_id: int, any_worker: bool = False, **about: Unpack[About]
     ) -> dict[str, Any] | None:
         """Claim the oldest task that is scheduled for a worker and return it, or None.
 
         Of several that poll at once, only one gets the task. From then on this process reports on
-        it; the task's `claim` lets another one do so. Tasks of KILLED runs fail instead.
+        it; the task's `claim` lets another one do so. Tasks of KILLED runs are passed over.
+
+        Args:
+            worker_id: of the worker.
+            any_worker: if it has none of its own, take one that was offered again after its worker
+                was lost.
+            about: see `About`.
         """
 
-        return self._claiming(worker_task, ClaimNextWorkerTask(worker_id), None, about)
+        if any_worker and not self._is_any_offered(worker_task):
+            return None
+        command = ClaimNextWorkerTask(worker_id, self._now(), any_worker or UNSET)
+        return self._claiming(worker_task, command, None, about)
 
     def set_worker_task_status(
         self,
@@ -472,7 +483,7 @@ class RfDb(Face):
             ClaimLost: it was claimed by another process, or again since.
         """
         after = TaskStatus.of(status)
-        held = self._claims.of_task(worker_task, task_id, self._outcome())
+        held = self._presence.of_task(worker_task, task_id, self._outcome())
         command = SetWorkerTaskStatus(task_id, after, error, held if claim is None else claim)
         if after is TaskStatus.IN_PROGRESS:
             self._claiming(worker_task, command, task_id, about)

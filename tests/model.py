@@ -82,6 +82,8 @@ KEYS = {
     "actor_tasks": "task_id",
     "run_metrics": "metric_key",
     "pipeline_requests": "ic_id",
+    "members": "name",
+    "retries": "scope",
     "ids": "kind",
     **{view.name: view.key for view in RAPIDFIRE},
 }
@@ -324,6 +326,9 @@ class Fit(Model):
 
     def set_run_status(self, run_id: int, status: str) -> None:
         self._move("runs", run_id, status)
+        if status == "KILLED":
+            for task in self._rows("worker_task", run_id=run_id, status="SCHEDULED"):
+                task.update(status="FAILED", error=f"run {run_id} is KILLED")
 
     def set_run_ended_by(self, run_id: int, ended_by: str) -> None:
         row = self._row("runs", run_id)
@@ -414,12 +419,11 @@ class Fit(Model):
         return run is not None and run["status"] == "KILLED"
 
     def claim_next_worker_task(self, worker_id: int) -> int | None:
-        for task in self._offered(worker_id):
-            if not self._killed(task):
-                self.set_worker_task_status(task["task_id"], "IN_PROGRESS")
-                return task["task_id"]
-            task.update(status="FAILED", error=f"run {task['run_id']} is KILLED")
-        return None
+        task = self.get_next_worker_task(worker_id)
+        if task is None:
+            return None
+        self.set_worker_task_status(task["task_id"], "IN_PROGRESS")
+        return task["task_id"]
 
     def set_worker_task_status(self, task_id: int, status: str, error: str | None = None) -> None:
         if status == "FAILED":
@@ -602,6 +606,9 @@ class Evals(Model):
 
     def set_pipeline_status(self, pipeline_id: int, status: str) -> None:
         self._move("pipelines", pipeline_id, status)
+        if status == "deleted":
+            for task in self._rows("actor_tasks", pipeline_id=pipeline_id, status="scheduled"):
+                task.update(status="failed", error=f"pipeline {pipeline_id} is deleted")
 
     def set_pipeline_progress(
         self,
@@ -657,12 +664,11 @@ class Evals(Model):
         return pipeline is not None and pipeline["status"] == "deleted"
 
     def claim_next_actor_task(self, actor_id: int) -> int | None:
-        for task in self._offered(actor_id):
-            if not self._deleted(task):
-                self.set_actor_task_status(task["task_id"], "in_progress")
-                return task["task_id"]
-            task.update(status="failed", error=f"pipeline {task['pipeline_id']} is deleted")
-        return None
+        task = self.get_next_actor_task(actor_id)
+        if task is None:
+            return None
+        self.set_actor_task_status(task["task_id"], "in_progress")
+        return task["task_id"]
 
     def set_actor_task_status(self, task_id: int, status: str) -> None:
         if self._move("actor_tasks", task_id, status) and status == "in_progress":

@@ -580,6 +580,7 @@ def test_quick_start(elsewhere):
         "duration_seconds": None,
         "claim": None,
         "attempts": 0,
+        "offered_after": None,
     }
     assert (elsewhere / "rapidfire.db").is_file()
 

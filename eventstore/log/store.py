@@ -70,11 +70,15 @@ class _Writing(Nested[Transaction, LogEnd]):
     def end(self, error: BaseException | None) -> None:
         """Write out what is left, and commit; or roll back."""
         transaction, self.transaction = self.transaction, None
-        if error is None and transaction is not None:
-            transaction.flush()
-        super().end(error)
-        if error is None and transaction is not None:
-            transaction.outcome.committed = True
+        committed = False
+        try:
+            if error is None and transaction is not None:
+                transaction.flush()
+            super().end(error)
+            committed = error is None
+        finally:
+            if transaction is not None:
+                transaction.outcome.settle(committed)
 
 
 class _Batch(Use[Transaction]):
