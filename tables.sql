@@ -214,16 +214,19 @@ CREATE INDEX run_metrics_of_runs ON run_metrics (run_id, metric);
 -- section: worker_task
 
 CREATE TABLE worker_task (
-    task_id     INTEGER PRIMARY KEY,
-    run_id      INTEGER NOT NULL,
-    worker_id   INTEGER NOT NULL,
-    chunk_id    INTEGER NOT NULL,
-    epoch       INTEGER NOT NULL,
-    status      TEXT    NOT NULL,  -- SCHEDULED IN_PROGRESS COMPLETED FAILED
-    error       TEXT,              -- why it failed
-    created_at  TEXT    NOT NULL,
-    updated_at  TEXT    NOT NULL,
-    position    INTEGER NOT NULL
+    task_id        INTEGER PRIMARY KEY,
+    run_id         INTEGER NOT NULL,
+    worker_id      INTEGER NOT NULL,
+    chunk_id       INTEGER NOT NULL,
+    epoch          INTEGER NOT NULL,
+    status         TEXT    NOT NULL,    -- SCHEDULED IN_PROGRESS COMPLETED FAILED
+    error          TEXT,                -- why it failed
+    claim          INTEGER,             -- position of the event that started it last: who reports needs it
+    attempts       INTEGER NOT NULL,    -- how often it was started
+    offered_after  INTEGER,             -- microseconds since 1970-01-01 UTC: not to be claimed earlier
+    created_at     TEXT    NOT NULL,
+    updated_at     TEXT    NOT NULL,
+    position       INTEGER NOT NULL
 );
 
 -- Only open tasks are polled for, so only they are indexed: the index stays small for ever.
@@ -332,6 +335,9 @@ CREATE TABLE actor_tasks (
     started_at        TEXT,
     completed_at      TEXT,
     duration_seconds  REAL,
+    claim             INTEGER,           -- position of the event that started it last
+    attempts          INTEGER NOT NULL,  -- how often it was started
+    offered_after     INTEGER,           -- microseconds since 1970-01-01 UTC
     created_at        TEXT    NOT NULL,
     updated_at        TEXT    NOT NULL,
     position          INTEGER NOT NULL
@@ -357,6 +363,35 @@ CREATE TABLE pipeline_requests (
 
 CREATE INDEX pipeline_requests_pending ON pipeline_requests (ic_id)
 WHERE status = 'pending';
+
+
+-- section: members
+
+-- Workers, actors and the controller: who takes part, and who was lost. No reset empties it.
+CREATE TABLE members (
+    name        TEXT    PRIMARY KEY,  -- worker-0 actor-1 controller
+    status      TEXT    NOT NULL,     -- JOINED LEFT LOST
+    joined      INTEGER,              -- position of the event by which it joined last
+    known_by    TEXT,                 -- how it is known to be lost: lock person successor
+    heard_at    INTEGER,              -- when it was heard of last, microseconds since 1970-01-01 UTC
+    process     INTEGER,              -- the number that its process had
+    created_at  TEXT    NOT NULL,
+    updated_at  TEXT    NOT NULL,
+    position    INTEGER NOT NULL
+) WITHOUT ROWID;
+
+
+-- section: retries
+
+-- How often what a lost worker did is offered again; where nothing is said, not at all.
+CREATE TABLE retries (
+    scope         TEXT    PRIMARY KEY,  -- run-5 pipeline-4 experiment-1
+    max_attempts  INTEGER NOT NULL,
+    wait          REAL    NOT NULL,     -- seconds until the second attempt; then twice as long …
+    created_at    TEXT    NOT NULL,
+    updated_at    TEXT    NOT NULL,
+    position      INTEGER NOT NULL
+) WITHOUT ROWID;
 
 
 -- section: ids

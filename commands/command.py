@@ -1,7 +1,7 @@
 """What someone asks for, and the way that it takes: load, decide, append, evolve, commit."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import msgspec
@@ -71,11 +71,22 @@ def named(content: bytes | None) -> tuple[str | None, tuple[bytes, ...]]:
     return (None, ()) if content is None else (hashlib.sha256(content).hexdigest(), (content,))
 
 
-def execute(views: Views, command: Command, metadata: Metadata = NO_METADATA) -> Any:
+def execute(
+    views: Views,
+    command: Command,
+    metadata: Metadata = NO_METADATA,
+    check: Callable[[Rows], None] | None = None,
+) -> Any:
     """Carry out a command in one transaction and return its result.
 
     With a command id in the metadata it is carried out once: sent again, it changes nothing and
     returns what it returned then.
+
+    Args:
+        views: of the store.
+        command: what is asked for.
+        metadata: who asks, and why.
+        check: looks first whether who asks may still do so; it raises if not.
 
     Raises:
         DBException: the command is refused or the store failed; nothing was changed.
@@ -83,6 +94,8 @@ def execute(views: Views, command: Command, metadata: Metadata = NO_METADATA) ->
     command = command.validated()
 
     def work(transaction: Transaction) -> Any:
+        if check is not None:
+            check(unit_of(transaction))
         if metadata.command_id is not None:
             sent = transaction.sent(metadata.command_id, _fingerprint(command))
             if sent is not None:
@@ -100,13 +113,20 @@ def execute(views: Views, command: Command, metadata: Metadata = NO_METADATA) ->
     return views.store.perform(work, pure=True)
 
 
+_CIRCUMSTANCES = {"claim", "attempt", "now", "gone"}
+"""The fields that say on what right, and when, something is asked; not what."""
+
+
 def _fingerprint(command: Command) -> str:
-    # Payloads are left out: the same object may be pickled to other bytes in another process.
+    # Payloads are left out: the same object may be pickled to other bytes in another process. So
+    # are claims: a process that was started again holds none.
     fields = msgspec.structs.asdict(command)
     asked = {
         name: value
         for name, value in fields.items()
-        if value is not msgspec.UNSET and not isinstance(value, bytes)
+        if value is not msgspec.UNSET
+        and not isinstance(value, bytes)
+        and name not in _CIRCUMSTANCES
     }
     digest = hashlib.sha256(to_json(asked).encode()).hexdigest()[:16]
     return f"{type(command).__name__} {digest}"

@@ -2,13 +2,15 @@
 
 from msgspec import UNSET, UnsetType
 
+from refold.commands.claims import Claim, check_claim, check_completion, check_part
 from refold.commands.command import Command, Decision, existing
 from refold.commands.moves import ACTOR_TASK, CONTEXT, PIPELINE, PIPELINE_REQUEST, move
 from refold.eventstore.errors import IllegalTransition, InvalidCommand
-from refold.eventstore.event import Id, Int, Name
+from refold.eventstore.event import Event, Id, Int, Name
 from refold.eventstore.events import (
     ActorTaskEndTimeRecorded,
     ActorTaskErrorRecorded,
+    ActorTaskFailed,
     ActorTaskScheduled,
     ActorTaskStarted,
     ActorTaskStartTimeRecorded,
@@ -31,9 +33,16 @@ from refold.eventstore.statuses import (
     PipelineRequestStatus,
     PipelineStatus,
 )
-from refold.projections.evals import ActorTask, actor_tasks, contexts, pipeline_requests, pipelines
+from refold.projections.evals import (
+    ActorTask,
+    Pipeline,
+    actor_tasks,
+    contexts,
+    pipeline_requests,
+    pipelines,
+)
 from refold.projections.experiments import experiments, next_id
-from refold.projections.unit_of_work import Rows
+from refold.projections.unit_of_work import Rows, Unless
 
 
 class CreateContext(Command, frozen=True):
@@ -149,7 +158,7 @@ class CreatePipeline(Command, frozen=True):
 
 
 class SetPipelineStatus(Command, frozen=True):
-    """Move a pipeline to a status."""
+    """Move a pipeline to a status; the scheduled tasks of one that is deleted fail."""
 
     pipeline_id: Id
     status: PipelineStatus
@@ -157,7 +166,18 @@ class SetPipelineStatus(Command, frozen=True):
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
         before = existing(rows, pipelines, self.pipeline_id, "pipeline").status
-        return move(f"pipeline {self.pipeline_id}", PIPELINE, before, self.status, self.pipeline_id)
+        entity = f"pipeline {self.pipeline_id}"
+        decision = move(entity, PIPELINE, before, self.status, self.pipeline_id)
+        if not decision.events or self.status is not PipelineStatus.DELETED:
+            return decision
+        scheduled = rows.find(
+            actor_tasks, status=ActorTaskStatus.SCHEDULED, pipeline_id=self.pipeline_id
+        )
+        failed: list[Event] = []
+        for task in scheduled:
+            failed.append(ActorTaskErrorRecorded(task.task_id, f"{entity} is deleted"))
+            failed.append(ActorTaskFailed(task.task_id))
+        return Decision([*decision.events, *failed])
 
 
 class SetPipelineProgress(Command, frozen=True):
@@ -167,16 +187,23 @@ class SetPipelineProgress(Command, frozen=True):
     current_shard_id: Int | None
     shards_completed: Int
     total_samples_processed: Int
+    claim: Claim | UnsetType = UNSET
+    """Of the task that it comes from."""
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
         row = existing(rows, pipelines, self.pipeline_id, "pipeline")
+        claim = UNSET
+        if self.claim is not UNSET:
+            task_id, claim = self.claim.task_id, self.claim.position
+            task = rows.get(actor_tasks, task_id)
+            check_part(f"actor task {task_id} of pipeline {self.pipeline_id}", task, self.claim)
         now = (self.current_shard_id, self.shards_completed, self.total_samples_processed)
         if now == (row.current_shard_id, row.shards_completed, row.total_samples_processed):
             return Decision()
         if self.shards_completed > row.shards_completed:
-            return Decision([ShardCompleted(self.pipeline_id, *now)])
-        return Decision([PipelineProgressed(self.pipeline_id, *now)])
+            return Decision([ShardCompleted(self.pipeline_id, *now, claim)])
+        return Decision([PipelineProgressed(self.pipeline_id, *now, claim)])
 
 
 class SetPipelineError(Command, frozen=True):
@@ -213,6 +240,7 @@ class CreateActorTask(Command, frozen=True):
                 f"pipeline {self.pipeline_id} belongs to experiment {pipeline.experiment_id}, "
                 f"not to {self.experiment_id}: pass that one"
             )
+        _refuse_deleted(rows, self.pipeline_id, "no task")
         task_id = next_id(rows, "actor_task")
         scheduled = ActorTaskScheduled(
             task_id, self.experiment_id, self.pipeline_id, self.actor_id, self.shard_id
@@ -221,28 +249,59 @@ class CreateActorTask(Command, frozen=True):
 
 
 class SetActorTaskStatus(Command, frozen=True):
-    """Move a task to a status; a late report on a task that has ended is refused."""
+    """Move a task to a status; a report on a task that has ended, or was lost, is refused."""
 
     task_id: Id
     status: ActorTaskStatus
+    claim: Id | UnsetType = UNSET
+    """Of the sender: to complete a task needs one, to fail it does not."""
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
-        before = _task(rows, self.task_id).status
-        return move(f"actor task {self.task_id}", ACTOR_TASK, before, self.status, self.task_id)
+        row, entity = _task(rows, self.task_id), f"actor task {self.task_id}"
+        if self.status is ActorTaskStatus.IN_PROGRESS:
+            decision = move(entity, ACTOR_TASK, row.status, self.status, self.task_id)
+            if decision.events:
+                _refuse_deleted(rows, row.pipeline_id, f"no work on {entity}")
+            return decision
+        check_claim(entity, row, self.claim)
+        about = (self.task_id, self.claim)
+        decision = move(entity, ACTOR_TASK, row.status, self.status, *about)
+        if decision.events and self.status is ActorTaskStatus.COMPLETED:
+            check_completion(entity, row, self.claim, "claim_next_actor_task")
+        return decision
 
 
 class ClaimNextActorTask(Command, frozen=True):
-    """Start the oldest scheduled task of an actor; the result is its id, or None."""
+    """Start the oldest scheduled task of an actor; the result is its id, or None.
+
+    Tasks of deleted pipelines are passed over.
+    """
 
     actor_id: Id
+    now: Int = 0
+    """The time, before which tasks that are offered again later are not claimed."""
+    any_actor: bool | UnsetType = UNSET
+    """Also one that a lost actor had, if the actor has none of its own."""
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
-        task = rows.first(actor_tasks, status=ActorTaskStatus.SCHEDULED, actor_id=self.actor_id)
-        if task is None:
-            return Decision()
-        return Decision([ActorTaskStarted(task.task_id)], task.task_id)
+        own = {"status": ActorTaskStatus.SCHEDULED, "actor_id": self.actor_id}
+        task = rows.first(actor_tasks, Unless(pipelines, PipelineStatus.DELETED), **own)
+        if task is not None and self._is_due(task):
+            return Decision([ActorTaskStarted(task.task_id)], task.task_id)
+        scheduled = rows.find(actor_tasks, **own) if task is not None else []
+        if self.any_actor is True:
+            offered = rows.find(actor_tasks, status=ActorTaskStatus.SCHEDULED)
+            scheduled += [one for one in offered if one.attempts]
+        for task in scheduled:
+            if self._is_due(task) and not _is_deleted(rows.get(pipelines, task.pipeline_id)):
+                actor = UNSET if task.actor_id == self.actor_id else self.actor_id
+                return Decision([ActorTaskStarted(task.task_id, actor)], task.task_id)
+        return Decision()
+
+    def _is_due(self, task: ActorTask) -> bool:
+        return task.offered_after is None or task.offered_after <= self.now
 
 
 class SetActorTaskStartTime(Command, frozen=True):
@@ -291,13 +350,25 @@ class SetActorTaskError(Command, frozen=True):
 
 
 def _next_ic_id(rows: Rows, pipeline_id: int) -> int:
-    row = existing(rows, pipelines, pipeline_id, "pipeline")
-    if row.status == PipelineStatus.DELETED:
-        raise IllegalTransition(
-            f"pipeline {pipeline_id} is deleted; no interactive control can follow: create a new "
-            f"pipeline"
-        )
+    _refuse_deleted(rows, pipeline_id, "no interactive control")
     return next_id(rows, "pipeline_ic")
+
+
+def _refuse_deleted(rows: Rows, pipeline_id: int, what: str) -> None:
+    """Refuse what begins something for a pipeline that is deleted.
+
+    Raises:
+        NotFound: there is no such pipeline.
+        IllegalTransition: it is deleted.
+    """
+    if _is_deleted(existing(rows, pipelines, pipeline_id, "pipeline")):
+        raise IllegalTransition(
+            f"pipeline {pipeline_id} is deleted; {what} can follow: create a new pipeline"
+        )
+
+
+def _is_deleted(pipeline: Pipeline | None) -> bool:
+    return pipeline is not None and pipeline.status == PipelineStatus.DELETED
 
 
 class RequestPipelineStop(Command, frozen=True):

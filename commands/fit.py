@@ -5,6 +5,7 @@ from typing import Any
 
 from msgspec import UNSET, UnsetType
 
+from refold.commands.claims import Claim, check_claim, check_completion, check_part
 from refold.commands.command import Command, Decision, existing, named
 from refold.commands.moves import REQUEST, RUN, WORKER_TASK, move, status_of
 from refold.eventstore.errors import IllegalTransition, InvalidCommand
@@ -23,6 +24,7 @@ from refold.eventstore.events import (
     RunMetricsRecorded,
     RunProgressed,
     StopRequested,
+    TaskFailed,
     TaskScheduled,
     TaskStarted,
     WorkerProgressed,
@@ -39,6 +41,8 @@ from refold.eventstore.words import take_words, words_text
 from refold.projections.experiments import experiments, next_id
 from refold.projections.fit import (
     CONTROLLER,
+    Run,
+    Task,
     controller_progress,
     interactive_control,
     metric_key,
@@ -47,7 +51,7 @@ from refold.projections.fit import (
     worker_progress,
     worker_task,
 )
-from refold.projections.unit_of_work import Rows
+from refold.projections.unit_of_work import Rows, Unless
 
 
 def _refuse_killed(rows: Rows, run_id: int, what: str) -> None:
@@ -58,9 +62,14 @@ def _refuse_killed(rows: Rows, run_id: int, what: str) -> None:
         IllegalTransition: it is KILLED.
         StoreDamaged: its row holds no status.
     """
-    status = existing(rows, runs, run_id, "run").status
-    if status_of(f"run {run_id}", RunStatus, status) is RunStatus.KILLED:
+    if _is_killed(existing(rows, runs, run_id, "run")):
         raise IllegalTransition(f"run {run_id} is KILLED; {what} can follow: create a new run")
+
+
+def _is_killed(run: Run | None) -> bool:
+    return run is not None and (
+        status_of(f"run {run.run_id}", RunStatus, run.status) is RunStatus.KILLED
+    )
 
 
 class CreateRun(Command, frozen=True):
@@ -101,7 +110,7 @@ class CreateRun(Command, frozen=True):
 
 
 class SetRunStatus(Command, frozen=True):
-    """Move a run to a status."""
+    """Move a run to a status; the scheduled tasks of one that is KILLED fail."""
 
     run_id: Id
     status: RunStatus
@@ -109,7 +118,12 @@ class SetRunStatus(Command, frozen=True):
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
         before = existing(rows, runs, self.run_id, "run").status
-        return move(f"run {self.run_id}", RUN, before, self.status, self.run_id)
+        decision = move(f"run {self.run_id}", RUN, before, self.status, self.run_id)
+        if not decision.events or self.status is not RunStatus.KILLED:
+            return decision
+        scheduled = rows.find(worker_task, status=TaskStatus.SCHEDULED, run_id=self.run_id)
+        failed = [TaskFailed(task.task_id, f"run {self.run_id} is KILLED") for task in scheduled]
+        return Decision([*decision.events, *failed])
 
 
 class SetRunEndedBy(Command, frozen=True):
@@ -134,13 +148,21 @@ class SetRunProgress(Command, frozen=True):
     run_id: Id
     current_chunk: Int
     current_epoch: Int
+    claim: Claim | UnsetType = UNSET
+    """Of the task that it comes from."""
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
         row = existing(rows, runs, self.run_id, "run")
-        if (row.current_chunk, row.current_epoch) == (self.current_chunk, self.current_epoch):
+        claim = UNSET
+        if self.claim is not UNSET:
+            task_id, claim = self.claim.task_id, self.claim.position
+            task = rows.get(worker_task, task_id)
+            check_part(f"worker task {task_id} of run {self.run_id}", task, self.claim)
+        now = (self.current_chunk, self.current_epoch)
+        if (row.current_chunk, row.current_epoch) == now:
             return Decision()
-        return Decision([RunProgressed(self.run_id, self.current_chunk, self.current_epoch)])
+        return Decision([RunProgressed(self.run_id, *now, claim)])
 
 
 class UpdateRunMetrics(Command, frozen=True):
@@ -148,11 +170,13 @@ class UpdateRunMetrics(Command, frozen=True):
 
     run_id: Id
     metrics: dict[str, Metric]
+    attempt: Id | UnsetType = UNSET
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
         row = existing(rows, runs, self.run_id, "run")
-        _, recorded = encode(RunMetricsRecorded(self.run_id, *take_words(self.metrics)))
+        numbers, words = take_words(self.metrics)
+        _, recorded = encode(RunMetricsRecorded(self.run_id, numbers, words, self.attempt))
         if (row.metrics, row.metric_words) == (
             to_json(recorded.metrics),
             words_text(recorded.words),
@@ -271,12 +295,14 @@ class CreateWorkerTask(Command, frozen=True):
 
 
 class SetWorkerTaskStatus(Command, frozen=True):
-    """Move a task to a status; a late report on a task that has ended is refused."""
+    """Move a task to a status; a report on a task that has ended, or was lost, is refused."""
 
     task_id: Id
     status: TaskStatus
     error: str | None = None
     """Why it failed."""
+    claim: Id | UnsetType = UNSET
+    """Of the sender: to complete a task needs one, to fail it does not."""
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
@@ -285,23 +311,52 @@ class SetWorkerTaskStatus(Command, frozen=True):
                 f"worker task {self.task_id}: an error goes with {TaskStatus.FAILED}, not with "
                 f"{self.status}"
             )
-        before = existing(rows, worker_task, self.task_id, "worker task").status
-        fields = (self.error,) if self.status is TaskStatus.FAILED else ()
+        row = existing(rows, worker_task, self.task_id, "worker task")
         entity = f"worker task {self.task_id}"
-        return move(entity, WORKER_TASK, before, self.status, self.task_id, *fields)
+        if self.status is TaskStatus.IN_PROGRESS:
+            decision = move(entity, WORKER_TASK, row.status, self.status, self.task_id)
+            if decision.events:
+                _refuse_killed(rows, row.run_id, f"no work on {entity}")
+            return decision
+        check_claim(entity, row, self.claim)
+        fields = (self.error,) if self.status is TaskStatus.FAILED else ()
+        about = (self.task_id, *fields, self.claim)
+        decision = move(entity, WORKER_TASK, row.status, self.status, *about)
+        if decision.events and self.status is TaskStatus.COMPLETED:
+            check_completion(entity, row, self.claim, "claim_next_worker_task")
+        return decision
 
 
 class ClaimNextWorkerTask(Command, frozen=True):
-    """Start the oldest scheduled task of a worker; the result is its id, or None."""
+    """Start the oldest scheduled task of a worker; the result is its id, or None.
+
+    Tasks of KILLED runs are passed over.
+    """
 
     worker_id: Id
+    now: Int = 0
+    """The time, before which tasks that are offered again later are not claimed."""
+    any_worker: bool | UnsetType = UNSET
+    """Also one that a lost worker had, if the worker has none of its own."""
 
     def decide(self, rows: Rows) -> Decision:
         """See `Command.decide`."""
-        task = rows.first(worker_task, status=TaskStatus.SCHEDULED, worker_id=self.worker_id)
-        if task is None:
-            return Decision()
-        return Decision([TaskStarted(task.task_id)], task.task_id)
+        own = {"status": TaskStatus.SCHEDULED, "worker_id": self.worker_id}
+        task = rows.first(worker_task, Unless(runs, RunStatus.KILLED), **own)
+        if task is not None and self._is_due(task):
+            return Decision([TaskStarted(task.task_id)], task.task_id)
+        scheduled = rows.find(worker_task, **own) if task is not None else []
+        if self.any_worker is True:
+            offered = rows.find(worker_task, status=TaskStatus.SCHEDULED)
+            scheduled += [one for one in offered if one.attempts]
+        for task in scheduled:
+            if self._is_due(task) and not _is_killed(rows.get(runs, task.run_id)):
+                worker = UNSET if task.worker_id == self.worker_id else self.worker_id
+                return Decision([TaskStarted(task.task_id, worker)], task.task_id)
+        return Decision()
+
+    def _is_due(self, task: Task) -> bool:
+        return task.offered_after is None or task.offered_after <= self.now
 
 
 class SetControllerTask(Command, frozen=True):

@@ -6,6 +6,8 @@ if __name__ == "eventstore":
 
 from refold.eventstore.errors import (
     AccessDenied,
+    AlreadyJoined,
+    ClaimLost,
     CommandIdReused,
     Conflict,
     ConnectionLost,
@@ -20,6 +22,7 @@ from refold.eventstore.errors import (
     InvalidPayload,
     InvalidQuery,
     InvalidView,
+    MembershipLost,
     MissingPackage,
     NotAStore,
     NotFound,
@@ -51,6 +54,8 @@ from refold.eventstore.log.transaction import Transaction
 
 __all__ = [
     "AccessDenied",
+    "AlreadyJoined",
+    "ClaimLost",
     "CommandIdReused",
     "Conflict",
     "ConnectionLost",
@@ -70,6 +75,7 @@ __all__ = [
     "InvalidPayload",
     "InvalidQuery",
     "InvalidView",
+    "MembershipLost",
     "Metadata",
     "MissingPackage",
     "Name",

@@ -19,7 +19,11 @@ DBException
 │   │   └── WriteRefused         it would write
 │   ├── InvalidView              a view of your own
 │   └── InvalidFile              a file to be imported
-├── NotFound, IllegalTransition, CommandIdReused, WrongExpectedVersion    the state forbids it
+├── NotFound, CommandIdReused, WrongExpectedVersion    the state forbids it
+├── IllegalTransition            the status forbids it
+│   └── ClaimLost                a report on a task without its last claim
+├── AlreadyJoined                somebody of that name takes part
+├── MembershipLost               this process was taken for lost, or another has its name
 ├── UnreadableEvent              an event in the log that cannot be decoded here
 │   ├── UnknownEventType         its type, or its schema version, is not known here
 │   └── DamagedEvent             somebody has altered it
@@ -158,6 +162,18 @@ class NotFound(DBException):
 
 class IllegalTransition(DBException):
     """The entity's present status does not allow what was asked."""
+
+
+class ClaimLost(IllegalTransition):
+    """A report on a task was sent without a claim on it, or with one that is no longer the last."""
+
+
+class AlreadyJoined(DBException):
+    """A process cannot join under a name whose holder takes part, for all that is known."""
+
+
+class MembershipLost(DBException):
+    """This process was declared lost, or another has taken its place: what it asks is refused."""
 
 
 class CommandIdReused(DBException):

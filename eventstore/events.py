@@ -57,6 +57,63 @@ class ExperimentStatesReset(StoreEvent, frozen=True):
     pipeline_requests: tuple[Id, ...] = ()
 
 
+class Offered(msgspec.Struct, frozen=True, gc=False):
+    """That a task can be claimed again."""
+
+    task_id: Id
+    after: Int
+    """When, in microseconds since 1970-01-01 UTC."""
+
+
+class WorkerLost(StoreEvent, frozen=True, omit_defaults=True):
+    """A worker, an actor or the controller was lost: what it was doing failed, or is offered again.
+
+    It names every row that it changes, so that a replay needs no rule of its own.
+    """
+
+    name: Name
+    """Such as `worker-0`, `actor-1` or `controller`."""
+    known_by: Literal["lock", "person", "successor"]
+    """How it is known: its lock is free; somebody said so; or another took over."""
+    heard_at: Int
+    """When the last event was recorded that the store has of it, in microseconds."""
+    process: Int | None = None
+    """The number that its process had."""
+    claims: tuple[Id, ...] = ()
+    """Those that it held: what it was doing."""
+    failed_tasks: tuple[Id, ...] = ()
+    offered_tasks: tuple[Offered, ...] = ()
+    failed_actor_tasks: tuple[Id, ...] = ()
+    offered_actor_tasks: tuple[Offered, ...] = ()
+
+
+class RetriesSet(StoreEvent, frozen=True):
+    """It was decided how often the tasks of an experiment, run or pipeline are offered again."""
+
+    scope: Name
+    """Such as `experiment-1`, `run-5` or `pipeline-4`."""
+    max_attempts: Int
+    wait: float
+    """Seconds until the second attempt; each further one waits twice as long."""
+
+
+class MemberEvent(Event, frozen=True):
+    """A worker, an actor or the controller came or went."""
+
+    name: Name
+    """Such as `worker-0`, `actor-1` or `controller`."""
+
+    stream_of = "{}"
+
+
+class WorkerJoined(MemberEvent, frozen=True):
+    """It takes part: its process holds the lock of this event's position."""
+
+
+class WorkerLeft(MemberEvent, frozen=True):
+    """It has ended its work by itself."""
+
+
 class ExperimentEvent(Event, frozen=True):
     """Something happened to an experiment."""
 
@@ -235,6 +292,8 @@ class RunProgressed(RunEvent, frozen=True):
 
     current_chunk: Int
     current_epoch: Int
+    claim: Id | UnsetType = UNSET
+    """Of the task that it came from, if a worker reported it."""
 
 
 class RunMetricsRecorded(RunEvent, frozen=True, omit_defaults=True):
@@ -245,6 +304,8 @@ class RunMetricsRecorded(RunEvent, frozen=True, omit_defaults=True):
 
     metrics: dict[str, Metric]
     words: dict[str, NotANumber] = msgspec.field(default_factory=dict)
+    attempt: Id | UnsetType = UNSET
+    """The claim of the task that was worked on meanwhile."""
 
 
 class Measured(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -319,15 +380,21 @@ class TaskDetailsRecorded(TaskEvent, frozen=True):
 
 
 class TaskStarted(TaskEvent, frozen=True):
-    """The worker took the task up."""
+    """The worker claimed the task: the position of this event is the claim."""
 
     leads_to = TaskStatus.IN_PROGRESS
+
+    worker_id: Id | UnsetType = UNSET
+    """The worker, if the task was scheduled for another one."""
 
 
 class TaskCompleted(TaskEvent, frozen=True):
     """The worker finished the task."""
 
     leads_to = TaskStatus.COMPLETED
+
+    claim: Id | UnsetType = UNSET
+    """The claim that the report belongs to; none: it is an administrative act."""
 
 
 class TaskFailed(TaskEvent, frozen=True):
@@ -336,6 +403,8 @@ class TaskFailed(TaskEvent, frozen=True):
     leads_to = TaskStatus.FAILED
 
     error: str | None = None
+    claim: Id | UnsetType = UNSET
+    """The claim that the report belongs to; none: it is an administrative act."""
 
 
 class ControllerTaskSet(Event, frozen=True):
@@ -566,6 +635,8 @@ class PipelineProgressed(PipelineEvent, frozen=True):
     current_shard_id: Int | None
     shards_completed: Int
     total_samples_processed: Int
+    claim: Id | UnsetType = UNSET
+    """Of the task that it came from, if an actor reported it."""
 
 
 class ShardCompleted(PipelineEvent, frozen=True):
@@ -574,6 +645,7 @@ class ShardCompleted(PipelineEvent, frozen=True):
     current_shard_id: Int | None
     shards_completed: Int
     total_samples_processed: Int
+    claim: Id | UnsetType = UNSET
 
 
 class PipelineDetailsRecorded(PipelineEvent, frozen=True):
@@ -676,9 +748,12 @@ class ActorTaskScheduled(ActorTaskEvent, frozen=True):
 
 
 class ActorTaskStarted(ActorTaskEvent, frozen=True):
-    """The actor took the task up."""
+    """The actor claimed the task: the position of this event is the claim."""
 
     leads_to = ActorTaskStatus.IN_PROGRESS
+
+    actor_id: Id | UnsetType = UNSET
+    """The actor, if the task was scheduled for another one."""
 
 
 class ActorTaskCompleted(ActorTaskEvent, frozen=True):
@@ -686,17 +761,26 @@ class ActorTaskCompleted(ActorTaskEvent, frozen=True):
 
     leads_to = ActorTaskStatus.COMPLETED
 
+    claim: Id | UnsetType = UNSET
+    """The claim that the report belongs to; none: it is an administrative act."""
+
 
 class ActorTaskFailed(ActorTaskEvent, frozen=True):
     """The task ended with an error."""
 
     leads_to = ActorTaskStatus.FAILED
 
+    claim: Id | UnsetType = UNSET
+    """The claim that the report belongs to; none: it is an administrative act."""
+
 
 class ActorTaskCompletionWithdrawn(ActorTaskEvent, frozen=True):
     """The task, reported as finished, was found to have failed by who had reported it."""
 
     leads_to = ActorTaskStatus.FAILED
+
+    claim: Id | UnsetType = UNSET
+    """The claim that the report belongs to; none: it is an administrative act."""
 
 
 class ActorTaskStartTimeRecorded(ActorTaskEvent, frozen=True):

@@ -138,6 +138,14 @@ class ICOperation(Word):
     DELETE = "DELETE"
 
 
+class MemberStatus(Word):
+    """Whether a worker, an actor or the controller takes part."""
+
+    JOINED = "JOINED"
+    LEFT = "LEFT"
+    LOST = "LOST"
+
+
 class InferenceStatus(Word):
     """Where an inference experiment (evals) stands."""
 

@@ -3,8 +3,9 @@
     REFOLD_STORE=path-or-URL python -m examples.controller
 
 It remembers nothing that is not in the store, so it can be killed at any moment: started again, it
-goes on from the last completed chunk of every run. It ends when every run has ended; a stopped run
-has not, for it may be resumed.
+goes on from the last completed chunk of every run. Meanwhile the workers do what they have been
+given. It sees at once when one of them dies, and gives the chunk to another. It ends when every run
+has ended; a stopped run has not, for it may be resumed.
 """
 
 from typing import Any
@@ -25,6 +26,7 @@ from refold.eventstore.events import (
     InteractiveControlEvent,
     TaskCompleted,
     TaskFailed,
+    WorkerLost,
     WorkerProgressed,
 )
 
@@ -37,7 +39,7 @@ CONFIGS = [
 CHUNKS = 4
 ATTEMPTS = 5  # at one chunk, before its run is given up
 
-NEWS = [InteractiveControlEvent, TaskCompleted, TaskFailed, WorkerProgressed]
+NEWS = [InteractiveControlEvent, TaskCompleted, TaskFailed, WorkerLost, WorkerProgressed]
 
 Row = dict[str, Any]
 
@@ -47,11 +49,13 @@ def main(store: str) -> None:
         RfDb(store, actor="controller", projections=[checkpoints]) as db,
         db.subscribe(after=None, types=NEWS) as news,
     ):
-        db.reset_experiment_states()  # what a killed controller left in progress has failed
-        experiment_id = running_experiment(db)
-        db.set_controller_task(ControllerTask.RUN_FIT)
-        while not advance(db, experiment_id):
-            news.wait(timeout=60)  # for anything at all: `advance` looks at everything
+        db.join("controller")  # perhaps in the place of one that was killed
+        with db.watching():
+            experiment_id = running_experiment(db)
+            db.set_controller_task(ControllerTask.RUN_FIT)
+            while not advance(db, experiment_id):
+                news.wait(timeout=60)  # for anything at all: `advance` looks at everything
+        db.leave()
 
 
 def running_experiment(db: RfDb) -> int:

@@ -25,13 +25,12 @@ from refold import DBException, RfDb
 from refold.eventstore import open_store
 from refold.eventstore.events import (
     ExperimentCompleted,
-    ExperimentStatesReset,
     RunCreated,
     RunKilled,
     RunResumed,
     RunStopped,
-    TaskFailed,
     TaskStarted,
+    WorkerLost,
 )
 
 TIME_LIMIT = 240  # seconds after which something must be wrong
@@ -123,8 +122,8 @@ def train(db: RfDb, follower: Follower, processes: Processes) -> None:
     follower.until(RunCreated, parent_run_id=SLOW)
 
     lost = kill_in_task(db, follower, processes, worker_id=1)
+    follower.until(WorkerLost, failed_tasks=(lost,))  # which the controller finds by itself
     processes.start("worker-1")
-    follower.until(TaskFailed, task_id=lost)
 
     follower.until(TaskStarted)
     pid = processes.kill("controller")
@@ -133,7 +132,7 @@ def train(db: RfDb, follower: Follower, processes: Processes) -> None:
     follower.say(f"user: resume run {PAUSED}; nobody is there to hear it")
     db.request_resume(PAUSED)
     processes.start("controller")
-    follower.until(ExperimentStatesReset)
+    follower.until(WorkerLost, name="controller")
     follower.until(RunResumed, run_id=PAUSED)
     follower.until(ExperimentCompleted)
 

@@ -190,9 +190,9 @@ def tell(recorded: Recorded) -> str | None:
             return f"run {run.run_id} has failed"
         case events.TaskFailed() as task:
             return f"task {task.task_id} has failed: its chunk will be trained again"
-        case events.ExperimentStatesReset() as reset:
-            tasks = ", ".join(map(str, reset.worker_tasks)) or "none"
-            return f"the controller recovers; tasks that it gives up: {tasks}"
+        case events.WorkerLost() as lost:
+            tasks = ", ".join(map(str, lost.failed_tasks)) or "none"
+            return f"{lost.name} is seen to be gone; tasks that fail with it: {tasks}"
         case events.ContextReady() as context:
             return f"context {context.context_id} is ready"
         case events.ExperimentCompleted() as experiment:

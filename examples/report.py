@@ -14,7 +14,7 @@ from rich.table import Table
 from examples.checkpoints import checkpoints
 from examples.scores import scores
 from refold import RfDb, RunStatus, TaskStatus
-from refold.eventstore.events import ExperimentStatesReset
+from refold.eventstore.events import WorkerLost
 
 Row = dict[str, Any]
 
@@ -72,7 +72,11 @@ def worth_asking(db: RfDb) -> list[list[str]]:
     """Return commands of `refold`, with their arguments, that show what happened here."""
     [killed] = db.get_runs_by_status([RunStatus.KILLED])
     failed = db.get_worker_tasks(status=TaskStatus.FAILED)
-    [recovery] = db.store.read(types=[ExperimentStatesReset])
+    [recovery] = [
+        recorded
+        for recorded in db.store.read(types=[WorkerLost])
+        if isinstance(recorded.event, WorkerLost) and recorded.event.name == "controller"
+    ]
     return [
         ["status"],
         ["why", "run", str(killed["run_id"]), "status"],

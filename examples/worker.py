@@ -12,6 +12,7 @@ lost meanwhile, its late report is refused, and it makes itself known again.
 import sys
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
+from uuid import uuid4
 
 from examples import digits
 from examples.checkpoints import CheckpointSaved, checkpoints, latest_checkpoint
@@ -39,11 +40,13 @@ def main(store: str, worker_id: int) -> None:
         RfDb(store, actor=f"worker-{worker_id}", projections=[checkpoints]) as db,
         db.subscribe(after=None, types=[TaskScheduled, ExperimentCompleted]) as news,
     ):
+        insist(db.join, f"worker-{worker_id}")  # perhaps in the place of one that was killed
         insist(begin, db, worker_id)
         while True:
-            while (task := insist(claim, db, worker_id)) is not None:
+            while (task := insist(claim, db, worker_id, command_id=str(uuid4()))) is not None:
                 work(db, task, data)
             if isinstance(insist(next, news).event, ExperimentCompleted):
+                insist(db.leave)
                 return
 
 
@@ -57,20 +60,14 @@ def insist(attempt: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
 
 def begin(db: RfDb, worker_id: int) -> None:
-    """Make this worker known, and give up what it was killed at the last time."""
-    with db.batch():
-        for task in db.get_worker_tasks(worker_id=worker_id, status=TaskStatus.IN_PROGRESS):
-            db.set_worker_task_status(task["task_id"], TaskStatus.FAILED, "the worker was killed")
-        db.set_worker_progress(worker_id, WorkerTask.IDLE, TaskStatus.COMPLETED)
+    """Make this worker known as ready for work."""
+    db.set_worker_progress(worker_id, WorkerTask.IDLE, TaskStatus.COMPLETED)
 
 
-def claim(db: RfDb, worker_id: int) -> Row | None:
-    """Take up the next task, if there is one."""
+def claim(db: RfDb, worker_id: int, command_id: str) -> Row | None:
+    """Take up the next task, if there is one; the same one if only the answer got lost."""
     with db.batch():
-        claimed = db.get_worker_tasks(worker_id=worker_id, status=TaskStatus.IN_PROGRESS)
-        if claimed:
-            return claimed[0]  # only the answer got lost
-        task = db.claim_next_worker_task(worker_id)
+        task = db.claim_next_worker_task(worker_id, command_id=command_id)
         if task is not None:
             db.set_worker_progress(worker_id, WorkerTask.TRAIN_VAL)
         return task

@@ -15,6 +15,7 @@ from refold.projections.fit import (
     worker_progress,
     worker_task,
 )
+from refold.projections.liveness import members, retries
 from refold.projections.rapidfire import RAPIDFIRE
 from refold.projections.view import Key, View
 
@@ -29,9 +30,10 @@ ENTITIES: dict[str, View[Any]] = {
     "pipeline": pipelines,
     "actor_task": actor_tasks,
     "pipeline_request": pipeline_requests,
+    "member": members,
 }
 
-ALL: tuple[View[Any], ...] = (*ENTITIES.values(), run_metrics, ids, *RAPIDFIRE)
+ALL: tuple[View[Any], ...] = (*ENTITIES.values(), run_metrics, retries, ids, *RAPIDFIRE)
 """The views of refold itself."""
 
 

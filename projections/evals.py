@@ -2,6 +2,7 @@
 
 from functools import partial
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from refold.eventstore.events import (
@@ -46,6 +47,7 @@ from refold.eventstore.events import (
     PipelineStopRequested,
     ShardCompleted,
     TablesReset,
+    WorkerLost,
 )
 from refold.eventstore.sql import section
 from refold.eventstore.statuses import (
@@ -56,6 +58,7 @@ from refold.eventstore.statuses import (
     PipelineStatus,
 )
 from refold.projections.experiments import is_of
+from refold.projections.liveness import cause_of
 from refold.projections.view import Row, View
 
 
@@ -184,12 +187,15 @@ class ActorTask(Row, frozen=True):
     started_at: str | None = None
     completed_at: str | None = None
     duration_seconds: float | None = None
+    claim: int | None = None
+    attempts: int = 0
+    offered_after: int | None = None
 
 
 actor_tasks = View(
     "actor_tasks",
     ActorTask,
-    version=1,
+    version=2,
     schema=section("actor_tasks"),
     stream=ActorTaskEvent.stream_of,
 )
@@ -205,9 +211,19 @@ actor_tasks.created_by(
         ActorTaskStatus.SCHEDULED.value,
     ),
 )
-actor_tasks.moved_by(
-    ActorTaskStarted, ActorTaskCompleted, ActorTaskFailed, ActorTaskCompletionWithdrawn
+actor_tasks.on(
+    ActorTaskStarted,
+    lambda row, e: replace(
+        row,
+        status=ActorTaskStatus.IN_PROGRESS.value,
+        actor_id=row.actor_id if e.actor_id is UNSET else e.actor_id,
+        error=None,
+        attempts=row.attempts + 1,
+        offered_after=None,
+    ),
+    marks="claim",
 )
+actor_tasks.moved_by(ActorTaskCompleted, ActorTaskFailed, ActorTaskCompletionWithdrawn)
 actor_tasks.on(ActorTaskStartTimeRecorded, lambda row, e: replace(row, started_at=e.started_at))
 actor_tasks.on(
     ActorTaskEndTimeRecorded,
@@ -218,6 +234,29 @@ actor_tasks.on(
     ExperimentStatesReset,
     lambda row, _: replace(row, status=ActorTaskStatus.FAILED.value),
     keys=lambda e: e.actor_tasks,
+)
+
+
+def _lost(row: ActorTask, event: WorkerLost) -> ActorTask:
+    for offered in event.offered_actor_tasks:
+        if offered.task_id == row.task_id:
+            return replace(
+                row,
+                status=ActorTaskStatus.SCHEDULED.value,
+                error=cause_of(event),
+                claim=None,
+                offered_after=offered.after,
+            )
+    return replace(row, status=ActorTaskStatus.FAILED.value, error=cause_of(event))
+
+
+actor_tasks.on(
+    WorkerLost,
+    _lost,
+    keys=lambda e: (
+        *e.failed_actor_tasks,
+        *(offered.task_id for offered in e.offered_actor_tasks),
+    ),
 )
 actor_tasks.cleared_by(TablesReset, when=is_of("evals"))
 

@@ -40,12 +40,14 @@ from refold.eventstore.events import (
     TaskFailed,
     TaskScheduled,
     TaskStarted,
+    WorkerLost,
     WorkerProgressed,
 )
 from refold.eventstore.sql import section
 from refold.eventstore.statuses import ICOperation, RunStatus, TaskStatus
 from refold.eventstore.words import name_of, path_of, words_text
 from refold.projections.experiments import is_of
+from refold.projections.liveness import cause_of, number_of
 from refold.projections.view import Row, View
 
 
@@ -248,10 +250,13 @@ class Task(Row, frozen=True):
     epoch: int
     status: str
     error: str | None = None
+    claim: int | None = None
+    attempts: int = 0
+    offered_after: int | None = None
 
 
 worker_task = View(
-    "worker_task", Task, version=1, schema=section("worker_task"), stream=TaskEvent.stream_of
+    "worker_task", Task, version=2, schema=section("worker_task"), stream=TaskEvent.stream_of
 )
 
 worker_task.created_by(
@@ -260,7 +265,19 @@ worker_task.created_by(
         e.task_id, e.run_id, e.worker_id, e.chunk_id, e.epoch, TaskStatus.SCHEDULED.value
     ),
 )
-worker_task.moved_by(TaskStarted, TaskCompleted)
+worker_task.on(
+    TaskStarted,
+    lambda row, e: replace(
+        row,
+        status=TaskStatus.IN_PROGRESS.value,
+        worker_id=row.worker_id if e.worker_id is UNSET else e.worker_id,
+        error=None,
+        attempts=row.attempts + 1,
+        offered_after=None,
+    ),
+    marks="claim",
+)
+worker_task.moved_by(TaskCompleted)
 worker_task.on(
     TaskFailed, lambda row, e: replace(row, status=TaskStatus.FAILED.value, error=e.error)
 )
@@ -268,6 +285,26 @@ worker_task.on(
     ExperimentStatesReset,
     lambda row, _: replace(row, status=TaskStatus.FAILED.value),
     keys=lambda e: e.worker_tasks,
+)
+
+
+def _lost(row: Task, event: WorkerLost) -> Task:
+    for offered in event.offered_tasks:
+        if offered.task_id == row.task_id:
+            return replace(
+                row,
+                status=TaskStatus.SCHEDULED.value,
+                error=cause_of(event),
+                claim=None,
+                offered_after=offered.after,
+            )
+    return replace(row, status=TaskStatus.FAILED.value, error=cause_of(event))
+
+
+worker_task.on(
+    WorkerLost,
+    _lost,
+    keys=lambda e: (*e.failed_tasks, *(offered.task_id for offered in e.offered_tasks)),
 )
 worker_task.cleared_by(TablesReset, when=is_of("fit"))
 
@@ -305,6 +342,11 @@ controller_progress.on(
     lambda row, _: replace(row, status=TaskStatus.FAILED.value),
     keys=lambda e: (CONTROLLER,) if e.controller else (),
 )
+controller_progress.on(
+    WorkerLost,
+    lambda row, _: replace(row, status=TaskStatus.FAILED.value),
+    keys=lambda e: (CONTROLLER,) if e.name == "controller" else (),
+)
 controller_progress.cleared_by(TablesReset, when=is_of("fit"))
 
 
@@ -336,6 +378,11 @@ worker_progress.on(
     ExperimentStatesReset,
     lambda row, _: replace(row, status=TaskStatus.FAILED.value),
     keys=lambda e: e.workers,
+)
+worker_progress.on(
+    WorkerLost,
+    lambda row, _: replace(row, status=TaskStatus.FAILED.value),
+    keys=lambda e: number_of(e.name, "worker"),
 )
 worker_progress.cleared_by(TablesReset, when=is_of("fit"))
 

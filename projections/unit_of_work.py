@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar
 
 from msgspec.structs import force_setattr
 
@@ -34,6 +34,13 @@ ROWS_REMEMBERED = 20_000
 Concern = tuple[View[Any], Callable[[Any], bool] | None, Handler | None]
 
 
+class Unless(NamedTuple):
+    """Leaves out the rows that belong to a row of another view, by its key, that has a status."""
+
+    view: View[Any]
+    status: Word
+
+
 class Rows(Protocol):
     """What a decision may look at."""
 
@@ -45,8 +52,14 @@ class Rows(Protocol):
         """Return the rows whose columns have these values (or one of a tuple), by key."""
         ...
 
-    def first(self, view: View[T], **columns: Any) -> T | None:
-        """Return the first of those rows, or None: a matching one may come in at any moment."""
+    def first(self, view: View[T], unless: "Unless | None" = None, **columns: Any) -> T | None:
+        """Return the first of those rows, or None: a matching one may come in at any moment.
+
+        Args:
+            view: whose rows.
+            unless: not those that belong to a row of another view that has a status.
+            columns: see `find`.
+        """
         ...
 
 
@@ -143,12 +156,18 @@ class UnitOfWork:
         if self._lock is not None:
             raise NotExclusive
 
-    def first(self, view: View[R], **columns: Any) -> R | None:
+    def first(self, view: View[R], unless: "Unless | None" = None, **columns: Any) -> R | None:
         """Return the first of those rows, or None: a matching one may come in at any moment."""
-        found = self._find(view, columns, 1)
+        found = self._find(view, columns, 1, unless)
         return found[0] if found else None
 
-    def _find(self, view: View[R], columns: dict[str, Any], limit: int | None) -> list[R]:
+    def _find(
+        self,
+        view: View[R],
+        columns: dict[str, Any],
+        limit: int | None,
+        unless: "Unless | None" = None,
+    ) -> list[R]:
         if view in self.failed:
             raise self.failed[view]
         wanted: dict[str, tuple[Any, ...]] = {
@@ -159,6 +178,7 @@ class UnitOfWork:
                 row
                 for row in self.rows(view)
                 if all(getattr(row, name) in values for name, values in wanted.items())
+                and not (unless and self._excludes(unless, row))
             ]
             found.sort(key=lambda row: getattr(row, view.key))
             return found[:limit]
@@ -169,6 +189,12 @@ class UnitOfWork:
             f"({' OR '.join(f'{name} = {_operand(value)}' for value in values)})"
             for name, values in wanted.items()
         ]
+        if unless is not None:
+            table, key = unless.view.table, unless.view.key
+            conditions.append(
+                f"NOT EXISTS (SELECT 1 FROM {table} AS part WHERE part.{key} = "
+                f"{view.table}.{key} AND part.status = '{unless.status}')"
+            )
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         sql = f"{view.select}{where} ORDER BY {view.key}"
         if limit is not None:
@@ -188,6 +214,10 @@ class UnitOfWork:
     def _note(self, view: View[Any], key: Key, row: Row) -> None:
         if self._memory is not None:
             self._memory.loaded(view, key, row)
+
+    def _excludes(self, unless: "Unless", row: Row) -> bool:
+        part = self.get(unless.view, getattr(row, unless.view.key))
+        return part is not None and part.status == unless.status
 
     def put(self, view: View[R], key: Key, row: R | None) -> None:
         """Set the row with a key, or delete it with None."""
@@ -291,6 +321,8 @@ class UnitOfWork:
                     if after is not None:
                         # The fresh row is nobody else's yet.
                         view.settle(after)
+                        if handler.marks is not None:
+                            force_setattr(after, handler.marks, position)
                         if before is None:
                             force_setattr(after, "created_at", recorded_at)
                         force_setattr(after, "updated_at", recorded_at)
@@ -483,7 +515,13 @@ class RecalledUnit(UnitOfWork):
             self._looked[view, key] = row.position
         return rows[key]
 
-    def _find(self, view: View[R], columns: dict[str, Any], limit: int | None) -> list[R]:
+    def _find(
+        self,
+        view: View[R],
+        columns: dict[str, Any],
+        limit: int | None,
+        unless: "Unless | None" = None,
+    ) -> list[R]:
         raise NotRemembered
 
     def clear(self, view: View[R]) -> None:

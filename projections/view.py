@@ -78,6 +78,8 @@ class Handler(msgspec.Struct, frozen=True):
     """Whether `evolve` is given the key as well, since the event touches several rows."""
     regardless: bool = False
     """Whether the row before is of no account, so that it need not be loaded."""
+    marks: str | None = None
+    """The column that holds the position of the event from then on."""
 
     def touched(self, event: Any) -> Iterable[Key]:
         """Return the keys of the rows that an event touches."""
@@ -199,6 +201,7 @@ class View(Generic[R]):
         *,
         key: Callable[[E], Key] | None = None,
         keys: Callable[[E], Iterable[Key]] | None = None,
+        marks: str | None = None,
     ) -> None:
         """Declare how an event changes the row that it names; no row, no change.
 
@@ -208,9 +211,15 @@ class View(Generic[R]):
                 or None to delete it; it must not raise.
             key: the row's key, if it is not the event's field of the name of the key column.
             keys: the keys, if the event touches several rows.
+            marks: a column that is set to the position of the event: for a row that must tell
+                later which event it was.
+
+        Raises:
+            InvalidView: there is no such column; or the event does not hold the key.
         """
         one = None if keys else key or self._key_of(event)
-        self.handlers[event.__name__] = Handler(evolve, one, keys)
+        self._check_marked(marks)
+        self.handlers[event.__name__] = Handler(evolve, one, keys, marks=marks)
 
     def moved_by(self, *events: type[Event]) -> None:
         """Declare that events change the status of the row that they name to where they lead."""
@@ -219,10 +228,16 @@ class View(Generic[R]):
             self.on(event, partial(_moved, event.leads_to.value))
 
     def put_by(
-        self, event: type[E], evolve: Callable[[R | None, E], R | None], *, key: Callable[[E], Key]
+        self,
+        event: type[E],
+        evolve: Callable[[R | None, E], R | None],
+        *,
+        key: Callable[[E], Key],
+        marks: str | None = None,
     ) -> None:
-        """Declare how an event changes a row or, where there is None, begins it."""
-        self.handlers[event.__name__] = Handler(evolve, key, begins=True)
+        """Declare how an event changes a row or, where there is None, begins it; see `on`."""
+        self._check_marked(marks)
+        self.handlers[event.__name__] = Handler(evolve, key, begins=True, marks=marks)
 
     def put_each_by(
         self,
@@ -242,6 +257,10 @@ class View(Generic[R]):
         """Return whether an event empties the view."""
         when = self.clearing.get(type(event).__name__)
         return when is not None and when(event)
+
+    def _check_marked(self, column: str | None) -> None:
+        if column is not None and column not in self.columns:
+            raise InvalidView(f"view {self.name} has no column {column!r}: marks= names one")
 
     def _key_of(self, event: type[Event]) -> Callable[[Any], Key]:
         if self.key not in event.__struct_fields__:

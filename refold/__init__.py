@@ -17,6 +17,8 @@ if isfile(join(dirname(__file__), "eventstore")):
 from refold.copies import copy_store, fork
 from refold.eventstore.errors import (
     AccessDenied,
+    AlreadyJoined,
+    ClaimLost,
     CommandIdReused,
     Conflict,
     ConnectionLost,
@@ -31,6 +33,7 @@ from refold.eventstore.errors import (
     InvalidPayload,
     InvalidQuery,
     InvalidView,
+    MembershipLost,
     MissingPackage,
     NotAStore,
     NotFound,
@@ -84,8 +87,10 @@ __version__ = "0.1.0"
 __all__ = [
     "AccessDenied",
     "ActorTaskStatus",
+    "AlreadyJoined",
     "AsyncRFDatabase",
     "AsyncRfDb",
+    "ClaimLost",
     "CommandIdReused",
     "Conflict",
     "ConnectionLost",
@@ -105,6 +110,7 @@ __all__ = [
     "InvalidPayload",
     "InvalidQuery",
     "InvalidView",
+    "MembershipLost",
     "MissingPackage",
     "NotAStore",
     "NotFound",

@@ -130,6 +130,16 @@ class AsyncFace:
             raise
         await self._finish(lambda _: block.__exit__(None, None, None))
 
+    @asynccontextmanager
+    async def watching(self) -> AsyncGenerator[None, None]:
+        """Have a thread call `recover` as soon as somebody dies, until the end of the block."""
+        block = ExitStack()
+        await self._call(lambda face: block.enter_context(face.watching()))
+        try:
+            yield
+        finally:
+            await self._finish(lambda _: block.close())
+
     async def as_of(self, moment: Moment) -> Self:
         """Return this face as it was at a moment, on a thread of its own; close it when done.
 

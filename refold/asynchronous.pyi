@@ -58,6 +58,10 @@ class AsyncFace:
     def batch(self) -> AsyncGenerator[None]:
         """Put the commands of the block into one transaction: all of them happen or none."""
 
+    @asynccontextmanager
+    def watching(self) -> AsyncGenerator[None]:
+        """Have a thread call `recover` as soon as somebody dies, until the end of the block."""
+
     async def as_of(self, moment: Moment) -> Self:
         """Return this face as it was at a moment, on a thread of its own; close it when done."""
 
@@ -95,6 +99,28 @@ class AsyncFace:
         self, fail_runs: bool = False, **about: Unpack[About]
     ) -> dict[str, Any]:
         """Recover from a crash: what was in progress becomes failed, by one compensating event."""
+
+    async def join(
+        self, name: str, *, take_over: bool = False, wait: float = 0, **about: Unpack[About]
+    ) -> None:
+        """Take part as a worker, an actor or the controller, until `leave` or the process ends."""
+
+    async def leave(self, **about: Unpack[About]) -> None:
+        """End this process's part; if it has none, nothing happens."""
+
+    async def recover(self, **about: Unpack[About]) -> dict[str, Any]:
+        """Take back what belongs to the dead, and nothing else: to be called again and again."""
+
+    async def members(self) -> list[dict[str, Any]]:
+        """Return the controller, the workers and the actors, and which of them are alive."""
+
+    async def declare_lost(self, name: str, **about: Unpack[About]) -> dict[str, Any]:
+        """Declare somebody lost, whatever is seen of it; what follows is that of `recover`."""
+
+    async def set_retries(
+        self, entity: str, key: int, max_attempts: int, wait: float = 0, **about: Unpack[About]
+    ) -> None:
+        """Decide how often tasks are offered again whose worker was lost; otherwise they fail."""
 
     async def position_at(self, moment: Moment) -> int:
         """Return the position of the last event at a moment."""
@@ -215,7 +241,7 @@ class AsyncRfDb(AsyncFace, face=RfDb):
     async def set_run_status(
         self, run_id: int, status: RunStatus | str, **about: Unpack[About]
     ) -> None:
-        """Move a run to a status."""
+        """Move a run to a status; the scheduled tasks of one that is KILLED fail."""
 
     async def set_run_ended_by(
         self, run_id: int, ended_by: RunEndedBy | str, **about: Unpack[About]
@@ -288,18 +314,19 @@ class AsyncRfDb(AsyncFace, face=RfDb):
         """Return the oldest task that is scheduled for a worker, or None."""
 
     async def claim_next_worker_task(
-        self, worker_id: int, **about: Unpack[About]
+        self, worker_id: int, any_worker: bool = False, **about: Unpack[About]
     ) -> dict[str, Any] | None:
-        """Start the oldest task that is scheduled for a worker and return it, or None."""
+        """Claim the oldest task that is scheduled for a worker and return it, or None."""
 
     async def set_worker_task_status(
         self,
         task_id: int,
         status: TaskStatus | str,
         error: str | None = None,
+        claim: int | None = None,
         **about: Unpack[About],
     ) -> None:
-        """Move a task to a status; `error` tells why it FAILED."""
+        """Move a task to a status; IN_PROGRESS claims it."""
 
     async def get_controller_task(self) -> dict[str, Any] | None:
         """Return what the controller does (`task`, `status`), or None if it never reported."""
@@ -454,7 +481,7 @@ class AsyncRFDatabase(AsyncFace, face=RFDatabase):
     async def set_pipeline_status(
         self, pipeline_id: int, status: PipelineStatus | str, **about: Unpack[About]
     ) -> None:
-        """Move a pipeline to a status."""
+        """Move a pipeline to a status; the scheduled tasks of one that is deleted fail."""
 
     async def set_pipeline_progress(
         self,
@@ -488,17 +515,21 @@ class AsyncRFDatabase(AsyncFace, face=RFDatabase):
         """Return the oldest task that is scheduled for an actor, or None."""
 
     async def claim_next_actor_task(
-        self, actor_id: int, **about: Unpack[About]
+        self, actor_id: int, any_actor: bool = False, **about: Unpack[About]
     ) -> dict[str, Any] | None:
-        """Start the oldest task that is scheduled for an actor and return it, or None."""
+        """Claim the oldest task that is scheduled for an actor and return it, or None."""
 
     async def get_running_actor_tasks(self, experiment_id: int) -> Dicts:
         """Return the tasks of an experiment that are in progress, by id."""
 
     async def set_actor_task_status(
-        self, task_id: int, status: ActorTaskStatus | TaskStatus | str, **about: Unpack[About]
+        self,
+        task_id: int,
+        status: ActorTaskStatus | TaskStatus | str,
+        claim: int | None = None,
+        **about: Unpack[About],
     ) -> None:
-        """Move a task to a status."""
+        """Move a task to a status; IN_PROGRESS claims it."""
 
     async def set_actor_task_start_time(
         self, task_id: int, start_time: Time, **about: Unpack[About]

@@ -1,40 +1,67 @@
 """What both faces have in common: a store with its views, commands in, rows out."""
 
 import os
+import threading
+import time
 import weakref
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, suppress
-from functools import cached_property
+from collections.abc import Callable, Generator, Iterable
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from functools import cached_property, partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack, cast
 
 from msgspec import UNSET
 from msgspec.structs import replace
 
 from refold import html
 from refold.commands.command import Command, execute
+from refold.commands.liveness import (
+    NOBODY,
+    DeclareLost,
+    Gone,
+    Join,
+    Leave,
+    Membership,
+    RecoverLost,
+    SetRetries,
+    check_membership,
+)
 from refold.commands.store import ResetAllTables, ResetExperimentStates
-from refold.eventstore import Event, EventStore, Metadata, Recorded, Subscription, open_store
-from refold.eventstore.arguments import argument, excerpt, unexpected
+from refold.eventstore import (
+    Event,
+    EventStore,
+    Metadata,
+    Recorded,
+    Subscription,
+    open_store,
+    times,
+)
+from refold.eventstore.arguments import argument, check_name, excerpt, unexpected
 from refold.eventstore.engines.engine import Durability
 from refold.eventstore.engines.log_end import store_row
 from refold.eventstore.errors import (
+    AlreadyJoined,
     DBException,
     InvalidCommand,
     InvalidPayload,
     NotFound,
+    Transient,
     UnreadableEvent,
 )
-from refold.eventstore.event import NO_METADATA, Id
+from refold.eventstore.event import NO_METADATA, Id, Name
 from refold.eventstore.events import MetricsLogged, RunCheckpointSaved
 from refold.eventstore.log.past import PastStore
 from refold.eventstore.log.readable import Moment
 from refold.eventstore.log.store import absolute
+from refold.eventstore.log.transaction import Outcome, Transaction
 from refold.eventstore.payloads import PayloadCodec, is_payload, is_storing
 from refold.metrics import MetricsLog, bring_in_left_over
+from refold.presence import Presence, presence_in
 from refold.projections import Findings, View, Views
 from refold.projections.entities import ALL, entity_of, view_of
 from refold.projections.experiments import experiments
+from refold.projections.fit import worker_task
+from refold.projections.liveness import members as members_view
 from refold.projections.view import Key
 from refold.projections.views import Queries
 from refold.rows import read_rows, whole
@@ -46,6 +73,10 @@ if TYPE_CHECKING:
     from refold.projections.past.history import Touched, Why
     from refold.projections.past.versions import Versions
     from refold.projections.past.views import PastViews
+
+
+LOOKED_EVERY = 0.02
+"""Seconds from one look at the locks of others to the next."""
 
 
 class About(TypedDict, total=False):
@@ -160,6 +191,7 @@ class Face:
         face = object.__new__(type(self))
         face.__dict__ |= self.__dict__
         face.views = views
+        face.__dict__.pop("_presence", None)
         if isinstance(views, Views):  # of another store: it has a past of its own
             face.__dict__.pop("_versions", None)
             face._logs = weakref.WeakSet()
@@ -174,6 +206,13 @@ class Face:
         assert isinstance(self.store, EventStore)
         # Two threads that look back at the same moment may both come here, and both get one.
         return self.__dict__.setdefault("_versions", Versions(self.store, self.views.views))
+
+    @cached_property
+    def _presence(self) -> Presence:
+        """What this process is here."""
+        if not isinstance(self.store, EventStore):
+            self.store.refuse()
+        return presence_in(self.store)
 
     def create_tables(self) -> None:
         """Make sure that all tables are there; opening a store does so already."""
@@ -215,7 +254,65 @@ class Face:
         if not isinstance(command, Command):
             raise InvalidCommand(f"{excerpt(command)} is not a command: pass a commands.Command")
         named = type(command).__name__, type(command).__struct_fields__
-        return execute(self.views, command, self._metadata(about, *named))
+        metadata = self._metadata(about, *named)
+        # To join anew is what helps who has been taken for lost.
+        own = None if isinstance(command, Join) else self._presence.membership(self._outcome())
+        return execute(self.views, command, metadata, own and partial(check_membership, own))
+
+    def _outcome(self) -> Outcome | None:
+        """Return what will become of the batch that this thread is in; None: it is in none."""
+        transaction = self.store.current()
+        return None if transaction is None else transaction.outcome
+
+    def _claiming(
+        self, view: View[Any], command: Command, task_id: Any, about: About
+    ) -> dict[str, Any] | None:
+        """Send a command that may claim a task, and keep the claim.
+
+        Args:
+            view: of the task.
+            command: what is sent.
+            task_id: of the task; None: the result of the command tells it.
+            about: see `About`.
+
+        Returns:
+            the task, if it is claimed by this very command.
+        """
+
+        def claimed(transaction: Transaction) -> dict[str, Any] | None:
+            before = transaction.head
+            result = self.send(command, **about)
+            key = result if task_id is None else task_id
+            if key is None:
+                return None
+            rest = f"WHERE upper(status) = 'IN_PROGRESS' AND {view.key} = ?"
+            task = self._first(view, rest, key)
+            # One that is sent again may be of a claim that has been lost meanwhile.
+            if task is None or not (transaction.head != before or self._led_to(task, about)):
+                return None
+            self._presence.add(view, task, transaction.outcome)
+            return task
+
+        return self.store.perform(claimed)
+
+    def _reporting(self, view: View[Any], command: Command, task_id: int, about: About) -> None:
+        """Send a report that ends a task, and with it the claim that this process holds."""
+
+        def reported(transaction: Transaction) -> None:
+            before = transaction.head
+            self.send(command, **about)
+            if transaction.head != before:
+                self._presence.give_back(view, task_id, transaction.outcome)
+
+        self.store.perform(reported)
+
+    def _led_to(self, task: dict[str, Any], about: About) -> bool:
+        """Return whether a command with an id has led to the claim that is on a task."""
+        command_id = about.get("command_id")
+        if command_id is None:
+            return False
+        found = next(self.store.read_at([task["claim"]], unknown=True), None)
+        return found is not None and found.metadata.command_id == command_id
 
     def _metadata(self, about: About, callee: str, others: Iterable[str]) -> Metadata:
         unknown = about.keys() - About.__annotations__.keys()
@@ -274,7 +371,193 @@ class Face:
             the ids of what failed: `worker_tasks`, `actor_tasks`, `contexts`, `workers`,
             `controller`, `runs`, `pipelines`.
         """
-        return self.send(ResetExperimentStates(fail_runs), **about)
+
+        def reset(transaction: Transaction) -> dict[str, Any]:
+            before = transaction.head
+            failed = self.send(ResetExperimentStates(fail_runs), **about)
+            if transaction.head != before:
+                self._presence.give_back_all(transaction.outcome)
+            return failed
+
+        return self.store.perform(reset)
+
+    # --- who is there ---------------------------------------------------------------------
+
+    def join(
+        self, name: str, *, take_over: bool = False, wait: float = 0, **about: Unpack[About]
+    ) -> None:
+        """Take part as a worker, an actor or the controller, until `leave` or the process ends.
+
+        The process holds a lock, by which others on its host see at once when it dies, however it
+        dies. It is one member, through whichever faces it acts. Whoever has the name and is gone is
+        declared lost.
+
+        Args:
+            name: such as `worker-0`, `actor-1` or `controller`.
+            take_over: take the place of who has the name, though it may be alive: from then on it
+                is refused whatever it sends, and its tasks are lost.
+            wait: seconds to wait for the name, as a standby does until the other one is gone.
+            about: see `About`.
+
+        Raises:
+            AlreadyJoined: another process has the name, and is alive for all that is known.
+            InvalidCommand: this process has joined under another name, or the name is empty.
+        """
+        name = _member(name)
+        deadline = time.monotonic() + argument("wait", wait, float)
+
+        def joined(transaction: Transaction) -> None:
+            own = self._presence.membership(transaction.outcome)
+            if own is not None and own.name != name:
+                raise InvalidCommand(f"this process has joined as {own.name}: it is one member")
+            before = self._first(members_view, "WHERE name = ? AND status = 'JOINED'", name)
+            if own is not None and before is not None and before["joined"] == own.position:
+                return
+            gone = () if before is None else self._gone((before["joined"],))
+            command = Join(name, self._now(), gone[0] if gone else UNSET, take_over)
+            self.send(command, **about)
+            row = self._first(members_view, "WHERE name = ?", name)
+            assert row is not None
+            self._presence.joined(Membership(name, row["joined"]), transaction.outcome)
+
+        while True:
+            try:
+                return self.store.perform(joined)
+            except AlreadyJoined:
+                if time.monotonic() >= deadline or self.store.is_held():
+                    raise
+            time.sleep(LOOKED_EVERY)
+
+    def leave(self, **about: Unpack[About]) -> None:
+        """End this process's part; if it has none, nothing happens."""
+
+        def left(transaction: Transaction) -> None:
+            own = self._presence.membership(transaction.outcome)
+            if own is not None:
+                self.send(Leave(own.name), **about)
+                self._presence.left(transaction.outcome)
+
+        self.store.perform(left)
+
+    def recover(self, **about: Unpack[About]) -> dict[str, Any]:
+        """Take back what belongs to the dead, and nothing else: to be called again and again.
+
+        Who has joined, or claimed a task, and whose process is seen to be gone, is lost: its tasks
+        fail with that as their cause, or are offered again, see `set_retries`. Of who is on another
+        host, or before the lock file was removed, nothing is known, and nothing of it is taken.
+
+        Returns:
+            the names of the `lost`, and the ids of their tasks, by what follows: `failed_tasks`,
+            `offered_tasks`, `failed_actor_tasks`, `offered_actor_tasks`.
+
+        >>> from refold import RfDb
+        >>> RfDb("example.db").recover()["lost"]
+        []
+        """
+        gone = self._gone(self._taken_on())
+        if not gone:
+            return {**NOBODY}
+        return self.send(RecoverLost(gone, self._now()), **about)
+
+    def members(self) -> list[dict[str, Any]]:
+        """Return the controller, the workers and the actors, and which of them are alive.
+
+        Each has its name (`who`), what it `does` and its `status` as it has told, its tasks in
+        progress (`on`), since when (`since`), when it was `heard` of last, whether it is `alive`
+        (None: nothing tells), how that is known (`known_by`), the number of its `process`, and
+        since when it is lost (`lost_since`).
+        """
+        from refold.who import who  # only those who look need it
+
+        return who(self.views, self._presence if isinstance(self.views, Views) else None)
+
+    def declare_lost(self, name: str, **about: Unpack[About]) -> dict[str, Any]:
+        """Declare somebody lost, whatever is seen of it; what follows is that of `recover`.
+
+        It is for a process that is stopped, or on a host that is cut off: what it reports when it
+        comes back is refused.
+
+        Raises:
+            NotFound: it has not joined, and has no task in progress.
+        """
+        return self.send(DeclareLost(_member(name), self._now()), **about)
+
+    def set_retries(
+        self, entity: str, key: int, max_attempts: int, wait: float = 0, **about: Unpack[About]
+    ) -> None:
+        """Decide how often tasks are offered again whose worker was lost; otherwise they fail.
+
+        What is decided for a run or a pipeline goes before what is for its experiment.
+
+        Args:
+            entity: `experiment`, `run` or `pipeline`.
+            key: its id.
+            max_attempts: in all; after the last one, the task has failed.
+            wait: seconds until the second attempt; each further one waits twice as long, an hour
+                at most.
+            about: see `About`.
+
+        Raises:
+            NotFound: there is none with that id.
+            InvalidCommand: a number is out of range.
+        """
+        self.send(SetRetries(cast("Any", entity), key, max_attempts, wait), **about)
+
+    @contextmanager
+    def watching(self) -> Generator[None, None, None]:
+        """Have a thread call `recover` as soon as somebody dies, until the end of the block.
+
+        It looks at the locks 50 times a second, and at the store only when something has happened.
+        """
+        self._presence.look(())  # refuses a face of the past
+        over = threading.Event()
+        thread = threading.Thread(
+            target=self._watch, args=(over,), name="refold-watch", daemon=True
+        )
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def _watch(self, over: threading.Event) -> None:
+        assert isinstance(self.store, EventStore)
+        with closing(self.store.engine.watch()) as news:
+            known: list[int] = []
+            while not over.is_set():
+                try:
+                    if news.wait(LOOKED_EVERY):
+                        known = self._taken_on()
+                    if self._gone(known):
+                        self.recover()
+                        known = self._taken_on()
+                except Transient:
+                    over.wait(1)  # the server, or another writer
+
+    def _taken_on(self) -> list[int]:
+        """Return the positions at which somebody took on what is not ended."""
+        rows = self.views.select(
+            "SELECT claim AS position FROM worker_task WHERE status = 'IN_PROGRESS' "
+            "UNION SELECT claim FROM actor_tasks WHERE status = 'in_progress' "
+            "UNION SELECT joined FROM members WHERE status = 'JOINED'"
+        )
+        return [row["position"] for row in rows if row["position"] is not None]
+
+    def _gone(self, positions: Iterable[int]) -> tuple[Gone, ...]:
+        """Return those whose processes are seen to be gone."""
+        seen = self._presence.look(positions)
+        return tuple(
+            Gone(position, one.process) for position, one in seen.items() if one.state == "free"
+        )
+
+    def _now(self) -> int:
+        return (self._options["clock"] or times.now)()
+
+    def _is_any_offered(self, view: View[Any]) -> bool:
+        """Return whether any task is scheduled: whoever polls for all would lock out others."""
+        word = "'SCHEDULED'" if view is worker_task else "'scheduled'"
+        return bool(self.views.select(f"SELECT 1 FROM {view.table} WHERE status = {word} LIMIT 1"))
 
     # --- the past -------------------------------------------------------------------------
 
@@ -578,6 +861,16 @@ class Face:
                 if digest is not UNSET:
                     named[digest] = f"event {recorded.position}"
         return named
+
+
+def _member(name: str) -> str:
+    """Return the name of a member, which is that of a stream, too."""
+    name = argument("name", name, Name)
+    try:
+        check_name("name for a member", name)
+    except ValueError as error:
+        raise InvalidCommand(str(error)) from None
+    return name
 
 
 def _opened(kind: type[Face], options: dict[str, Any], past: int | None) -> Face:

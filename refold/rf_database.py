@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Unpack
 
+from msgspec import UNSET
+
 from refold.commands.evals import (
     ClaimNextActorTask,
     CreateActorTask,
@@ -31,7 +33,6 @@ from refold.eventstore import times
 from refold.eventstore.arguments import argument, excerpt, plain_scalar
 from refold.eventstore.errors import InvalidCommand, NotFound
 from refold.eventstore.event import Id, to_json
-from refold.eventstore.log.transaction import Transaction
 from refold.eventstore.statuses import (
     ActorTaskStatus,
     ContextStatus,
@@ -268,7 +269,7 @@ class RFDatabase(Face):
     def set_pipeline_status(
         self, pipeline_id: int, status: PipelineStatus | str, **about: Unpack[About]
     ) -> None:
-        """Move a pipeline to a status.
+        """Move a pipeline to a status; the scheduled tasks of one that is deleted fail.
 
         Raises:
             NotFound: there is no such pipeline.
@@ -288,9 +289,11 @@ class RFDatabase(Face):
 
         Raises:
             NotFound: there is no such pipeline.
+            ClaimLost: this process reports it within a task of the pipeline that it has lost.
         """
+        claim = self._presence.of_part(actor_tasks, pipeline_id, self._outcome())
         command = SetPipelineProgress(
-            pipeline_id, current_shard_id, shards_completed, total_samples_processed
+            pipeline_id, current_shard_id, shards_completed, total_samples_processed, claim
         )
         self.send(command, **about)
 
@@ -317,6 +320,7 @@ class RFDatabase(Face):
         Raises:
             NotFound: there is no such experiment or pipeline.
             InvalidCommand: the pipeline belongs to another experiment.
+            IllegalTransition: the pipeline is deleted.
         """
         return self.send(CreateActorTask(experiment_id, pipeline_id, actor_id, shard_id), **about)
 
@@ -332,25 +336,31 @@ class RFDatabase(Face):
         """Return the oldest task that is scheduled for an actor, or None."""
         return self._first(
             actor_tasks,
-            "WHERE status = 'scheduled' AND actor_id = ? ORDER BY task_id",
+            "WHERE status = 'scheduled' AND actor_id = ? AND NOT EXISTS (SELECT 1 FROM "
+            "pipelines p WHERE p.pipeline_id = actor_tasks.pipeline_id AND p.status = 'deleted') "
+            "ORDER BY task_id",
             argument("actor_id", actor_id, Id),
         )
 
-    def claim_next_actor_task(self, actor_id: int, **about: Unpack[About]) -> dict[str, Any] | None:
-        """Start the oldest task that is scheduled for an actor and return it, or None.
+    def claim_next_actor_task(
+        self, actor_id: int, any_actor: bool = False, **about: Unpack[About]
+    ) -> dict[str, Any] | None:
+        """Claim the oldest task that is scheduled for an actor and return it, or None.
 
-        Of several that poll at once, only one gets the task.
+        Of several that poll at once, only one gets the task. From then on this process reports on
+        it; the task's `claim` lets another one do so. Tasks of deleted
+        pipelines are passed over.
+
+        Args:
+            actor_id: of the actor.
+            any_actor: if it has none of its own, take one that was offered again after its actor
+                was lost.
+            about: see `About`.
         """
-
-        def claimed(_: Transaction) -> dict[str, Any] | None:
-            task_id = self.send(ClaimNextActorTask(actor_id), **about)
-            if task_id is None:
-                return None
-            # A claim that is sent again may be of a task that a recovery has failed meanwhile.
-            rest = "WHERE status = 'in_progress' AND task_id = ?"
-            return self._first(actor_tasks, rest, task_id)
-
-        return self.store.perform(claimed)
+        if any_actor and not self._is_any_offered(actor_tasks):
+            return None
+        command = ClaimNextActorTask(actor_id, self._now(), any_actor or UNSET)
+        return self._claiming(actor_tasks, command, None, about)
 
     def get_running_actor_tasks(self, experiment_id: int) -> Dicts:
         """Return the tasks of an experiment that are in progress, by id."""
@@ -361,16 +371,36 @@ class RFDatabase(Face):
         )
 
     def set_actor_task_status(
-        self, task_id: int, status: ActorTaskStatus | TaskStatus | str, **about: Unpack[About]
+        self,
+        task_id: int,
+        status: ActorTaskStatus | TaskStatus | str,
+        claim: int | None = None,
+        **about: Unpack[About],
     ) -> None:
-        """Move a task to a status.
+        """Move a task to a status; IN_PROGRESS claims it.
+
+        Only who has claimed a task can complete it. Anybody can declare it failed.
+
+        Args:
+            task_id: its id.
+            status: the status.
+            claim: the `claim` of the task, if another process has claimed it and passed it on; by
+                default what this one holds.
+            about: see `About`.
 
         Raises:
             NotFound: there is no such task.
             IllegalTransition: the status cannot follow the present one; so an actor that was
                 taken for dead learns that its task was failed meanwhile.
+            ClaimLost: it was claimed by another process, or again since.
         """
-        self.send(SetActorTaskStatus(task_id, ActorTaskStatus.of(status)), **about)
+        after = ActorTaskStatus.of(status)
+        held = self._presence.of_task(actor_tasks, task_id, self._outcome())
+        command = SetActorTaskStatus(task_id, after, held if claim is None else claim)
+        if after is ActorTaskStatus.IN_PROGRESS:
+            self._claiming(actor_tasks, command, task_id, about)
+        else:
+            self._reporting(actor_tasks, command, task_id, about)
 
     def set_actor_task_start_time(
         self, task_id: int, start_time: Time, **about: Unpack[About]

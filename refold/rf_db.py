@@ -34,8 +34,10 @@ from refold.eventstore import Recorded, times
 from refold.eventstore.arguments import argument, excerpt
 from refold.eventstore.errors import InvalidCommand, NotFound
 from refold.eventstore.event import Id
-from refold.eventstore.events import RunCheckpointSaved, RunCreated
-from refold.eventstore.log.transaction import Transaction
+from refold.eventstore.events import (
+    RunCheckpointSaved,
+    RunCreated,
+)
 from refold.eventstore.sql import marks
 from refold.eventstore.statuses import (
     ControllerTask,
@@ -297,7 +299,7 @@ class RfDb(Face):
         return self._rows(runs, rest, *values, config=config)
 
     def set_run_status(self, run_id: int, status: RunStatus | str, **about: Unpack[About]) -> None:
-        """Move a run to a status.
+        """Move a run to a status; the scheduled tasks of one that is KILLED fail.
 
         Raises:
             NotFound: there is no such run.
@@ -338,7 +340,7 @@ class RfDb(Face):
             raise InvalidCommand(
                 f"metrics of run {run_id} are a {type(metrics).__name__}: pass a dict"
             )
-        self.send(UpdateRunMetrics(run_id, dict(metrics)), **about)
+        self.send(UpdateRunMetrics(run_id, dict(metrics), self._attempt(run_id)), **about)
 
     def log_metrics(
         self,
@@ -359,7 +361,8 @@ class RfDb(Face):
             metrics: the values by their names.
             step: of the training, or of whatever is counted; None: one more than the last step of
                 these metrics, from 0 on.
-            attempt: the position of the event that began the attempt in which it was measured; see
+            attempt: the position of the event that began the attempt in which it was measured; by
+                default the claim of the task of this run that this process works on. See
                 `metric_history`.
             about: see `About`.
 
@@ -384,8 +387,11 @@ class RfDb(Face):
             raise InvalidCommand(
                 f"metrics of run {run_id} are a {type(metrics).__name__}: pass a dict"
             )
-        command = LogMetrics(run_id, dict(metrics), step, attempt=_given(attempt))
-        return self.send(command, **about)
+        given = self._attempt(run_id) if attempt is None else attempt
+        return self.send(LogMetrics(run_id, dict(metrics), step, given), **about)
+
+    def _attempt(self, run_id: int) -> int | UnsetType:
+        return self._presence.attempt(worker_task, run_id, self._outcome())
 
     def metrics(
         self, run_id: int, *, attempt: int | None = None, **about: Unpack[About]
@@ -435,9 +441,9 @@ class RfDb(Face):
             )
         if "command_id" in about:
             raise InvalidCommand("metrics() is no command: pass no command_id")
-        attempt = argument("attempt", attempt, Id | None)
+        given = argument("attempt", attempt, Id | None) or self._attempt(run_id) or None
         metadata = self._metadata(about, "metrics", ("run_id", "attempt"))
-        log = MetricsLog(self.views, self.payloads, run_id, attempt, metadata)
+        log = MetricsLog(self.views, self.payloads, run_id, given, metadata)
         self._logs.add(log)
         return log
 
@@ -489,8 +495,10 @@ class RfDb(Face):
 
         Raises:
             NotFound: there is no such run.
+            ClaimLost: this process reports it within a task of the run that it has lost.
         """
-        self.send(SetRunProgress(run_id, current_chunk, current_epoch), **about)
+        claim = self._presence.of_part(worker_task, run_id, self._outcome())
+        self.send(SetRunProgress(run_id, current_chunk, current_epoch, claim), **about)
 
     # --- checkpoints ----------------------------------------------------------------------
 
@@ -629,43 +637,65 @@ class RfDb(Face):
         """Return the oldest task that is scheduled for a worker, or None."""
         return self._first(
             worker_task,
-            "WHERE status = 'SCHEDULED' AND worker_id = ? ORDER BY task_id",
+            "WHERE status = 'SCHEDULED' AND worker_id = ? AND NOT EXISTS (SELECT 1 FROM "
+            "runs_folded r WHERE r.run_id = worker_task.run_id AND r.status = 'KILLED') "
+            "ORDER BY task_id",
             argument("worker_id", worker_id, Id),
         )
 
     def claim_next_worker_task(
-        self, worker_id: int, **about: Unpack[About]
+        self, worker_id: int, any_worker: bool = False, **about: Unpack[About]
     ) -> dict[str, Any] | None:
-        """Start the oldest task that is scheduled for a worker and return it, or None.
+        """Claim the oldest task that is scheduled for a worker and return it, or None.
 
-        Of several that poll at once, only one gets the task.
+        Of several that poll at once, only one gets the task. From then on this process reports on
+        it; the task's `claim` lets another one do so. Tasks of KILLED runs are passed over.
+
+        Args:
+            worker_id: of the worker.
+            any_worker: if it has none of its own, take one that was offered again after its worker
+                was lost.
+            about: see `About`.
         """
 
-        def claimed(_: Transaction) -> dict[str, Any] | None:
-            task_id = self.send(ClaimNextWorkerTask(worker_id), **about)
-            if task_id is None:
-                return None
-            # A claim that is sent again may be of a task that a recovery has failed meanwhile.
-            rest = "WHERE status = 'IN_PROGRESS' AND task_id = ?"
-            return self._first(worker_task, rest, task_id)
-
-        return self.store.perform(claimed)
+        if any_worker and not self._is_any_offered(worker_task):
+            return None
+        command = ClaimNextWorkerTask(worker_id, self._now(), any_worker or UNSET)
+        return self._claiming(worker_task, command, None, about)
 
     def set_worker_task_status(
         self,
         task_id: int,
         status: TaskStatus | str,
         error: str | None = None,
+        claim: int | None = None,
         **about: Unpack[About],
     ) -> None:
-        """Move a task to a status; `error` tells why it FAILED.
+        """Move a task to a status; IN_PROGRESS claims it.
+
+        Only who has claimed a task can complete it. Anybody can declare it FAILED.
+
+        Args:
+            task_id: its id.
+            status: the status.
+            error: why it FAILED.
+            claim: the `claim` of the task, if another process has claimed it and passed it on; by
+                default what this one holds.
+            about: see `About`.
 
         Raises:
             NotFound: there is no such task.
             IllegalTransition: the status cannot follow the present one; so a worker that was
                 taken for dead learns that its task was failed meanwhile.
+            ClaimLost: it was claimed by another process, or again since.
         """
-        self.send(SetWorkerTaskStatus(task_id, TaskStatus.of(status), error), **about)
+        after = TaskStatus.of(status)
+        held = self._presence.of_task(worker_task, task_id, self._outcome())
+        command = SetWorkerTaskStatus(task_id, after, error, held if claim is None else claim)
+        if after is TaskStatus.IN_PROGRESS:
+            self._claiming(worker_task, command, task_id, about)
+        else:
+            self._reporting(worker_task, command, task_id, about)
 
     # --- progress -------------------------------------------------------------------------
 

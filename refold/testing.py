@@ -30,6 +30,7 @@ from refold.eventstore.errors import DBException, InvalidMoment
 from refold.eventstore.event import Event, encode
 from refold.face import Face
 from refold.projections import ALL, Rows, UnitOfWork, View
+from refold.projections.unit_of_work import Unless
 from refold.projections.view import Key, R
 from refold.rf_db import RfDb
 
@@ -233,9 +234,11 @@ class _Seen(Rows):
         self._expect(view)
         return self._unit.find(view, **columns)
 
-    def first(self, view: View[R], **columns: Any) -> R | None:
+    def first(self, view: View[R], unless: Unless | None = None, **columns: Any) -> R | None:
         self._expect(view)
-        return self._unit.first(view, **columns)
+        if unless is not None:
+            self._expect(unless.view)
+        return self._unit.first(view, unless, **columns)
 
     def _expect(self, view: View[Any]) -> None:
         __tracebackhide__ = True

@@ -24,7 +24,7 @@ class Faces:
         evals.create_actor_task(2, 1, 0, 0)
         evals.request_stop(1)
 
-    def call(self, kind: str, name: str, **arguments: Any) -> Any:
+    def call(self, kind: str, name: str, /, **arguments: Any) -> Any:
         """Call a method with its valid arguments, but for these."""
         face = {"RfDb": self.fit, "RFDatabase": self.evals}[kind]
         return getattr(face, name)(**(VALID[kind][name] | arguments))
@@ -53,7 +53,10 @@ VALID = {
         "create_experiment": {"experiment_name": "digits", "experiments_path": "/data"},
         "create_run": {"experiment_id": 1, "run_name": "run", "mlflow_run_id": "abc123"},
         "create_worker_task": {"run_id": 1, "worker_id": 0, "chunk_id": 0},
+        "declare_lost": {"name": "worker-0"},
         "get_payload": {"digest": "0" * 64},
+        "join": {"name": "worker-0"},
+        "set_retries": {"entity": "run", "key": 1, "max_attempts": 2},
         "get_all_runs": {"config": False},
         "get_experiment": {"experiment_id": 1},
         "get_ic_ops_request": {"config": False},

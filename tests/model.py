@@ -82,6 +82,8 @@ KEYS = {
     "actor_tasks": "task_id",
     "run_metrics": "metric_key",
     "pipeline_requests": "ic_id",
+    "members": "name",
+    "retries": "scope",
     "ids": "kind",
     **{view.name: view.key for view in RAPIDFIRE},
 }
@@ -204,13 +206,15 @@ class Model:
         self.state.tables[table][number] = {KEYS[table]: number, **columns}
         return number
 
-    def _move(self, table: str, key: int, status: str, **columns: Any) -> None:
+    def _move(self, table: str, key: int, status: str, **columns: Any) -> bool:
+        """Move a row to a status; return whether it had another one before."""
         row = self._row(table, key)
         if row["status"] == status:
-            return
+            return False
         if status not in FOLLOWS[table][row["status"]].split():
             raise Refused
         row.update(status=status, **columns)
+        return True
 
     # --- the methods of both faces --------------------------------------------------------
 
@@ -322,6 +326,9 @@ class Fit(Model):
 
     def set_run_status(self, run_id: int, status: str) -> None:
         self._move("runs", run_id, status)
+        if status == "KILLED":
+            for task in self._rows("worker_task", run_id=run_id, status="SCHEDULED"):
+                task.update(status="FAILED", error=f"run {run_id} is KILLED")
 
     def set_run_ended_by(self, run_id: int, ended_by: str) -> None:
         row = self._row("runs", run_id)
@@ -391,6 +398,7 @@ class Fit(Model):
             epoch=epoch,
             status="SCHEDULED",
             error=None,
+            attempts=0,
         )
 
     def get_worker_task(self, task_id: int) -> Row:
@@ -401,23 +409,32 @@ class Fit(Model):
         return self._rows("worker_task", **given)
 
     def get_next_worker_task(self, worker_id: int) -> Row | None:
-        scheduled = self._rows("worker_task", worker_id=worker_id, status="SCHEDULED")
-        return scheduled[0] if scheduled else None
+        return next((task for task in self._offered(worker_id) if not self._killed(task)), None)
+
+    def _offered(self, worker_id: int) -> list[Row]:
+        return self._rows("worker_task", worker_id=worker_id, status="SCHEDULED")
+
+    def _killed(self, task: Row) -> bool:
+        run = self.state.tables["runs"].get(task["run_id"])
+        return run is not None and run["status"] == "KILLED"
 
     def claim_next_worker_task(self, worker_id: int) -> int | None:
         task = self.get_next_worker_task(worker_id)
         if task is None:
             return None
-        task["status"] = "IN_PROGRESS"
+        self.set_worker_task_status(task["task_id"], "IN_PROGRESS")
         return task["task_id"]
 
     def set_worker_task_status(self, task_id: int, status: str, error: str | None = None) -> None:
         if status == "FAILED":
             self._move("worker_task", task_id, status, error=error)
-        elif error is None:
-            self._move("worker_task", task_id, status)
-        else:
+        elif error is not None:
             raise Refused
+        elif self._move("worker_task", task_id, status) and status == "IN_PROGRESS":
+            task = self._row("worker_task", task_id)
+            if self._killed(task):
+                raise Refused
+            task["attempts"] += 1
 
     def get_controller_task(self) -> Row | None:
         return self.state.tables["controller_progress"].get(1)
@@ -589,6 +606,9 @@ class Evals(Model):
 
     def set_pipeline_status(self, pipeline_id: int, status: str) -> None:
         self._move("pipelines", pipeline_id, status)
+        if status == "deleted":
+            for task in self._rows("actor_tasks", pipeline_id=pipeline_id, status="scheduled"):
+                task.update(status="failed", error=f"pipeline {pipeline_id} is deleted")
 
     def set_pipeline_progress(
         self,
@@ -610,7 +630,8 @@ class Evals(Model):
         self, experiment_id: int, pipeline_id: int, actor_id: int, shard_id: int
     ) -> int:
         self._row("experiments", experiment_id)
-        if self._row("pipelines", pipeline_id)["experiment_id"] != experiment_id:
+        pipeline = self._row("pipelines", pipeline_id)
+        if pipeline["experiment_id"] != experiment_id or pipeline["status"] == "deleted":
             raise Refused
         return self._insert(
             "actor_tasks",
@@ -623,6 +644,7 @@ class Evals(Model):
             started_at=None,
             completed_at=None,
             duration_seconds=None,
+            attempts=0,
         )
 
     def get_actor_task(self, task_id: int) -> Row:
@@ -632,18 +654,28 @@ class Evals(Model):
         return self._rows("actor_tasks", experiment_id=experiment_id, status="in_progress")
 
     def get_next_actor_task(self, actor_id: int) -> Row | None:
-        scheduled = self._rows("actor_tasks", actor_id=actor_id, status="scheduled")
-        return scheduled[0] if scheduled else None
+        return next((task for task in self._offered(actor_id) if not self._deleted(task)), None)
+
+    def _offered(self, actor_id: int) -> list[Row]:
+        return self._rows("actor_tasks", actor_id=actor_id, status="scheduled")
+
+    def _deleted(self, task: Row) -> bool:
+        pipeline = self.state.tables["pipelines"].get(task["pipeline_id"])
+        return pipeline is not None and pipeline["status"] == "deleted"
 
     def claim_next_actor_task(self, actor_id: int) -> int | None:
         task = self.get_next_actor_task(actor_id)
         if task is None:
             return None
-        task["status"] = "in_progress"
+        self.set_actor_task_status(task["task_id"], "in_progress")
         return task["task_id"]
 
     def set_actor_task_status(self, task_id: int, status: str) -> None:
-        self._move("actor_tasks", task_id, status)
+        if self._move("actor_tasks", task_id, status) and status == "in_progress":
+            task = self._row("actor_tasks", task_id)
+            if self._deleted(task):
+                raise Refused
+            task["attempts"] += 1
 
     def set_actor_task_start_time(self, task_id: int, start_time: str) -> None:
         self._row("actor_tasks", task_id)["started_at"] = start_time

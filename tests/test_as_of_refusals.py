@@ -19,6 +19,7 @@ from refold.face import Face
 # --- nothing but reads -------------------------------------------------------------------------
 
 READS = {
+    "members",
     "backup",
     "as_of",
     "changes_by",
@@ -46,6 +47,7 @@ CALLS: dict[str, Callable[[Face], object]] = {
     "rebuild": lambda face: face.rebuild(),
     "send": lambda face: face.send(SetRunStatus(1, RunStatus.ONGOING)),
     "subscribe": lambda face: face.subscribe(),
+    "watching": lambda face: face.watching().__enter__(),
 }
 """How to call the others that are no commands."""
 

@@ -84,7 +84,7 @@ def test_views_that_differ_are_shown_and_rebuilt(recorded: str) -> None:
     assert refused.code == 2
     assert here("verify", "--store", recorded).code == 1
     done = here("rebuild", "--yes", "--store", recorded)
-    assert done == Done("54 events folded into 19 views\n", "", 0)
+    assert done == Done("54 events folded into 21 views\n", "", 0)
     assert here("verify", "--store", recorded).code == 0
 
 
@@ -132,17 +132,17 @@ PLAN = """\
 def test_what_a_recovery_would_do_is_shown_first(recorded: str) -> None:
     with RfDb(recorded) as db:
         before = tables(db)
-        done = here("recover", "--store", recorded)
+        done = here("recover", "--all", "--store", recorded)
         assert (done.out, done.code) == ("", 2)
         assert done.err.startswith(f"These would become FAILED in {db.store.engine.name}:\n{PLAN}")
         assert tables(db) == before
         assert db.store.head() == 54
-        done = here("recover", "--yes", "--actor", "ada", "--store", recorded)
+        done = here("recover", "--all", "--yes", "--actor", "ada", "--store", recorded)
         assert done == Done(f"FAILED:\n{PLAN}", "", 0)
         assert db.get_worker_task(5)["status"] == "FAILED"
         [event] = db.store.read(after=54)
         assert (event.type, event.metadata.actor) == ("ExperimentStatesReset", "ada")
-        done = here("recover", "--yes", "--store", recorded)
+        done = here("recover", "--all", "--yes", "--store", recorded)
         assert done == Done("", "nothing is in progress: there is nothing to recover\n", 0)
         assert db.store.head() == 55
 
@@ -158,14 +158,14 @@ def test_runs_fail_if_asked_to(recorded: str) -> None:
 
 
 def test_a_recovery_is_of_what_was_shown_or_not_at_all(file: str) -> None:
-    with Terminal("recover", "--store", file) as terminal:
+    with Terminal("recover", "--all", "--store", file) as terminal:
         terminal.wait_for("workers      1", "Declare them failed? [y/N]")
         with RfDb(file) as db:
             db.set_worker_task_status(5, TaskStatus.COMPLETED)  # it is alive
         terminal.type("y\n")
         assert terminal.end() == 3
         assert "meanwhile others are in progress: have a look again" in terminal.sent
-    with Terminal("recover", "--store", file) as terminal:
+    with Terminal("recover", "--all", "--store", file) as terminal:
         terminal.wait_for("[y/N]")
         terminal.type("y\n")
         assert terminal.end() == 0
@@ -192,7 +192,7 @@ def test_a_recovery_that_is_interrupted_says_whether_it_was_done(
             patch.setattr("refold.cli.maintain.print_json", interrupt)
         else:
             patch.setattr(within, "remember", interrupt)
-        done = here("recover", "--yes", "--json", "--store", recorded)
+        done = here("recover", "--all", "--yes", "--json", "--store", recorded)
     assert done == Done("", told, 130)
     with RfDb(recorded) as db:
         assert db.store.head() == head

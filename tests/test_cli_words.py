@@ -182,7 +182,7 @@ def test_lists_are_filtered(recorded: str, capsys: pytest.CaptureFixture[str]) -
     lists.actor_tasks(actor=0, pipeline=1, limit=1, store=recorded, json=True)
     assert ids(capsys, "task_id") == [2]
     lists.workers(at="2024-01-31T12:00:02Z", store=recorded, json=True)
-    assert ids(capsys, "worker_id") == [0]
+    assert ids(capsys, "who") == ["controller", "worker-0"]
     lists.experiments(at="42", store=recorded, json=True)
     assert ids(capsys, "experiment_id") == [1]
     lists.contexts(at="45", store=recorded, json=True)

@@ -3,6 +3,7 @@
 from itertools import product
 
 import pytest
+from msgspec import UNSET
 
 from refold.commands import (
     Decision,
@@ -79,13 +80,13 @@ from refold.eventstore.statuses import (
 from refold.testing import given
 
 
-def check(happened, command, entity, table, before, after):
+def check(happened, command, entity, table, before, after, *fields):
     """Hold a move against the table: the right event, no event, or a refusal that says why."""
     sent = given(*happened).when(command)
     if after == before:
         sent.then().result(None)
     elif after in table[before]:
-        sent.then(table[before][after](7)).result(None)
+        sent.then(table[before][after](7, *fields)).result(None)
     else:
         ways = table[before] or ["nothing"]
         sent.refused(
@@ -171,9 +172,16 @@ WORKER_TASK = {
 
 @pairs(WORKER_TASK, TaskStatus)
 def test_tasks_of_workers(before, after):
-    happened = [TaskScheduled(7, 5, 0, 0), *(event(7) for event in TASK_STORY[before])]
-    command = SetWorkerTaskStatus(7, after)
-    check(happened, command, "worker task 7", WORKER_TASK, before, after)
+    happened = [
+        RunCreated(5, 1, "run_5"),
+        TaskScheduled(7, 5, 0, 0),
+        *(event(7) for event in TASK_STORY[before]),
+    ]
+    # A claim is the position of the event that has started the task.
+    completes = (before, after) == ("IN_PROGRESS", "COMPLETED")
+    command = SetWorkerTaskStatus(7, after, claim=3 if completes else UNSET)
+    about = (3,) if completes else ()
+    check(happened, command, "worker task 7", WORKER_TASK, before, after, *about)
 
 
 ANSWER = {
@@ -272,11 +280,14 @@ ACTOR_TASK = {
 @pairs(ACTOR_TASK, ActorTaskStatus)
 def test_tasks_of_actors(before, after):
     happened = [
+        PipelineCreated(2, 1, "baseline", "vllm"),
         ActorTaskScheduled(7, 1, 2, 0, 0),
         *(event(7) for event in ACTOR_TASK_STORY[before]),
     ]
-    command = SetActorTaskStatus(7, after)
-    check(happened, command, "actor task 7", ACTOR_TASK, before, after)
+    completes = (before, after) == ("in_progress", "completed")
+    command = SetActorTaskStatus(7, after, claim=3 if completes else UNSET)
+    about = (3,) if completes else ()
+    check(happened, command, "actor task 7", ACTOR_TASK, before, after, *about)
 
 
 PIPELINE_ANSWER = {

@@ -135,7 +135,7 @@ def the_commands_at_its_end_work(printed: str, place: str) -> None:
         [
             r"^runs +1 KILLED, 4 COMPLETED$",
             r"^run 4: status is 'KILLED' .*\n +because of .* DeleteRequested .* by user\b",
-            r"\bTaskStarted\b.*\n.*\bTaskFailed\b.*the worker was killed$",
+            r"\bTaskStarted\b.*\n.*\bWorkerLost\b.*worker-1 was lost",
             r"^ +2 +1 +run_2 +STOPPED\b",
             r"^equal: the views are what the log makes of them",
         ],
@@ -188,20 +188,24 @@ def a_worker_was_killed_in_its_task(printed: str, events: list[Happened]) -> Non
     task_id = int(killed[1])
     life = [event for event in events if event.get("task_id") == task_id]
     life = of_type(life, "TaskScheduled", "TaskStarted", "TaskCompleted", "TaskFailed")
-    assert [event["type"] for event in life] == ["TaskScheduled", "TaskStarted", "TaskFailed"]
-    # Nobody but the process that was started in its place gave the task up.
-    assert life[-1]["metadata"]["actor"] == "worker-1"
-    assert life[-1]["error"] == "the worker was killed"
+    assert [event["type"] for event in life] == ["TaskScheduled", "TaskStarted"]
+    [lost] = [
+        event for event in of_type(events, "WorkerLost") if task_id in event.get("failed_tasks", ())
+    ]
+    # The controller has seen it; the process in its place was not started before.
+    assert lost["metadata"]["actor"] == "controller"
+    assert (lost["name"], lost["known_by"]) == ("worker-1", "lock")
 
 
 def the_controller_was_killed_and_recovered(printed: str, events: list[Happened]) -> None:
     assert re.search(r"SIGKILL: the controller \(process \d+\) dies", printed)
-    reset = the_only(events, "ExperimentStatesReset")
-    assert reset["controller"]
-    assert the_only(events, "ResumeRequested")["position"] < reset["position"]
-    # What the recovery gave up was never reported as completed by a worker that was only slow.
+    [lost] = [event for event in of_type(events, "WorkerLost") if event["name"] == "controller"]
+    assert "failed_tasks" not in lost  # the workers go on meanwhile
+    assert the_only(events, "ResumeRequested")["position"] < lost["position"]
+    # What a loss gave up was never reported as completed by a worker that was only slow.
     completed = {event["task_id"] for event in of_type(events, "TaskCompleted")}
-    assert completed.isdisjoint(reset["worker_tasks"])
+    for event in of_type(events, "WorkerLost"):
+        assert completed.isdisjoint(event.get("failed_tasks", ()))
 
 
 def no_chunk_was_lost_or_trained_twice(place: str, events: list[Happened]) -> None:

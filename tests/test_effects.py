@@ -47,6 +47,7 @@ from refold.eventstore.events import (
     InteractiveControlStarted,
     Measured,
     MetricsLogged,
+    Offered,
     PipelineCloneRequested,
     PipelineCompleted,
     PipelineCreated,
@@ -66,6 +67,7 @@ from refold.eventstore.events import (
     PipelineStopped,
     PipelineStopRequested,
     ResumeRequested,
+    RetriesSet,
     RunCompleted,
     RunCreated,
     RunDetailsRecorded,
@@ -79,12 +81,16 @@ from refold.eventstore.events import (
     RunStopped,
     ShardCompleted,
     StopRequested,
+    StoreEvent,
     TablesReset,
     TaskCompleted,
     TaskDetailsRecorded,
     TaskFailed,
     TaskScheduled,
     TaskStarted,
+    WorkerJoined,
+    WorkerLeft,
+    WorkerLost,
     WorkerProgressed,
 )
 from refold.eventstore.sql import section, statements
@@ -124,6 +130,7 @@ from refold.projections.fit import (
     worker_progress,
     worker_task,
 )
+from refold.projections.liveness import Member, Retry, members, retries
 from refold.projections.rapidfire import (
     ActorTaskTimes,
     ContextDetails,
@@ -178,7 +185,7 @@ RUN = Run(
     **BEFORE,
 )
 METRIC = RunMetric("5/loss", 5, "loss", 3, 1.5, 6, None, 2.5, 4, 0.5, 5, 3.5, 1, **BEFORE)
-TASK = Task(17, 5, 1, 2, 3, "S", "E", **BEFORE)
+TASK = Task(17, 5, 1, 2, 3, "S", "E", 11, 2, 70, **BEFORE)
 CONTROLLER = ControllerProgress(1, "T", "S", **BEFORE)
 WORKER = WorkerProgress(3, "T", "S", **BEFORE)
 REQUEST = Request(8, 5, "STOP", "S", DIGEST, True, "E", **BEFORE)
@@ -186,7 +193,9 @@ CONTEXT = Context(2, "a1b2", "{rag}", "{prompt}", "S", "E", "8:00", "9:00", 3600
 PIPELINE = Pipeline(
     4, 1, 2, "baseline", "vllm", "{model}", "{sampling}", "S", 6, 5, 700, "E", **BEFORE
 )
-ACTOR_TASK = ActorTask(9, 1, 4, 0, 2, "S", "E", "8:00", "9:00", 3600.5, **BEFORE)
+ACTOR_TASK = ActorTask(9, 1, 4, 0, 2, "S", "E", "8:00", "9:00", 3600.5, 11, 2, 70, **BEFORE)
+MEMBER = Member("worker-3", "S", 11, "K", 80, 90, **BEFORE)
+RETRY = Retry("run-5", 7, 1.5, **BEFORE)
 PIPELINE_REQUEST = PipelineRequest(6, 4, "stop", "S", "{data}", "E", **BEFORE)
 EXPERIMENT_DETAILS = ExperimentDetails(1, "M", "T", DIGEST, **BEFORE)
 RUN_DETAILS = RunDetails(
@@ -340,6 +349,19 @@ FAILURES = ExperimentStatesReset(
     pipeline_requests=(6, 99),
 )
 
+LOST = WorkerLost(
+    "worker-3", "lock", 85, 95, (11,), failed_tasks=(17, 99), failed_actor_tasks=(9, 99)
+)
+GONE = "worker-3 was lost (its process is gone)"
+OFFERED = WorkerLost(
+    "worker-3",
+    "lock",
+    85,
+    offered_tasks=(Offered(99, 74), Offered(17, 75)),
+    offered_actor_tasks=(Offered(99, 74), Offered(9, 76)),
+)
+STARTED: dict[str, Any] = {"claim": NEXT, "attempts": 3, "error": None, "offered_after": None}
+
 ALL_RUN_DETAILS: dict[str, Any] = {
     "flattened_config": "{g}",
     "completed_steps": 21,
@@ -446,7 +468,41 @@ CHANGES: list[tuple[View[Any], Row, Event, dict[str, Any]]] = [
         {"count": 4, "last": None, "last_step": None, "last_word": "inf"},
     ),
     (runs, RUN, FAILURES, {"status": "FAILED"}),
-    (worker_task, TASK, TaskStarted(17), {"status": "IN_PROGRESS"}),
+    (
+        worker_task,
+        TASK,
+        TaskStarted(17),
+        {"status": "IN_PROGRESS", **STARTED},
+    ),
+    (
+        worker_task,
+        TASK,
+        TaskStarted(17, 4),
+        {"status": "IN_PROGRESS", "worker_id": 4, **STARTED},
+    ),
+    (worker_task, TASK, LOST, {"status": "FAILED", "error": GONE}),
+    (
+        worker_task,
+        TASK,
+        OFFERED,
+        {"status": "SCHEDULED", "error": GONE, "claim": None, "offered_after": 75},
+    ),
+    (worker_progress, WORKER, LOST, {"status": "FAILED"}),
+    (controller_progress, CONTROLLER, WorkerLost("controller", "lock", 5), {"status": "FAILED"}),
+    (members, MEMBER, WorkerLeft("worker-3"), {"status": "LEFT"}),
+    (
+        members,
+        MEMBER,
+        WorkerJoined("worker-3"),
+        {"status": "JOINED", "joined": NEXT, "known_by": None, "heard_at": None, "process": None},
+    ),
+    (
+        members,
+        MEMBER,
+        LOST,
+        {"status": "LOST", "known_by": "lock", "heard_at": 85, "process": 95},
+    ),
+    (retries, RETRY, RetriesSet("run-5", 3, 0.5), {"max_attempts": 3, "wait": 0.5}),
     (worker_task, TASK, TaskCompleted(17), {"status": "COMPLETED"}),
     (worker_task, TASK, TaskFailed(17, "no GPU"), {"status": "FAILED", "error": "no GPU"}),
     (worker_task, TASK, TaskFailed(17), {"status": "FAILED", "error": None}),
@@ -518,7 +574,25 @@ CHANGES: list[tuple[View[Any], Row, Event, dict[str, Any]]] = [
     ),
     (pipelines, PIPELINE, PipelineErrorRecorded(4, "no memory"), {"error": "no memory"}),
     (pipelines, PIPELINE, FAILURES, {"status": "failed"}),
-    (actor_tasks, ACTOR_TASK, ActorTaskStarted(9), {"status": "in_progress"}),
+    (
+        actor_tasks,
+        ACTOR_TASK,
+        ActorTaskStarted(9),
+        {"status": "in_progress", **STARTED},
+    ),
+    (
+        actor_tasks,
+        ACTOR_TASK,
+        ActorTaskStarted(9, 4),
+        {"status": "in_progress", "actor_id": 4, **STARTED},
+    ),
+    (actor_tasks, ACTOR_TASK, LOST, {"status": "failed", "error": GONE}),
+    (
+        actor_tasks,
+        ACTOR_TASK,
+        OFFERED,
+        {"status": "scheduled", "error": GONE, "claim": None, "offered_after": 76},
+    ),
     (actor_tasks, ACTOR_TASK, ActorTaskCompleted(9), {"status": "completed"}),
     (actor_tasks, ACTOR_TASK, ActorTaskFailed(9), {"status": "failed"}),
     (actor_tasks, ACTOR_TASK, ActorTaskStartTimeRecorded(9, "7:00"), {"started_at": "7:00"}),
@@ -640,6 +714,9 @@ CHANGES: list[tuple[View[Any], Row, Event, dict[str, Any]]] = [
 # --- events that change a row or, where there is none, begin it -------------------------------
 
 PUTS: list[tuple[View[Any], Event, Row]] = [
+    (members, WorkerJoined("worker-3"), Member("worker-3", "JOINED", NEXT, **NEW)),
+    (members, LOST, Member("worker-3", "LOST", None, "lock", 85, 95, **NEW)),
+    (retries, RetriesSet("run-5", 3, 0.5), Retry("run-5", 3, 0.5, **NEW)),
     (
         controller_progress,
         ControllerTaskSet(ControllerTask.RUN_FIT, TaskStatus.PENDING),
@@ -955,15 +1032,17 @@ def test_every_event_that_may_begin_a_row_has_its_line() -> None:
 PLACES = {
     "experiments": (2, "experiments", "experiment_id", "experiment-{}"),
     "runs": (4, "runs_folded", "run_id", "run-{}"),
-    "worker_task": (1, "worker_task", "task_id", "task-{}"),
+    "worker_task": (2, "worker_task", "task_id", "task-{}"),
     "controller_progress": (1, "controller_progress", "controller_id", "controller"),
     "worker_progress": (1, "worker_progress", "worker_id", "worker-{}"),
     "run_metrics": (1, "run_metrics", "metric_key", None),
     "interactive_control": (2, "interactive_control_folded", "ic_id", "ic-{}"),
     "contexts": (2, "contexts", "context_id", "context-{}"),
     "pipelines": (1, "pipelines", "pipeline_id", "pipeline-{}"),
-    "actor_tasks": (1, "actor_tasks", "task_id", "actor_task-{}"),
+    "actor_tasks": (2, "actor_tasks", "task_id", "actor_task-{}"),
     "pipeline_requests": (1, "pipeline_requests", "ic_id", "pipeline_ic-{}"),
+    "members": (1, "members", "name", "{}"),
+    "retries": (1, "retries", "scope", None),
     "ids": (2, "ids", "kind", None),
     "rapidfire_experiments": (1, "rapidfire_experiments", "experiment_id", "experiment-{}"),
     "rapidfire_runs": (1, "rapidfire_runs", "run_id", "run-{}"),
@@ -991,5 +1070,6 @@ def test_the_table_of_every_view_is_that_of_the_schema(view: View[Any]) -> None:
 def test_a_rows_events_stand_in_the_stream_that_its_view_names(view: View[Any]) -> None:
     stream = (view.stream or "").format(getattr(ROWS[view.name], view.key))
     happened = [event for of, event, _ in chain(BEGINS, PUTS) if of is view]
-    happened += [event for of, _, event, _ in CHANGES if of is view and event is not FAILURES]
+    happened += [event for of, _, event, _ in CHANGES if of is view]
+    happened = [event for event in happened if not isinstance(event, StoreEvent)]
     assert {event.stream for event in happened} == {stream}

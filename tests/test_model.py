@@ -316,7 +316,7 @@ FIRST_EVALS_CALLS = [
         for n in (0, 1)
     ],
 ]
-BOOKKEEPING = ("created_at", "updated_at", "position")
+BOOKKEEPING = ("created_at", "updated_at", "position", "claim", "offered_after")
 
 
 def plain(value: Any) -> Any:
@@ -496,16 +496,23 @@ NOT_MODELLED = {
     "changes_by",
     "close",
     "create_tables",
+    "declare_lost",
     "diff",
+    "members",
     "get_payload",
     "history",
+    "join",
+    "leave",
     "position_at",
     "put_payload",
     "rebuild",
+    "recover",
     "send",
+    "set_retries",
     "subscribe",
     "to_arrow",
     "verify",
+    "watching",
     "why",
 }
 

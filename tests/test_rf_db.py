@@ -578,6 +578,9 @@ def test_quick_start(elsewhere):
         "started_at": None,
         "completed_at": None,
         "duration_seconds": None,
+        "claim": None,
+        "attempts": 0,
+        "offered_after": None,
     }
     assert (elsewhere / "rapidfire.db").is_file()
 

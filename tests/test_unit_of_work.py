@@ -329,7 +329,8 @@ def test_one_row_is_upserted() -> None:
     unit.take_in(5, START, 3_000_000)
     asked.clear()
     unit.flush()
-    after = replace(ROW, status="IN_PROGRESS", updated_at=3_000_000, position=5)
+    started = {"claim": 5, "attempts": 1, "position": 5}
+    after = replace(ROW, status="IN_PROGRESS", updated_at=3_000_000, **started)
     assert asked == [("run", worker_task.upsert, worker_task.dump(after))]
     unit.flush()
     assert len(asked) == 1

@@ -10,8 +10,10 @@ from refold.eventstore.events import (
     ContextDetailsRecorded,
     ExperimentDetailsRecorded,
     PipelineDetailsRecorded,
+    RetriesSet,
     RunDetailsRecorded,
     TaskDetailsRecorded,
+    WorkerJoined,
 )
 from refold.projections import ALL
 
@@ -34,6 +36,7 @@ def filled(db: RfDb, evals: RFDatabase) -> RfDb:
     evals.request_stop(pipeline_id)
     let_rapidfire_note(db)
     db.log_metrics(1, {"loss": 0.5})
+    db.append(WorkerJoined("worker-0"), RetriesSet("run-1", 3, 0.5))
     assert all(tables(db).values())
     return db
 

@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from refold import ExperimentStatus, RFDatabase, RfDb, RunStatus, __version__, encode_payload
 from refold.commands import (
+    ClaimNextWorkerTask,
     CreateContext,
     CreateExperiment,
     CreatePipeline,
@@ -33,6 +34,7 @@ from refold.commands import (
     SetActorTaskStartTime,
     SetContextStartTime,
 )
+from refold.commands.liveness import DeclareLost, Gone, Join, Leave, RecoverLost, SetRetries
 from refold.commands.rapidfire import (
     NoteExperiment,
     NotePipeline,
@@ -253,6 +255,17 @@ def let_it_happen(path: Path) -> None:
         for task, status in zip(tasks[:2], ("COMPLETED", "FAILED"), strict=True):
             db.set_worker_task_status(task, "IN_PROGRESS", actor="worker-0")
             db.set_worker_task_status(task, status, actor="worker-0")
+        db.send(SetRetries("run", runs[1], 3, 0.5))
+        for member in ("worker-0", "worker-1", "controller"):
+            db.send(Join(member, 1_790_000_000_000_000))
+        db.send(Leave("worker-1"))
+        for worker in (2, 2):
+            db.create_worker_task(runs[1], worker, 3)
+        lost = db.claim_next_worker_task(2)
+        assert lost is not None
+        db.send(RecoverLost((Gone(lost["claim"], 4711),), 1_790_000_000_000_000))
+        db.send(ClaimNextWorkerTask(3, 1_800_000_000_000_000, any_worker=True))
+        db.send(DeclareLost("controller", 1_790_000_000_000_000))
         db.log_metrics(runs[0], {"loss": 0.5, "accuracy": float("nan")}, step=10)
         db.save_checkpoint(runs[0], {"weights": [0.5]}, step=10, epoch=1, chunk=3)
         db.set_controller_task("RUN_FIT")

@@ -116,12 +116,17 @@ class _Writing(Nested[Transaction, LogEnd]):
 
     def end(self, error: BaseException | None) -> None:
         """Write out what is left, and commit; or roll back."""
-        transaction = self.transaction
-        if error is None and transaction is not None:
-            transaction.flush()
-        self.transaction = None
-        super().end(error)
-        if error is None and transaction is not None and transaction.fold is not None:
+        transaction, self.transaction = self.transaction, None
+        committed = False
+        try:
+            if error is None and transaction is not None:
+                transaction.flush()
+            super().end(error)
+            committed = error is None
+        finally:
+            if transaction is not None:
+                transaction.outcome.settle(committed)
+        if committed and transaction is not None and transaction.fold is not None:
             transaction.fold.committed()
 
 

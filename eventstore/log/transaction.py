@@ -1,7 +1,7 @@
 """One write transaction on the log: what is appended in it commits together or not at all."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import compress
 from typing import Any, Protocol
 
@@ -100,6 +100,28 @@ class Sent(msgspec.Struct, frozen=True):
     result: Any
 
 
+class Outcome:
+    """What became of a transaction: for what is true only if it is committed."""
+
+    __slots__ = ("_then", "committed")
+
+    def __init__(self) -> None:
+        self.committed = False
+        """False as long as it is open, too, and if nobody knows."""
+        self._then: list[Callable[[bool], None]] = []
+
+    def then(self, call: Callable[[bool], None]) -> None:
+        """Have something called at its end, with whether it was committed."""
+        self._then.append(call)
+
+    def settle(self, committed: bool) -> None:
+        """Note that it has ended."""
+        self.committed = committed
+        for call in self._then:
+            call(committed)
+        self._then.clear()
+
+
 class Transaction:
     """Appends events and stores payloads; `EventStore.transaction()` opens one."""
 
@@ -110,6 +132,7 @@ class Transaction:
         self.fresh = end.fresh
         """Whether somebody else may have written since this store's last transaction."""
         self.fold: Fold | None = None
+        self.outcome = Outcome()
         self._end = end
         self._events: list[Values] = []
         self._strays: list[Values] = []

@@ -17,6 +17,7 @@ from refold.eventstore.log.reading import read_facts
 from refold.eventstore.statuses import STAGES, Stage
 from refold.projections import ALL, UnitOfWork, View, Views
 from refold.projections.view import types_of
+from refold.rows import Row
 
 FEW = 10
 """How many things of one kind are named."""
@@ -258,13 +259,52 @@ def check_equality(store: EventStore, more: Sequence[View[Any]]) -> Findings:
 QUIET = 10 * 60 * times.SECOND
 """Microseconds after which a store in which something should go on is suspiciously quiet."""
 
+SILENT = 60 * 60 * times.SECOND
+"""Microseconds after which somebody who should be at work is suspiciously silent."""
+
+
+def check_members(members: Sequence[Row], now: int) -> Findings:
+    """Look for who was lost, or is silent, while it has something to do.
+
+    Args:
+        members: who takes part, see `refold.who`.
+        now: the time.
+    """
+    well = True
+    for one in members:
+        silence = now - times.from_text(one["heard"])
+        doing = f", and has in progress: {one['on']}" if one["on"] else ""
+        if one["lost_since"] is not None:
+            lost = times.to_iso(one["lost_since"])
+            yield Finding("note", "workers", printable(f"{one['who']} was lost at {lost}"))
+        elif one["alive"] is False:
+            well = False
+            yield Finding(
+                "problem",
+                "workers",
+                printable(f"{one['who']} is gone: its process has dropped its lock{doing}"),
+                "refold recover takes back what it had, and nothing else",
+            )
+        elif one["on"] and silence > SILENT:
+            well = False
+            known = "its process is alive" if one["alive"] else "nothing tells whether it is alive"
+            yield Finding(
+                "problem",
+                "workers",
+                printable(f"{one['who']} has been silent for {span(silence)}{doing}; {known}"),
+                f"does it hang? refold recover --lost {one['who']} takes back what it has",
+            )
+    if well and any(one["alive"] for one in members):
+        yield Finding("ok", "workers", "whoever has something to do is alive")
+
+
 LEFT = {
     "worker_task": "tasks",
     "actor_tasks": "tasks of actors",
     "contexts": "contexts",
     "worker_progress": "workers",
 }
-"""What a crash leaves under way, and `refold recover` gives up."""
+"""What a crash leaves under way, and `refold recover --all` gives up."""
 
 UNDER_WAY = ", ".join(f"'{word}'" for word, stage in STAGES.items() if stage is Stage.UNDER_WAY)
 
@@ -301,7 +341,7 @@ def check_leftovers(store: EventStore) -> Findings:
             "note",
             "in progress",
             f"nothing has happened for {span(silence)}, and these are in progress: {left}",
-            "if their processes are gone, refold recover gives them up; refold status names them",
+            "refold recover takes back what the dead had; refold recover --all gives up all of it",
         )
     if waiting:
         listed = ", ".join(f"{ic_id} ({operation} run {run})" for ic_id, operation, run in waiting)

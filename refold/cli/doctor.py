@@ -13,12 +13,13 @@ import typer
 import refold
 from refold.cli import checkup
 from refold.cli.checkup import Finding, Findings, findings_of
-from refold.cli.open_face import import_views, open_log
+from refold.cli.open_face import import_views, open_face, open_log
 from refold.cli.options import DEFAULT_STORE, NO, Imports, Json, Store
 from refold.cli.output import paint, print_json, printable
 from refold.eventstore import EventStore, times
+from refold.eventstore.engines.log_end import projections_of
 from refold.eventstore.errors import DBException, NotAStore
-from refold.projections import View
+from refold.projections import ALL, View
 
 _COLOURS = {"ok": "green", "note": "yellow", "problem": "red"}
 
@@ -83,7 +84,17 @@ def _examine(place: str, more: Sequence[View[Any]], verify: bool) -> Findings:
         yield from findings_of("views", partial(checkup.check_views, store, more))
         if verify:
             yield from findings_of("verify", partial(checkup.check_equality, store, more))
+        yield from findings_of("workers", partial(_examine_members, place))
         yield from findings_of("leftovers", partial(checkup.check_leftovers, store))
+
+
+def _examine_members(place: str) -> Findings:
+    with open_log(place) as store, store.reading() as connection:
+        up_to_date = {view.name: (view.version, None) for view in ALL}
+        if not up_to_date.items() <= projections_of(connection).items():
+            return  # to read them would fold them
+    with open_face(place) as db:
+        yield from checkup.check_members(db.members(), times.now())
 
 
 def _examine_file(store: EventStore, verify: bool) -> Findings:

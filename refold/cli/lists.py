@@ -9,8 +9,9 @@ import typer
 
 from refold.cli.open_face import open_face
 from refold.cli.options import DEFAULT_STORE, At, Json, Store, id_of
-from refold.cli.output import Columns, show_rows
+from refold.cli.output import Columns, seconds_of, show_rows
 from refold.cli.rows import is_time, select, shown_row
+from refold.cli.status import columns_of_members
 from refold.eventstore import times
 from refold.eventstore.statuses import (
     ActorTaskStatus,
@@ -242,14 +243,22 @@ def tasks(
 
 
 def workers(at: At = None, json: Json = False, store: Store = DEFAULT_STORE) -> None:
-    """List workers, and what each does.
+    """List the controller, the workers and the actors: what each does, and whether it is alive.
 
     Examples:
         refold workers
         refold workers --at 5m
     """
-    columns: Columns = {"WORKER": "worker_id", "DOES": "task", "STATUS": "status"}
-    _list("worker", "workers", columns, {}, None, at, json, store)
+    columns: Columns = {
+        "WHO": "who",
+        "DOES": "does",
+        "STATUS": "status",
+        "ON": "on",
+        **columns_of_members(lambda text: seconds_of(times.from_iso(text))),
+    }
+    with open_face(store, at=at) as db:
+        rows = [shown_row(row) for row in db.members()]
+    show_rows(rows, columns, json=json, none="there are no workers")
 
 
 def requests(

@@ -113,24 +113,44 @@ WORDS = {
 
 
 def recover(
-    fail_runs: Annotated[
-        bool, typer.Option("--fail-runs", help="New and ongoing runs and pipelines fail too.")
+    everything: Annotated[
+        bool,
+        typer.Option("--all", help="Fail all that is in progress, whoever is alive."),
     ] = False,
+    fail_runs: Annotated[
+        bool,
+        typer.Option("--fail-runs", help="With --all: new and ongoing runs and pipelines too."),
+    ] = False,
+    lost: Annotated[
+        str | None,
+        typer.Option(
+            "--lost", metavar="NAME", help="Declare this one lost, such as worker-0: it hangs."
+        ),
+    ] = None,
     yes: Yes = False,
     json: Json = False,
     store: Store = DEFAULT_STORE,
     actor: Actor = None,
 ) -> None:
-    """After a crash, declare failed what was in progress; it is shown first.
+    """Take back what belongs to the dead: their tasks fail, or are offered again.
 
-    Tasks, contexts being built and progress of workers and of the controller fail; requests stay.
-    Do it when the processes are gone: a worker that is alive is refused its late report.
+    Of whom nothing is known, nothing is taken. With --all, which shows it first, whatever is in
+    progress fails: tasks, contexts being built, progress of workers and of the controller; requests
+    stay. Who is alive then is refused its late report.
 
     Examples:
         refold recover
-        refold recover --fail-runs --yes
+        refold recover --lost worker-0
+        refold recover --all --fail-runs --yes
     """
     with open_face(store, actor=actor_name(actor)) as db:
+        if lost is not None:
+            ask(f"Declare {lost} lost, though it may be alive?", yes=yes)
+            _print_lost(db.declare_lost(lost), json=json)
+            return
+        if not (everything or fail_runs):
+            _print_lost(db.recover(), json=json)
+            return
         plan = _plan(db, fail_runs)
         if not any(plan.values()):
             note("nothing is in progress: there is nothing to recover")
@@ -150,6 +170,27 @@ def recover(
                 print_json(done)
             else:
                 print(f"FAILED:\n{_listed(done)}")
+
+
+FOLLOWED = {
+    "failed_tasks": "tasks failed",
+    "offered_tasks": "tasks offered again",
+    "failed_actor_tasks": "actor tasks failed",
+    "offered_actor_tasks": "actor tasks offered again",
+}
+
+
+def _print_lost(told: dict[str, Any], *, json: bool) -> None:
+    if json:
+        print_json(told)
+        return
+    if not told["lost"]:
+        note("nobody is known to be gone; refold recover --all fails whatever is in progress")
+        return
+    print(f"lost: {printable(', '.join(told['lost']))}")
+    for name, what in FOLLOWED.items():
+        if told[name]:
+            print(f"  {what}: {shown(told[name])[1:-1]}")
 
 
 def _plan(db: RfDb, fail_runs: bool) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def shown_row(row: Row) -> Row:
     }
     if "metrics" in row:
         row["metrics"] = _worded(row["metrics"])
-    for name in ("created_at", "updated_at"):
+    for name in ("created_at", "updated_at", "since", "heard", "lost_since"):
         if is_time(row.get(name)):
             row[name] = times.to_iso(row[name])
     return row

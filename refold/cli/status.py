@@ -1,6 +1,6 @@
 """`refold status`: what is running, since when, and when something last happened."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from refold.cli.events import event_as_json
@@ -16,20 +16,14 @@ from refold.cli.output import (
     seconds_of,
     span,
 )
-from refold.cli.rows import is_time, select
+from refold.cli.rows import is_time, select, shown_row
 from refold.eventstore import times
 from refold.eventstore.event import event_type
 from refold.eventstore.log.recorded import Recorded
 from refold.eventstore.statuses import STAGES, Stage
 from refold.projections import View
 from refold.projections.entities import ENTITIES
-from refold.projections.evals import actor_tasks
-from refold.projections.fit import (
-    controller_progress,
-    interactive_control,
-    worker_progress,
-    worker_task,
-)
+from refold.projections.fit import interactive_control
 from refold.rf_db import RfDb
 from refold.rows import Row
 
@@ -62,7 +56,7 @@ def status(at: At = None, json: Json = False, store: Store = DEFAULT_STORE) -> N
             "last_event": None if last is None else event_as_json(last),
             "behind": behind,
             **{name: _running(db, ENTITIES[word], config=json) for name, word in RUNNING.items()},
-            "who": _who(db),
+            "who": [shown_row(row) for row in db.members()],
             "pending": select(db, interactive_control, {"status": "PENDING"}, config=json),
             "counts": {f"{word}s": _counts(db, ENTITIES[word].table) for word in COUNTED},
         }
@@ -93,51 +87,6 @@ def _running(db: RfDb, view: View[Any], *, config: bool) -> list[Row]:
 def _leads_to(type_name: str) -> str | None:
     event = event_type(type_name)
     return None if event is None or event.leads_to is None else event.leads_to.upper()
-
-
-def _who(db: RfDb) -> list[Row]:
-    """Return what the controller, the workers and the actors do."""
-    tasks = select(db, worker_task, {"status": "IN_PROGRESS"})
-    of_actors = select(db, actor_tasks, {"status": "in_progress"})
-    controller = select(db, controller_progress, {})
-    workers = select(db, worker_progress, {})
-    return [
-        *(_doing("controller", row, []) for row in controller),
-        *(
-            _doing(
-                f"worker-{row['worker_id']}",
-                row,
-                [
-                    f"task {task['task_id']}: run {task['run_id']}, epoch {task['epoch']}, chunk "
-                    f"{task['chunk_id']}"
-                    for task in tasks
-                    if task["worker_id"] == row["worker_id"]
-                ],
-            )
-            for row in workers
-        ),
-        *(
-            {
-                "who": f"actor-{task['actor_id']}",
-                "does": None,
-                "status": task["status"],
-                "on": f"task {task['task_id']}: pipeline {task['pipeline_id']}, shard "
-                f"{task['shard_id']}",
-                "since": task["updated_at"],
-            }
-            for task in of_actors
-        ),
-    ]
-
-
-def _doing(who: str, row: Row, tasks: list[str]) -> Row:
-    return {
-        "who": who,
-        "does": row["task"],
-        "status": row["status"],
-        "on": "; ".join(tasks) or None,
-        "since": row["updated_at"],
-    }
 
 
 def _counts(db: RfDb, table: str) -> dict[str, int]:
@@ -215,7 +164,14 @@ def _sections(now: int) -> dict[str, Columns]:
             "SAMPLES": "total_samples_processed",
             **last,
         },
-        "who": {"WHO": "who", "DOES": "does", "STATUS": "status", "ON": "on", **last},
+        "who": {
+            "WHO": "who",
+            "DOES": "does",
+            "STATUS": "status",
+            "ON": "on",
+            **last,
+            **columns_of_members(since),
+        },
         "pending": {
             "REQUEST": "ic_id",
             "OPERATION": "operation",
@@ -224,6 +180,33 @@ def _sections(now: int) -> dict[str, Columns]:
             "MADE": lambda row: since(row["created_at"]),
         },
     }
+
+
+def columns_of_members(shown: Callable[[str], str]) -> Columns:
+    """Return the columns that tell whether somebody is alive."""
+    return {
+        "HEARD OF": lambda row: shown(row["heard"]),
+        "ALIVE": alive,
+        "LOST SINCE": lambda row: row["lost_since"] and shown(row["lost_since"]),
+    }
+
+
+KNOWN_BY = {True: "its lock is held", False: "its lock is free"}
+
+
+def alive(row: Row) -> str | None:
+    """Return whether somebody is alive, and how that is known."""
+    if row["alive"] is None:
+        return "unknown" if row["known_by"] else None
+    known = (
+        ""
+        if row["known_by"] is None
+        else {"lock": KNOWN_BY[row["alive"]]}.get(
+            row["known_by"], f"declared by a {row['known_by']}"
+        )
+    )
+    process = "" if row["process"] is None else f", process {row['process']}"
+    return f"{'yes' if row['alive'] else 'no'} ({known}{process})"
 
 
 def _print_line(name: str, text: str) -> None:
