@@ -97,17 +97,17 @@ class Presence:
 
     def of_task(self, view: View[Any], task_id: Any, now: Outcome | None) -> int | UnsetType:
         """Return the claim on a task."""
-        held = self._tasks.get((view.name, task_id))
+        held = _find(self._tasks, view, task_id)
         return held.claim.position if held is not None and held.is_live(now) else UNSET
 
     def of_part(self, view: View[Any], owner: Any, now: Outcome | None) -> Claim | UnsetType:
         """Return the claim within which this process works on a run or a pipeline."""
-        held = self._last.get((view.name, owner))
+        held = _find(self._last, view, owner)
         return held.claim if held is not None and held.is_live(now) else UNSET
 
     def attempt(self, view: View[Any], owner: Any, now: Outcome | None) -> int | UnsetType:
         """Return the last claim within which it has worked on one, though it has ended."""
-        held = self._last.get((view.name, owner))
+        held = _find(self._last, view, owner)
         return held.claim.position if held is not None and held.is_made(now) else UNSET
 
     # --- membership -----------------------------------------------------------------------
@@ -144,6 +144,13 @@ class Presence:
 
 
 _all: dict[tuple[Any, ...], Presence] = {}
+
+
+def _find(held: dict[tuple[str, int], Held], view: View[Any], key: Any) -> Held | None:
+    try:
+        return held.get((view.name, key))
+    except TypeError:  # it is not an id: the command will say so
+        return None
 
 
 def presence_in(store: EventStore) -> Presence:
