@@ -297,7 +297,7 @@ class RfDb(Face):
             raise InvalidCommand(
                 f"metrics of run {run_id} are a {type(metrics).__name__}: pass a dict"
             )
-        attempt = self._presence.attempt(worker_task, run_id, self._outcome())
+        attempt = self._present().attempt(worker_task, run_id, self._outcome())
         self.send(UpdateRunMetrics(run_id, dict(metrics), attempt), **about)
 
     def log_metrics(
@@ -339,7 +339,7 @@ class RfDb(Face):
             raise InvalidCommand(
                 f"metrics of run {run_id} are a {type(metrics).__name__}: pass a dict"
             )
-        attempt = self._presence.attempt(worker_task, run_id, self._outcome())
+        attempt = self._present().attempt(worker_task, run_id, self._outcome())
         return self.send(LogMetrics(run_id, dict(metrics), step, attempt), **about)
 
     def metric_history(self, run_id: int, metric: str) -> list[dict[str, Any]]:
@@ -384,7 +384,7 @@ class RfDb(Face):
             NotFound: there is no such run.
             ClaimLost: this process reports it within a task of the run that it has lost.
         """
-        claim = self._presence.of_part(worker_task, run_id, self._outcome())
+        claim = self._present().of_part(worker_task, run_id, self._outcome())
         self.send(SetRunProgress(run_id, current_chunk, current_epoch, claim), **about)
 
     # --- tasks of workers -----------------------------------------------------------------
@@ -483,7 +483,7 @@ class RfDb(Face):
             ClaimLost: it was claimed by another process, or again since.
         """
         after = TaskStatus.of(status)
-        held = self._presence.of_task(worker_task, task_id, self._outcome())
+        held = self._present().of_task(worker_task, task_id, self._outcome())
         command = SetWorkerTaskStatus(task_id, after, error, held if claim is None else claim)
         if after is TaskStatus.IN_PROGRESS:
             self._claiming(worker_task, command, task_id, about)
