@@ -138,6 +138,7 @@ class Face:
         except BaseException:
             store.close()
             raise
+        self._presence: Presence | None = None
         self._about = NO_METADATA if actor is None else Metadata(actor=actor)
         self.payloads = PayloadCodec(key=signing_key, allow_dill=allow_dill)
         self._logs: weakref.WeakSet[MetricsLog] = weakref.WeakSet()
@@ -191,7 +192,7 @@ class Face:
         face = object.__new__(type(self))
         face.__dict__ |= self.__dict__
         face.views = views
-        face.__dict__.pop("_presence", None)
+        face._presence = None
         if isinstance(views, Views):  # of another store: it has a past of its own
             face.__dict__.pop("_versions", None)
             face._logs = weakref.WeakSet()
@@ -207,12 +208,17 @@ class Face:
         # Two threads that look back at the same moment may both come here, and both get one.
         return self.__dict__.setdefault("_versions", Versions(self.store, self.views.views))
 
-    @cached_property
-    def _presence(self) -> Presence:
-        """What this process is here."""
+    def _present(self) -> Presence:
+        """Return what this process is here; it is nothing in the past.
+
+        Raises:
+            WriteRefused: the face is of the past.
+        """
         if not isinstance(self.store, EventStore):
             self.store.refuse()
-        return presence_in(self.store)
+        if self._presence is None:
+            self._presence = presence_in(self.store)
+        return self._presence
 
     def create_tables(self) -> None:
         """Make sure that all tables are there; opening a store does so already."""
@@ -256,7 +262,7 @@ class Face:
         named = type(command).__name__, type(command).__struct_fields__
         metadata = self._metadata(about, *named)
         # To join anew is what helps who has been taken for lost.
-        own = None if isinstance(command, Join) else self._presence.membership(self._outcome())
+        own = None if isinstance(command, Join) else self._present().membership(self._outcome())
         return execute(self.views, command, metadata, own and partial(check_membership, own))
 
     def _outcome(self) -> Outcome | None:
@@ -290,7 +296,7 @@ class Face:
             # One that is sent again may be of a claim that has been lost meanwhile.
             if task is None or not (transaction.head != before or self._led_to(task, about)):
                 return None
-            self._presence.add(view, task, transaction.outcome)
+            self._present().add(view, task, transaction.outcome)
             return task
 
         return self.store.perform(claimed)
@@ -302,7 +308,7 @@ class Face:
             before = transaction.head
             self.send(command, **about)
             if transaction.head != before:
-                self._presence.give_back(view, task_id, transaction.outcome)
+                self._present().give_back(view, task_id, transaction.outcome)
 
         self.store.perform(reported)
 
@@ -376,7 +382,7 @@ class Face:
             before = transaction.head
             failed = self.send(ResetExperimentStates(fail_runs), **about)
             if transaction.head != before:
-                self._presence.give_back_all(transaction.outcome)
+                self._present().give_back_all(transaction.outcome)
             return failed
 
         return self.store.perform(reset)
@@ -407,7 +413,7 @@ class Face:
         deadline = time.monotonic() + argument("wait", wait, float)
 
         def joined(transaction: Transaction) -> None:
-            own = self._presence.membership(transaction.outcome)
+            own = self._present().membership(transaction.outcome)
             if own is not None and own.name != name:
                 raise InvalidCommand(f"this process has joined as {own.name}: it is one member")
             before = self._first(members_view, "WHERE name = ? AND status = 'JOINED'", name)
@@ -418,7 +424,7 @@ class Face:
             self.send(command, **about)
             row = self._first(members_view, "WHERE name = ?", name)
             assert row is not None
-            self._presence.joined(Membership(name, row["joined"]), transaction.outcome)
+            self._present().joined(Membership(name, row["joined"]), transaction.outcome)
 
         while True:
             try:
@@ -432,10 +438,10 @@ class Face:
         """End this process's part; if it has none, nothing happens."""
 
         def left(transaction: Transaction) -> None:
-            own = self._presence.membership(transaction.outcome)
+            own = self._present().membership(transaction.outcome)
             if own is not None:
                 self.send(Leave(own.name), **about)
-                self._presence.left(transaction.outcome)
+                self._present().left(transaction.outcome)
 
         self.store.perform(left)
 
@@ -469,7 +475,7 @@ class Face:
         """
         from refold.who import who  # only those who look need it
 
-        return who(self.views, self._presence if isinstance(self.views, Views) else None)
+        return who(self.views, self._present() if isinstance(self.views, Views) else None)
 
     def declare_lost(self, name: str, **about: Unpack[About]) -> dict[str, Any]:
         """Declare somebody lost, whatever is seen of it; what follows is that of `recover`.
@@ -509,7 +515,7 @@ class Face:
 
         It looks at the locks 50 times a second, and at the store only when something has happened.
         """
-        self._presence.look(())  # refuses a face of the past
+        self._present().look(())  # refuses a face of the past
         over = threading.Event()
         thread = threading.Thread(
             target=self._watch, args=(over,), name="refold-watch", daemon=True
@@ -546,7 +552,7 @@ class Face:
 
     def _gone(self, positions: Iterable[int]) -> tuple[Gone, ...]:
         """Return those whose processes are seen to be gone."""
-        seen = self._presence.look(positions)
+        seen = self._present().look(positions)
         return tuple(
             Gone(position, one.process) for position, one in seen.items() if one.state == "free"
         )

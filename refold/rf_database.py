@@ -291,7 +291,7 @@ class RFDatabase(Face):
             NotFound: there is no such pipeline.
             ClaimLost: this process reports it within a task of the pipeline that it has lost.
         """
-        claim = self._presence.of_part(actor_tasks, pipeline_id, self._outcome())
+        claim = self._present().of_part(actor_tasks, pipeline_id, self._outcome())
         command = SetPipelineProgress(
             pipeline_id, current_shard_id, shards_completed, total_samples_processed, claim
         )
@@ -395,7 +395,7 @@ class RFDatabase(Face):
             ClaimLost: it was claimed by another process, or again since.
         """
         after = ActorTaskStatus.of(status)
-        held = self._presence.of_task(actor_tasks, task_id, self._outcome())
+        held = self._present().of_task(actor_tasks, task_id, self._outcome())
         command = SetActorTaskStatus(task_id, after, held if claim is None else claim)
         if after is ActorTaskStatus.IN_PROGRESS:
             self._claiming(actor_tasks, command, task_id, about)

@@ -391,7 +391,7 @@ class RfDb(Face):
         return self.send(LogMetrics(run_id, dict(metrics), step, given), **about)
 
     def _attempt(self, run_id: int) -> int | UnsetType:
-        return self._presence.attempt(worker_task, run_id, self._outcome())
+        return self._present().attempt(worker_task, run_id, self._outcome())
 
     def metrics(
         self, run_id: int, *, attempt: int | None = None, **about: Unpack[About]
@@ -497,7 +497,7 @@ class RfDb(Face):
             NotFound: there is no such run.
             ClaimLost: this process reports it within a task of the run that it has lost.
         """
-        claim = self._presence.of_part(worker_task, run_id, self._outcome())
+        claim = self._present().of_part(worker_task, run_id, self._outcome())
         self.send(SetRunProgress(run_id, current_chunk, current_epoch, claim), **about)
 
     # --- checkpoints ----------------------------------------------------------------------
@@ -690,7 +690,7 @@ class RfDb(Face):
             ClaimLost: it was claimed by another process, or again since.
         """
         after = TaskStatus.of(status)
-        held = self._presence.of_task(worker_task, task_id, self._outcome())
+        held = self._present().of_task(worker_task, task_id, self._outcome())
         command = SetWorkerTaskStatus(task_id, after, error, held if claim is None else claim)
         if after is TaskStatus.IN_PROGRESS:
             self._claiming(worker_task, command, task_id, about)

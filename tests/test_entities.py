@@ -30,12 +30,13 @@ WORDS = {
     "pipeline": "pipelines",
     "actor_task": "actor_tasks",
     "pipeline_request": "pipeline_requests",
+    "member": "members",
 }
 
 
 def test_every_view_has_its_word() -> None:
     assert {word: view.name for word, view in ENTITIES.items()} == WORDS
-    others = {"ids", "run_metrics", *(view.name for view in RAPIDFIRE)}
+    others = {"ids", "retries", "run_metrics", *(view.name for view in RAPIDFIRE)}
     assert {view.name for view in ALL} == {*WORDS.values(), *others}
 
 

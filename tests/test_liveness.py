@@ -260,7 +260,7 @@ def test_a_rebuild_looks_at_no_locks(db: RfDb, place: str, run_id: int) -> None:
     db.recover()
     tables = ("worker_task", "members")
     before = [db.db.execute(f"SELECT * FROM {table}") for table in tables]
-    db._presence.locks.path.unlink()
+    db._present().locks.path.unlink()
     db.rebuild()
     assert [db.db.execute(f"SELECT * FROM {table}") for table in tables] == before
     assert db.as_of(db.store.head() - 1).get_worker_tasks()[0]["status"] == "IN_PROGRESS"
@@ -407,7 +407,7 @@ def test_a_claim_that_was_rolled_back_is_nobodys_death(db: RfDb, run_id: int) ->
     [task] = db.get_worker_tasks()
     assert task["status"] == "SCHEDULED"
     head = db.store.head()
-    assert db._presence.look([head + 1])[head + 1].state != "held"
+    assert db._present().look([head + 1])[head + 1].state != "held"
     assert db.recover()["lost"] == []
 
 

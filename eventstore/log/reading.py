@@ -48,7 +48,7 @@ STREAM_LINKS = """
 """So many links of a stream's chain from a position back to another."""
 
 LINKS = 16
-"""What is walked first of a chain that is looked for the last events of some types."""
+"""What is walked first of a chain of which the last events are asked for."""
 
 
 def read_events(
@@ -176,7 +176,8 @@ def _stream_pages(
     if not found:
         return
     ((start,),) = found
-    walk = _chain(reading, start, after, until, names, limit if backwards else None)
+    near = limit if limit and names is None and until is None else LINKS
+    walk = _chain(reading, start, after, until, names, near if backwards else -1)
     if backwards:
         for positions in walk:
             yield from _pages_at(reading, positions, names, backwards)
@@ -192,14 +193,13 @@ def _chain(
     after: int,
     until: int | None,
     names: list[str] | None,
-    limit: int | None,
+    links: int,
 ) -> Iterator[list[int]]:
     """Walk the chain of a stream back from its last event; give positions, the last one first.
 
-    With a limit, what is asked for may be near the end: it goes in steps, each longer than the one
-    before.
+    What is asked for may be near the end: so the first step has some links, and each that follows
+    has four times as many. -1: all in one step.
     """
-    links = -1 if limit is None else max(limit, 1 if names is None and until is None else LINKS)
     at: int | None = start
     while at is not None and at > after:
         with reading() as connection:
@@ -211,10 +211,8 @@ def _chain(
             for position, _, kind in walked
             if (until is None or position <= until) and (names is None or kind in names)
         ]
-        at = walked[-1][1]
+        at = walked[-1][1] if links > 0 else None
         links *= 4
-        if links < 0:
-            return
 
 
 def _pages_at(
