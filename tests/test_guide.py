@@ -1,0 +1,41 @@
+"""The guide's controller and workers, as they are on its page: one is killed, one run is stopped."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from command_line import environment, refold
+
+from refold import RfDb
+
+GUIDE = Path(__file__).parent.parent / "docs" / "guide.md"
+
+
+def test_the_guide(tmp_path: Path) -> None:
+    blocks = re.findall(r"^```python\n# (\w+\.py)\n(.*?)^```", GUIDE.read_text(), re.M | re.S)
+    for name, block in blocks:
+        (tmp_path / name).write_text(block)
+    assert [name for name, _ in blocks] == ["controller.py", "worker.py"]
+
+    def start(*words: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, *words], cwd=tmp_path, env=environment())
+
+    place = str(tmp_path / "guide.db")
+    RfDb(place).close()
+    processes = [start("controller.py"), start("worker.py", "0"), start("worker.py", "1")]
+    with RfDb(place) as db, db.subscribe() as events:
+        for recorded in events:  # until the second worker has a task
+            if recorded.metadata.actor == "worker-1" and type(recorded.event).__name__ == "TaskStarted":
+                break
+        os.kill(processes[2].pid, signal.SIGKILL)
+        lost = next(one for one in events if type(one.event).__name__ == "WorkerLost")
+        assert recorded.position in json.loads(refold("show", "event", lost.position, "--json", "--store", place).out)["event"].get("claims", [recorded.position])
+        assert refold("stop", "3", "--store", place, "--yes").code == 0
+        assert [process.wait(120) for process in processes] == [0, 0, -signal.SIGKILL]
+        assert [run["status"] for run in db.get_all_runs()] == ["COMPLETED", "COMPLETED", "STOPPED"]
+        assert "StopRequested" in refold("why", "run", "3", "status", "--store", place).out
+        assert db.verify(log=True) == []
