@@ -8,10 +8,10 @@ from uuid import uuid4
 import msgspec
 import typer
 
+from refold.as_json import select
 from refold.cli.open_face import actor_name, open_face
 from refold.cli.options import DEFAULT_STORE, Actor, AllowDill, Json, Store, Yes
 from refold.cli.output import note, print_json, shown
-from refold.cli.rows import select
 from refold.cli.safely import ask, tell_if_interrupted
 from refold.eventstore.errors import InvalidPayload, NotFound
 from refold.projections.fit import interactive_control, runs

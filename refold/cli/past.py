@@ -4,13 +4,8 @@ from typing import Annotated
 
 import typer
 
-from refold.cli.events import (
-    change_as_json,
-    change_line,
-    columns_in_words,
-    event_as_json,
-    event_line,
-)
+from refold.as_json import change_as_json, event_as_json, why_as_json
+from refold.cli.events import change_line, columns_in_words, event_line
 from refold.cli.open_face import open_face
 from refold.cli.options import (
     DEFAULT_STORE,
@@ -22,7 +17,7 @@ from refold.cli.options import (
     entity_and_column,
     position,
 )
-from refold.cli.output import note, plain, print_json, printable
+from refold.cli.output import note, print_json, printable
 from refold.projections.entities import check_column, view_of
 from refold.projections.experiments import ids
 
@@ -84,21 +79,7 @@ def why(
     if not json:
         print(printable(str(reason)))
         return
-    print_json(
-        {
-            "entity": reason.entity,
-            "key": reason.key,
-            "column": reason.column,
-            "value": plain(reason.value),
-            "links": [
-                {
-                    "event": event_as_json(link.recorded),
-                    "processed": None if link.processed is None else event_as_json(link.processed),
-                }
-                for link in reason.links
-            ],
-        }
-    )
+    print_json(why_as_json(reason))
 
 
 def diff(
