@@ -152,7 +152,7 @@ def test_a_whole_configuration_is_read_from_a_file(recorded: str, tmp_path: Path
     ("words", "message"),
     [
         ("--set lr=1", "the configuration has no 'lr': it has learning_rate, layers"),
-        ("--set learning_rate.x=1", "the configuration has no 'learning_rate.x': pass the whole"),
+        ("--set learning_rate.x=1", "the configuration has no 'learning_rate.x'; pass the whole"),
         ("--set learning_rate", "'learning_rate' is no NAME=VALUE"),
         ("--set =1", "'=1' is no NAME=VALUE"),
         ("--config missing.json", "No such file"),

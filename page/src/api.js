@@ -1,0 +1,35 @@
+// What the server is asked, and how its refusals arrive.
+
+export class Refused extends Error {
+  constructor(status, answer) {
+    super(answer.message ?? `the server answers ${status}`);
+    this.status = status;
+    this.kind = answer.error;
+  }
+}
+
+async function answerOf(response) {
+  const answer = await response.json().catch(() => ({}));
+  if (!response.ok) throw new Refused(response.status, answer);
+  return answer;
+}
+
+// Addresses are relative, so the page works below any path of a proxy.
+export async function get(name, parameters = {}) {
+  const query = new URLSearchParams();
+  for (const [key, value] of Object.entries(parameters)) {
+    if (value !== undefined && value !== null && value !== "") query.set(key, value);
+  }
+  return answerOf(await fetch(`api/${name}?${query}`, { credentials: "same-origin" }));
+}
+
+export async function post(path, body) {
+  return answerOf(
+    await fetch(path, {
+      method: "POST",
+      credentials: "same-origin",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify(body),
+    }),
+  );
+}
