@@ -153,7 +153,7 @@ def test_every_view_shows_what_the_face_tells(recorded: tuple[str, Served], page
         page.get_by_role("link", name="Changes").click()
         page.locator('input[type="number"]').fill(str(head - 1))
         page.keyboard.press("Enter")
-        page.wait_for_selector('.change:has-text("runs 1 changed")')
+        page.wait_for_selector('.change:has-text("run 1 changed")')
 
 
 @ON_SQLITE

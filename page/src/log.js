@@ -102,6 +102,9 @@ effect(() => {
     });
 });
 
+const entityOf = (name) =>
+  Object.entries(session.value.entities).find(([, { view: known }]) => known === name)?.[0] ?? name;
+
 const SIGNS = { added: "+", changed: "~", removed: "−" };
 
 export function Diff() {
@@ -116,7 +119,7 @@ export function Diff() {
     ${told?.wrong && html`<p class="wrong" role="alert">${told.wrong}</p>`}
     <ol class="log">${(told?.changes ?? []).map(
       ({ view: name, key, kind, columns }) => html`<li key=${`${name} ${key}`} class=${`change ${kind}`}>
-        <b><span aria-hidden="true">${SIGNS[kind]}</span> ${name} ${key} ${kind}</b> <${Changes} columns=${columns} />
+        <b><span aria-hidden="true">${SIGNS[kind]}</span> ${entityOf(name)} ${key} ${kind}</b>${" "}<${Changes} columns=${columns} />
       </li>`,
     )}</ol>
     ${told && !told.wrong && !told.changes.length && html`<p class="note">nothing differs</p>`}

@@ -4,9 +4,10 @@ import { html } from "htm/preact";
 import { get } from "./api.js";
 import { Ask } from "./act.js";
 import { at, chosen, go, place } from "./place.js";
-import { clock, keyOf, rowsOf, world } from "./world.js";
-import { ago, colourOf, second } from "./words.js";
+import { clock, keyOf, rowsOf, session, world } from "./world.js";
+import { ago, colourOf, quoted, second } from "./words.js";
 import { matching, Table } from "./table.js";
+import { Line } from "./why.js";
 
 const MANY = 30; // columns of parameters and metrics together
 
@@ -127,7 +128,20 @@ export function Now() {
       entity="run" title="Runs" columns=${columns} rows=${some} keyOf=${(row) => keyOf("run", row)}
       note=${left.length ? `not shown: ${left.join(", ")}` : older("run")}
       extra=${{ title: "", cell: (row) => html`<${Choose} row=${row} />` }} />
-    ${others.slice(1).map(simple)}`;
+    ${others.slice(1).map(simple)}
+    <${Line} text=${command()} />`;
+
+  // What the table of runs shows, in the words of the command line.
+  function command() {
+    const sort = place.value["sort.run"];
+    const by = sort && runColumns(runs.value).columns.find(({ name }) => name === sort.replace(/^-/, ""));
+    const options = [
+      condition.value && `--where ${quoted(condition.value)}`,
+      by && `--sort=${quoted(`${sort.startsWith("-") ? "-" : ""}${by.name}`)}`,
+      at.value !== null && `--at ${at.value}`,
+    ];
+    return ["refold runs", ...options.filter(Boolean), `--store ${quoted(session.value.store)}`].join(" ");
+  }
 
   function simple([entity, [title, cells]]) {
     const all = [...(world.value.rows[entity]?.values() ?? [])];

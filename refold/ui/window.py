@@ -166,9 +166,9 @@ class Window:
         return {"events": events, "until": until or None, "damaged": damaged}
 
     def entities(self) -> Json:
-        """Return of each entity the name of its key, and the columns that have a history."""
+        """Return of each entity the name of its view, and of its key."""
         return {
-            entity: {"key": view.key, "columns": list(view.columns)}
+            entity: {"view": view.name, "key": view.key}
             for entity, view in ENTITIES.items()
         }
 
