@@ -133,6 +133,7 @@ $(VENV)/pip: | $(BIN)/python
 
 # The demo imports a tenth of what it installs; to compile all of it takes longer than the demo.
 $(VENV)/demo: OPTIONS := --no-compile
+$(VENV)/demo: EXTRAS := [ui]
 $(VENV)/other: EXTRAS := [arrow,postgres]
 $(VENV)/test $(VENV)/bench $(VENV)/dev: EXTRAS := [all]
 

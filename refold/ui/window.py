@@ -4,7 +4,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import islice
 from math import isfinite
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import msgspec
 
@@ -167,10 +167,7 @@ class Window:
 
     def entities(self) -> Json:
         """Return of each entity the name of its view, and of its key."""
-        return {
-            entity: {"view": view.name, "key": view.key}
-            for entity, view in ENTITIES.items()
-        }
+        return {entity: {"view": view.name, "key": view.key} for entity, view in ENTITIES.items()}
 
     def types(self) -> list[str]:
         """Return the names of the types of events."""
@@ -417,19 +414,22 @@ def _ends(column: list[Point]) -> Iterator[Point]:
 
 def encoded(value: Any) -> bytes:
     """Return JSON that JavaScript reads as it is: no NaN, no integer that it would round."""
-    return msgspec.json.encode(_for_javascript(plain(value)))
+    try:
+        return msgspec.json.encode(_for_javascript(value))
+    except (TypeError, ValueError):  # keys that are no text, lone surrogates
+        return msgspec.json.encode(_for_javascript(plain(value)))
 
 
 def _for_javascript(value: Any) -> Any:
-    if isinstance(value, dict):
-        fields = cast("dict[str, Any]", value)
-        return {name: _for_javascript(one) for name, one in fields.items()}
-    if isinstance(value, list):
-        return [_for_javascript(one) for one in cast("list[Any]", value)]
-    if isinstance(value, bool):
+    kind: type[Any] = type(value)
+    if kind is str or kind is bool or value is None:
         return value
-    if isinstance(value, int) and abs(value) > EXACT:
-        return str(value)
-    if isinstance(value, float) and not isfinite(value):
-        return str(value)
-    return value
+    if kind is int:
+        return value if -EXACT <= value <= EXACT else str(value)
+    if kind is float:
+        return value if isfinite(value) else str(value)
+    if kind is dict:
+        return {name: _for_javascript(one) for name, one in value.items()}
+    if kind is list or kind is tuple:
+        return [_for_javascript(one) for one in value]
+    return _for_javascript(plain(value))
