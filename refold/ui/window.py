@@ -4,7 +4,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import islice
 from math import isfinite
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import msgspec
 
@@ -34,6 +34,9 @@ from refold.search import flat
 
 Json = dict[str, Any]
 Operation = Literal["stop", "resume", "delete", "clone"]
+
+PATIENCE = 10
+"""Seconds to wait for other writers, or for a server, before somebody is told."""
 
 MOST_ROWS = 20_000
 """Rows of an entity that are shown: the newest."""
@@ -72,7 +75,7 @@ class Window:
     """
 
     def __init__(self, place: str) -> None:
-        self.db = RfDb(place, create=False, allow_dill=False)
+        self.db = RfDb(place, create=False, allow_dill=False, timeout=PATIENCE)
 
     @property
     def name(self) -> str:
@@ -421,7 +424,7 @@ def encoded(value: Any) -> bytes:
 
 
 def _for_javascript(value: Any) -> Any:
-    kind: type[Any] = type(value)
+    kind = cast("type[Any]", type(value))
     if kind is str or kind is bool or value is None:
         return value
     if kind is int:
