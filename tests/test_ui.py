@@ -51,6 +51,19 @@ def by_key(state: dict[str, Any]) -> Rows:
     }
 
 
+def moved_to(rows: Rows, told: dict[str, Any]) -> Rows:
+    """Return what rows of one moment become by the answer for another one."""
+    changed = by_key(told)
+    return {
+        entity: {
+            key: row
+            for key, row in (rows[entity] | changed[entity]).items()
+            if key not in told["gone"][entity]
+        }
+        for entity in rows
+    }
+
+
 def columns(db: RfDb, entity: str) -> dict[Any, dict[str, Any]]:
     """Return the rows of an entity as SQL has them, but for times and what JSON decodes."""
     view = ENTITIES[entity]
@@ -65,6 +78,7 @@ def test_every_moment_is_told_as_it_was(recorded: tuple[str, Served]) -> None:
     with RfDb(place) as db:
         head = db.store.head()
         now = by_key(served.get("state"))
+        before = (0, by_key(served.get("state", at=0)))
         for position in [*range(0, head, 10), head]:
             told = served.get("state", at=position)
             assert told["position"] == position
@@ -80,6 +94,15 @@ def test_every_moment_is_told_as_it_was(recorded: tuple[str, Served]) -> None:
             assert [run["metrics"] for run in runs] == [
                 rows["run"][run["run_id"]]["metrics"] for run in runs
             ]
+            # What differs from another moment leads to it, and back.
+            for at, since, there, here in (
+                (position, *before, rows),
+                (before[0], position, rows, before[1]),
+            ):
+                moved = served.get("state", at=at, since=since)
+                assert not moved["whole"]
+                assert moved_to(there, moved) == here
+            before = (position, rows)
             # What has changed since makes it what it is now.
             changed = by_key(served.get("state", since=position))
             assert {entity: rows[entity] | changed[entity] for entity in rows} == now

@@ -2,9 +2,9 @@
 import { signal } from "@preact/signals";
 import { html } from "htm/preact";
 import { useEffect, useRef, useState } from "preact/hooks";
-import { post } from "./api.js";
+import { get, post } from "./api.js";
 import { at } from "./place.js";
-import { refresh, rowsOf, session, world } from "./world.js";
+import { head, refresh, rowsOf, session, world } from "./world.js";
 import { cut, shown } from "./words.js";
 
 const asking = signal(null); // {run, operation, seen, commandId}
@@ -79,6 +79,7 @@ function Dialog({ asked }) {
     } catch (error) {
       setWrong(error.message);
       if (error.kind === "ChangedSince") {
+        head.value = (await get("head")).position; // which the news may not have told yet
         await refresh();
         setSeen(world.peek().position);
         setRun(world.peek().rows.run.get(id) ?? run);

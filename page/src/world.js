@@ -15,36 +15,49 @@ export const keyOf = (entity, row) => row[session.peek().entities[entity].key];
 export const rowsOf = (entity) => computed(() => [...(world.value?.rows[entity]?.values() ?? [])]);
 export const live = computed(() => at.value === null);
 
+function together(before, changed, gone) {
+  if (!changed.length && !gone.length) return before;
+  const rows = new Map(before);
+  for (const key of gone) rows.delete(key);
+  const isNew = changed.some(([key]) => !rows.has(key));
+  for (const [key, row] of changed) rows.set(key, row);
+  return isNew ? new Map([...rows].sort(([a], [b]) => a - b)) : rows;
+}
+
 function merged(before, answer) {
   const rows = {};
   for (const [entity, some] of Object.entries(answer.rows)) {
     const changed = some.map((row) => [keyOf(entity, row), row]);
     if (answer.whole) rows[entity] = new Map(changed);
-    else if (!changed.length) rows[entity] = before.rows[entity];
-    else rows[entity] = new Map([...before.rows[entity], ...changed]);
+    else rows[entity] = together(before.rows[entity], changed, answer.gone[entity] ?? []);
   }
   const cut = answer.whole ? answer.cut : before.cut;
   return { position: answer.position, time: answer.time, rows, cut };
 }
 
 // One question is under way at a time; the newest moment wins, and late answers are dropped.
-let busy = false;
+let underway = null;
 let again = false;
 
-export async function refresh() {
-  if (busy) {
-    again = true;
-    return;
-  }
-  busy = true;
+// Kept until nothing more is to be asked.
+export function refresh() {
+  again = true;
+  underway ??= ask().finally(() => (underway = null));
+  return underway;
+}
+
+async function ask() {
   do {
     again = false;
     const asked = at.peek();
     const before = world.peek();
-    const known = asked === null && before?.at === null ? before.position : undefined;
-    if (known !== undefined && known >= head.peek()) continue;
+    const known = before?.position;
+    if (known !== undefined && known === (asked ?? head.peek())) {
+      if (before.at !== asked) world.value = { ...before, at: asked };
+      continue;
+    }
     try {
-      const answer = await get("state", asked === null ? { since: known } : { at: asked });
+      const answer = await get("state", { at: asked, since: known });
       if (asked !== at.peek()) {
         again = true;
         continue;
@@ -57,7 +70,6 @@ export async function refresh() {
       else fail(error);
     }
   } while (again);
-  busy = false;
 }
 
 export function fail(error) {

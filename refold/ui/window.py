@@ -25,9 +25,11 @@ from refold.eventstore.errors import (
 )
 from refold.eventstore.events import TablesReset, event_types
 from refold.eventstore.log.recorded import Recorded
+from refold.eventstore.sql import marks
 from refold.face import About
 from refold.projections import View, Views
 from refold.projections.entities import ENTITIES, view_of
+from refold.projections.view import Key
 from refold.rf_db import RfDb
 from refold.rows import Row, Unreadable, read_rows
 from refold.search import flat
@@ -93,28 +95,59 @@ class Window:
 
         Args:
             at: as of this position; None: now.
-            since: only rows that events behind this position have changed, unless these took rows
-                away, or are too many; `whole` says which.
+            since: only the rows that differ from those of this position, unless that lies too far
+                away; `whole` says which. It may lie ahead of `at`.
+
+        Returns:
+            `position`, its `time`, `whole`; by the entity, the `rows`, and the keys of those that
+            are `gone`; the entities of which only the newest rows are given, in `cut`.
         """
         with self._one_moment(at) as db:
             position = db.store.head()
             last = next(db.store.read(limit=1, backwards=True, unknown=True, until=position), None)
-            whole = since is None or self._begins_anew(db, since, position)
-            rows: dict[str, list[Row]] = {}
-            cut: list[str] = []
-            for entity, view in ENTITIES.items():
-                found = _rows(db, view, None if whole else since)
-                if len(found) > MOST_ROWS:
-                    cut.append(entity)
-                    del found[0]
-                rows[entity] = found
-        return {
-            "position": position,
-            "time": None if last is None else times.to_iso(times.within(last.recorded_at)),
-            "whole": whole,
-            "rows": rows,
-            "cut": cut,
+            told: Json = {
+                "position": position,
+                "time": None if last is None else times.to_iso(times.within(last.recorded_at)),
+                "whole": False,
+                "gone": {},
+                "cut": [],
+            }
+            if since is None or self._is_elsewhere(since, at, position):
+                told["whole"] = True
+                told["rows"] = {entity: _rows(db, view) for entity, view in ENTITIES.items()}
+                for entity, rows in told["rows"].items():
+                    if len(rows) > MOST_ROWS:
+                        told["cut"].append(entity)
+                        del rows[0]
+            elif at is None:
+                told["rows"] = {
+                    entity: _rows(db, view, "WHERE position > ?", since)
+                    for entity, view in ENTITIES.items()
+                }
+            else:
+                told["rows"], told["gone"] = self._differing(db, since, position)
+        return told
+
+    def _is_elsewhere(self, since: int, at: int | None, position: int) -> bool:
+        """Return whether the rows of a position are no use on the way to another one."""
+        if abs(position - since) > MOST_CHANGES or since > self.head():
+            return True
+        # Which rows a reset took away is known of the past alone.
+        return at is None and any(self.db.store.read(since, types=[TablesReset], limit=1))
+
+    def _differing(self, db: RfDb, since: int, position: int) -> tuple[Json, Json]:
+        """Return the rows at a position that differ from those at another one; the keys if none."""
+        there: dict[str, list[Key]] = {}
+        gone: dict[str, list[Key]] = {}
+        for change in self.db.diff(since, position):
+            (gone if change.after is None else there).setdefault(change.view, []).append(change.key)
+        rows = {
+            entity: _rows(db, view, f"WHERE {view.key} IN ({marks(keys)})", *keys)
+            if (keys := there.get(view.name))
+            else []
+            for entity, view in ENTITIES.items()
         }
+        return rows, {entity: gone.get(view.name, []) for entity, view in ENTITIES.items()}
 
     def head(self) -> int:
         """Return the position of the last event."""
@@ -332,11 +365,6 @@ class Window:
                     yield self.db
                     return
 
-    def _begins_anew(self, db: RfDb, since: int, position: int) -> bool:
-        if not 0 <= position - since <= MOST_CHANGES:
-            return True
-        return any(db.store.read(since, types=[TablesReset], limit=1))
-
     def _key(self, entity: str, text: str) -> Any:
         view = view_of(entity, self.db.views.views)
         try:
@@ -351,14 +379,13 @@ def _by(recorded: Recorded) -> str:
     return f" by {recorded.metadata.actor}" if recorded.metadata.actor else ""
 
 
-def _rows(db: RfDb, view: View[Any], since: int | None) -> list[Row]:
+def _rows(db: RfDb, view: View[Any], where: str = "", *values: Any) -> list[Row]:
     """Return the newest rows of a view, by key; one more than is shown if there are more."""
-    changed = "" if since is None else "WHERE position > ?"
     found = read_rows(
         db.views,
         view,
-        f"{changed} ORDER BY {view.key} DESC LIMIT ?",
-        *(() if since is None else (since,)),
+        f"{where} ORDER BY {view.key} DESC LIMIT ?",
+        *values,
         MOST_ROWS + 1,
         payloads=db.payloads,
     )
