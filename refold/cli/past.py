@@ -18,7 +18,7 @@ from refold.cli.options import (
     position,
 )
 from refold.cli.output import note, print_json, printable
-from refold.projections.entities import check_column, view_of
+from refold.projections.entities import check_column
 from refold.projections.experiments import ids
 
 
@@ -106,12 +106,11 @@ def diff(
         views = {view.name: view for view in db.views.views}
         # Nobody asks about ids: that they have been given is told by what they were given to.
         words = entity or views.keys() - {ids.name}
-        chosen = {view_of(word, db.views.views).name for word in words}
         first, last = position(db, a), position(db, b)
         changes = [
             change
-            for change in db.diff(first, last)
-            if change.view in chosen and (change.columns or change.kind != "changed")
+            for change in db.diff(first, last, entities=words)
+            if change.columns or change.kind != "changed"
         ]
     if json:
         print_json([change_as_json(change) for change in changes])

@@ -139,7 +139,7 @@ class Window:
         """Return the rows at a position that differ from those at another one; the keys if none."""
         there: dict[str, list[Key]] = {}
         gone: dict[str, list[Key]] = {}
-        for change in self.db.diff(since, position):
+        for change in self.db.diff(since, position, entities=ENTITIES):
             (gone if change.after is None else there).setdefault(change.view, []).append(change.key)
         rows = {
             entity: _rows(db, view, f"WHERE {view.key} IN ({marks(keys)})", *keys)
@@ -234,11 +234,10 @@ class Window:
 
     def diff(self, a: int, b: int) -> list[Json]:
         """Return what became of rows between two positions; of the first so many."""
-        known = {view.name for view in ENTITIES.values()}
         changes = (
             change
-            for change in self.db.diff(a, b)
-            if change.view in known and (change.columns or change.kind != "changed")
+            for change in self.db.diff(a, b, entities=ENTITIES)
+            if change.columns or change.kind != "changed"
         )
         return [change_as_json(change) for change in islice(changes, MOST_EVENTS)]
 
