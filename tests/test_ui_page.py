@@ -331,7 +331,6 @@ def test_it_works_below_a_path(page: Page, tmp_path: Path) -> None:
             page.wait_for_selector('#connection:text("live")')
             assert page.url == f"http://localhost:{port}/a/b/"
         finally:
-            window.state.end_streams()
+            window.state.close()
             server.should_exit = True
             thread.join()
-            window.state.close()

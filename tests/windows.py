@@ -94,8 +94,8 @@ class Served:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._process.kill()
-        self._process.communicate()
+        self._process.terminate()  # so that no temporary file is left
+        self._process.communicate(timeout=60)
 
 
 class Stream:

@@ -15,12 +15,12 @@ async function answerOf(response) {
 }
 
 // Addresses are relative, so the page works below any path of a proxy.
-export async function get(name, parameters = {}) {
+export async function get(name, parameters = {}, signal = undefined) {
   const query = new URLSearchParams();
   for (const [key, value] of Object.entries(parameters)) {
     if (value !== undefined && value !== null && value !== "") query.set(key, value);
   }
-  return answerOf(await fetch(`api/${name}?${query}`, { credentials: "same-origin" }));
+  return answerOf(await fetch(`api/${name}?${query}`, { credentials: "same-origin", signal }));
 }
 
 export async function post(path, body) {

@@ -37,6 +37,7 @@ function merged(before, answer) {
 
 // One question is under way at a time; the newest moment wins, and late answers are dropped.
 let underway = null;
+let patience = new AbortController();
 let again = false;
 
 // Kept until nothing more is to be asked.
@@ -57,7 +58,7 @@ async function ask() {
       continue;
     }
     try {
-      const answer = await get("state", { at: asked, since: known });
+      const answer = await get("state", { at: asked, since: known }, patience.signal);
       if (asked !== at.peek()) {
         again = true;
         continue;
@@ -161,7 +162,11 @@ export async function begin() {
   heard = Date.now();
   follow();
   effect(() => {
-    at.value;
+    // A first look back may take long: whoever goes back to the present does not wait for it.
+    if (at.value === null) {
+      patience.abort();
+      patience = new AbortController();
+    }
     refresh();
   });
 }

@@ -5,6 +5,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import webbrowser
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -20,6 +21,9 @@ from refold.cli.output import note, printable
 from refold.eventstore.errors import InvalidCommand, needed_for
 
 HERE = "127.0.0.1"
+
+NICE = 5
+"""How much the window stands back where processors are scarce: training comes first."""
 
 
 def ui(
@@ -56,14 +60,13 @@ def ui(
 
         from refold.ui import app
 
-    signal.signal(signal.SIGTERM, _end)
     made = app(store, read_only=read_only, allow_hosts=allow_host or ())
 
     class Server(uvicorn.Server):
-        """Ends the streams before it waits for them."""
+        """Ends the streams, and whatever looks back, before it waits for them."""
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            made.state.end_streams()
+            threading.Thread(target=made.state.close).start()
             super().handle_exit(sig, frame)
 
     try:
@@ -80,6 +83,8 @@ def ui(
                 ws="none",
                 timeout_graceful_shutdown=1,
             )
+            signal.signal(signal.SIGTERM, _end)
+            os.nice(NICE)
             with _opened(address, browser):
                 Server(config).run(sockets=[listener])
     finally:

@@ -97,7 +97,6 @@ def app(
         lifespan=lifespan,
     )
     made.state.access = server.access
-    made.state.end_streams = server.news.close
     made.state.close = server.close
     return made
 
