@@ -145,7 +145,8 @@ def the_commands_at_its_end_work(printed: str, place: str) -> None:
         done = subprocess.run(
             command, shell=True, cwd=TOP, env=env, capture_output=True, text=True, timeout=60
         )
-        assert (done.returncode, done.stderr) == (0, ""), command
+        told = re.sub(r"^not looked at: .*\n", "", done.stderr)  # what verify leaves out
+        assert (done.returncode, told) == (0, ""), command
         assert re.search(answer, done.stdout, re.MULTILINE), (command, done.stdout)
         assert "not known here" not in done.stdout
 
