@@ -23,6 +23,23 @@ export async function get(name, parameters = {}, signal = undefined) {
   return answerOf(await fetch(`api/${name}?${query}`, { credentials: "same-origin", signal }));
 }
 
+// Has one question under way at a time; of those that come meanwhile the newest is asked.
+export function latest(ask) {
+  let underway = false;
+  let next = null;
+  return async (...about) => {
+    next = about;
+    if (underway) return;
+    underway = true;
+    while (next) {
+      const asked = next;
+      next = null;
+      await ask(...asked);
+    }
+    underway = false;
+  };
+}
+
 export async function post(path, body) {
   return answerOf(
     await fetch(path, {

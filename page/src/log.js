@@ -1,7 +1,7 @@
 // The log: events as they come, and what became of rows from one moment to another.
 import { effect, signal } from "@preact/signals";
 import { html } from "htm/preact";
-import { get } from "./api.js";
+import { get, latest } from "./api.js";
 import { at, go, place, since, view } from "./place.js";
 import { session, world } from "./world.js";
 import { cut, quoted, second, shown } from "./words.js";
@@ -90,16 +90,14 @@ const fields = (event) =>
 
 const differences = signal(null);
 
-effect(() => {
-  if (view.value !== "diff" || !world.value) return;
-  const a = since.value ?? 0;
-  const b = world.value.position;
-  get("diff", { a, b })
+const compare = latest(async (a, b) => {
+  differences.value = await get("diff", { a, b })
     .then((changes) => ({ a, b, changes }))
-    .catch((error) => ({ a, b, changes: [], wrong: error.message }))
-    .then((told) => {
-      if ((since.peek() ?? 0) === a && world.peek().position === b) differences.value = told;
-    });
+    .catch((error) => ({ a, b, changes: [], wrong: error.message }));
+});
+
+effect(() => {
+  if (view.value === "diff" && world.value) compare(since.value ?? 0, world.value.position);
 });
 
 const entityOf = (name) =>
@@ -113,7 +111,7 @@ export function Diff() {
   const begin = since.value ?? 0;
   return html`<div class="filters">
       <label>From position <input id="search" type="number" min="0" max=${position} value=${begin} onChange=${(event) => go({ since: event.target.value }, { replace: true })} /></label>
-      <span>to ${position}, the moment that is looked at</span>
+      <span>to ${position}, the moment that is looked at${told && (told.a !== begin || told.b !== position) ? `; below: from ${told.a} to ${told.b}` : ""}</span>
     </div>
     ${!told && html`<p class="note">looking back …</p>`}
     ${told?.wrong && html`<p class="wrong" role="alert">${told.wrong}</p>`}

@@ -1,7 +1,7 @@
 // What there is: experiments, runs, workers, tasks, requests, contexts, pipelines.
 import { computed, effect, signal } from "@preact/signals";
 import { html } from "htm/preact";
-import { get } from "./api.js";
+import { get, latest } from "./api.js";
 import { Ask } from "./act.js";
 import { at, chosen, go, place } from "./place.js";
 import { clock, keyOf, rowsOf, session, world } from "./world.js";
@@ -78,6 +78,12 @@ function runColumns(rows) {
 const condition = computed(() => place.value.where ?? "");
 const found = signal({ ids: null, wrong: null });
 const asOf = computed(() => world.value?.position);
+const search = latest(async (where, moment) => {
+  const answer = await get("found", { where, at: moment })
+    .then((ids) => ({ ids: new Set(ids), wrong: null }))
+    .catch((error) => ({ ids: null, wrong: error.message }));
+  if (where === condition.peek() && moment === at.peek()) found.value = answer;
+});
 effect(() => {
   const where = condition.value;
   const position = asOf.value; // asked again when something has happened
@@ -85,12 +91,7 @@ effect(() => {
     found.value = { ids: null, wrong: null };
     return;
   }
-  get("found", { where, at: at.peek() })
-    .then((ids) => ({ ids: new Set(ids), wrong: null }))
-    .catch((error) => ({ ids: null, wrong: error.message }))
-    .then((answer) => {
-      if (where === condition.peek() && position === asOf.peek()) found.value = answer;
-    });
+  search(where, at.peek());
 });
 
 function Choose({ row }) {

@@ -14,8 +14,9 @@ export const since = computed(() => number(place.value.since)); // where a diff 
 export const chosen = computed(() =>
   (place.value.runs ?? "").split(",").map(number).filter((id) => id !== null),
 );
+const why = computed(() => place.value.why ?? ""); // so that other changes leave the cell as it is
 export const cell = computed(() => {
-  const [entity, key, column] = (place.value.why ?? "").split("/");
+  const [entity, key, column] = why.value.split("/");
   return column ? { entity, key, column } : null;
 });
 

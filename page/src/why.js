@@ -1,28 +1,33 @@
 // Why a cell holds what it does: the chain of causes, and the history of its row.
-import { effect, signal } from "@preact/signals";
+import { computed, effect, signal } from "@preact/signals";
 import { html } from "htm/preact";
-import { get } from "./api.js";
+import { get, latest } from "./api.js";
 import { at, cell, go } from "./place.js";
 import { session, world } from "./world.js";
 import { cut, quoted, second, shown } from "./words.js";
 
 const answer = signal(null); // {reason, history, wrong}
 
-effect(() => {
-  const asked = cell.value;
-  const position = world.value?.position;
-  const moment = at.value;
-  if (!asked || position === undefined) {
-    answer.value = null;
-    return;
-  }
+// Asked again only when something has happened to the row.
+const changed = computed(() => {
+  const rows = world.value?.rows[cell.value?.entity];
+  return rows?.get(Number(cell.value.key))?.position ?? rows?.get(cell.value.key)?.position;
+});
+
+const ask = latest(async (asked, moment) => {
   const question = { entity: asked.entity, key: asked.key, at: moment };
-  Promise.all([get("why", { ...question, column: asked.column }), get("history", question)])
+  const told = await Promise.all([get("why", { ...question, column: asked.column }), get("history", question)])
     .then(([reason, history]) => ({ asked, reason, history }))
-    .catch((error) => ({ asked, wrong: error.message }))
-    .then((told) => {
-      if (asked === cell.peek() && moment === at.peek()) answer.value = told;
-    });
+    .catch((error) => ({ asked, wrong: error.message }));
+  if (asked === cell.peek() && moment === at.peek()) answer.value = told;
+});
+
+const isThere = computed(() => world.value !== null);
+
+effect(() => {
+  changed.value;
+  if (cell.value && isThere.value) ask(cell.value, at.value);
+  else answer.value = null;
 });
 
 export const to = (position) => (event) => {
