@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test other-python lint docs generate mutants proof soak bench growth rapidfire wheel clean
+.PHONY: help demo test other-python lint docs generate page mutants proof soak bench growth rapidfire wheel clean
 
 help:
 	@echo "make demo    train and evaluate for a minute: real processes, real kills (STORE=path or"
@@ -15,6 +15,7 @@ help:
 	@echo "make generate"
 	@echo "             write what is made from the code: the async stub, the reference, and a stored log"
 	@echo "             of event types that are new (LOG=name, if this version has a log)"
+	@echo "make page    bundle the page of refold ui from page/src (needs Node.js with npm)"
 	@echo "make soak    the long tests, and new examples for all properties (SEED=n, TIMES=n as many,"
 	@echo "             EXAMPLES=n of each at least)"
 	@echo "make mutants faults put into commands/ and projections/ one by one: which do their own"
@@ -77,6 +78,14 @@ generate: $(VENV)/test
 	$(BIN)/python tools/reference.py
 	$(BIN)/python tools/stored_logs.py $(LOG)
 
+# Once, here: whoever uses refold gets the bundle.
+page: page/node_modules
+	cd page && npm run --silent build
+
+page/node_modules: page/package-lock.json
+	cd page && npm ci
+	touch $@
+
 # It needs Python 3.12, says its package; 3.11 does as well.
 RAPIDFIRE_PYTHON = $(firstword $(shell python3.12 -c 'import sys; print(sys.executable)' 2>/dev/null) $(PYTHON))
 RAPIDFIRE := .venvs/rapidfire-0.16.1 .venvs/rapidfire-0.16.2
@@ -128,6 +137,7 @@ $(VENV)/pip: | $(BIN)/python
 
 # The demo imports a tenth of what it installs; to compile all of it takes longer than the demo.
 $(VENV)/demo: OPTIONS := --no-compile
+$(VENV)/demo: EXTRAS := [ui]
 $(VENV)/other: EXTRAS := [arrow,postgres]
 $(VENV)/test $(VENV)/bench $(VENV)/dev: EXTRAS := [all]
 

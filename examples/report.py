@@ -62,6 +62,7 @@ def report(store: str) -> int:
         name = from_here(Path(name))
     elif name != store:
         print("\nThe commands need the password of the URL: put it into PGPASSWORD or ~/.pgpass.")
+    print(f"\nOpen it in the browser:\n{shlex.join([*command_line(), 'ui', '--store', name])}")
     print("\nLook into it:")
     for question in questions:
         print(shlex.join([*command_line(), *question, "--store", name]))

@@ -131,7 +131,9 @@ class AsyncFace:
     async def why(self, entity: str, key: Key, column: str) -> Why:
         """Return why a column of a row holds what it does: the chain of causes; print it."""
 
-    async def diff(self, a: Moment, b: Moment) -> list[Change]:
+    async def diff(
+        self, a: Moment, b: Moment, *, entities: Iterable[str] | None = None
+    ) -> list[Change]:
         """Return the rows that were added, removed or changed from one moment to another."""
 
     async def changes_by(self, recorded: Recorded) -> list[Change]:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from children import Parent, call
@@ -157,6 +158,35 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
     monkeypatch.setattr(tempfile, "tempdir", None)
     yield lambda: sorted(path.name for path in folder.glob("refold-*"))
     tempfile.tempdir = None
+
+
+def test_a_close_ends_a_fold_of_another_thread(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    folding, closing = threading.Event(), threading.Event()
+    fold_page = versions.VersionWriter.fold_page
+    pages: list[int] = []
+
+    def fold_page_slowly(writer: versions.VersionWriter, page: Any) -> None:
+        pages.append(1)
+        folding.set()
+        assert closing.wait(60)
+        fold_page(writer, page)
+
+    monkeypatch.setattr(paging, "PAGE", 1)
+    monkeypatch.setattr(versions.VersionWriter, "fold_page", fold_page_slowly)
+    with ThreadPoolExecutor(2) as pool, RfDb(place) as db:
+        run_id = db.create_run(db.create_experiment("digits"))
+        for chunk in range(20):
+            db.set_run_progress(run_id, chunk, 1)
+        looking = pool.submit(db.as_of(10).get_all_runs)
+        assert folding.wait(60)
+        ended = pool.submit(db.close)
+        while not db._versions._closed:
+            threading.Event().wait(0.001)
+        closing.set()
+        with pytest.raises(StoreClosed):
+            looking.result()
+        ended.result()
+    assert len(pages) == 1
 
 
 def test_the_temporary_file_goes_with_the_face(

@@ -10,11 +10,12 @@ import typer
 from command_line import START, record
 
 from refold import RfDb
+from refold.as_json import plain
 from refold.cli import lists
 from refold.cli.app import COMMANDS
 from refold.cli.log import log
 from refold.cli.options import entity, moment, position
-from refold.cli.output import plain, printable, shown, size, span
+from refold.cli.output import printable, shown, size, span
 from refold.cli.past import diff, history, why
 from refold.cli.rapidfire import rapidfire
 from refold.cli.show import show

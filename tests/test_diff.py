@@ -24,7 +24,7 @@ from tables import tables
 from test_damaged_events import damage
 from tries import tries
 
-from refold import DBException, InvalidMoment, RfDb, UnknownEventType
+from refold import DBException, InvalidMoment, NotFound, RfDb, UnknownEventType
 from refold.eventstore import DamagedEvent, paging
 from refold.eventstore.events import RunProgressed, TablesReset
 from refold.projections.past import version_writer
@@ -119,6 +119,19 @@ def test_rows_added_changed_and_removed(db: RfDb) -> None:
         ("run", (None, 1)),
         ("task", (None, 1)),
     ]
+
+
+def test_a_diff_of_some_entities(db: RfDb) -> None:
+    before = db.store.head()
+    run_id = db.create_run(db.create_experiment("digits"))
+    db.create_worker_task(run_id, 0, 0)
+    whole = db.diff(before, db.store.head())
+    some = db.diff(before, db.store.head(), entities=["task", "experiments"])
+    assert some == [one for one in whole if one.view in ("experiments", "worker_task")]
+    assert len(some) == 2
+    assert db.diff(before, db.store.head(), entities=[]) == []
+    with pytest.raises(NotFound, match="there is no entity 'cat'"):
+        db.diff(before, db.store.head(), entities=["cat"])
 
 
 def test_a_row_that_is_what_it_was_has_changed_only_its_bookkeeping(db: RfDb) -> None:

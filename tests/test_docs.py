@@ -15,7 +15,12 @@ import pytest
 import refold
 
 TOP = Path(__file__).parent.parent
-PAGES = [TOP / "README.md", TOP / "docs" / "how-to.md", TOP / "docs" / "liveness.md"]
+PAGES = [
+    TOP / "README.md",
+    TOP / "docs" / "how-to.md",
+    TOP / "docs" / "liveness.md",
+    TOP / "docs" / "ui.md",
+]
 
 # Those that import rapidfireai, where it is not installed: make rapidfire.
 RAPIDFIRE = {f"refold.rapidfire.{name}" for name in ("evals", "fit", "layer", "package")}

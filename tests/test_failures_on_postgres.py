@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from itertools import count, islice
 from typing import Any
 
@@ -32,6 +32,7 @@ from refold import (
 )
 from refold.eventstore import Event, EventStore, Id, Recorded, open_store
 from refold.projections import Row, View
+from refold.ui.news import News
 
 COMMIT = r"\bCOMMIT\b"
 
@@ -1042,3 +1043,26 @@ def test_the_impatient_are_told_the_truth_a_hundred_times(
     server: PostgresServer, place: str
 ) -> None:
     tell_the_truth(server, place, kills=100)
+
+
+def test_viewers_are_told_that_a_server_is_away_and_when_it_is_back(
+    server: PostgresServer, far: RfDb, place: str
+) -> None:
+    async def watch(news: News) -> None:
+        states = news.follow()
+        assert (await anext(states)).trouble is None
+        with down(server):
+            while (state := await anext(states)).trouble is None:
+                pass
+        assert "check the host and the port" in state.trouble
+        assert server.password not in state.trouble
+        while (state := await anext(states)).trouble is not None:
+            pass
+        far.set_run_progress(1, 2, 0)
+        head = far.store.head()
+        while state.position < head:
+            state = await anext(states)
+        await states.aclose()
+
+    with RfDb(place, timeout=0.3) as impatient, closing(News(impatient)) as news:
+        asyncio.run(watch(news))

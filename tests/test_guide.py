@@ -1,7 +1,5 @@
-"""The guide's controller and workers, as they are on its page: one is killed, one run is stopped."""
+"""The guide's controller and workers as they are on its page: one is killed, a run is stopped."""
 
-import json
-import os
 import re
 import signal
 import subprocess
@@ -11,6 +9,7 @@ from pathlib import Path
 from command_line import environment, refold
 
 from refold import RfDb
+from refold.eventstore.events import TaskStarted, WorkerLost
 
 GUIDE = Path(__file__).parent.parent / "docs" / "guide.md"
 
@@ -28,14 +27,15 @@ def test_the_guide(tmp_path: Path) -> None:
     RfDb(place).close()
     processes = [start("controller.py"), start("worker.py", "0"), start("worker.py", "1")]
     with RfDb(place) as db, db.subscribe() as events:
-        for recorded in events:  # until the second worker has a task
-            if recorded.metadata.actor == "worker-1" and type(recorded.event).__name__ == "TaskStarted":
-                break
-        os.kill(processes[2].pid, signal.SIGKILL)
-        lost = next(one for one in events if type(one.event).__name__ == "WorkerLost")
-        assert recorded.position in json.loads(refold("show", "event", lost.position, "--json", "--store", place).out)["event"].get("claims", [recorded.position])
+        seen = (one for one in events if isinstance(one.event, TaskStarted))
+        claimed = next(one for one in seen if one.metadata.actor == "worker-1")
+        processes[2].kill()
+        lost = next(one.event for one in events if isinstance(one.event, WorkerLost))
+        assert lost.name == "worker-1"
+        assert claimed.event.task_id in [offered.task_id for offered in lost.offered_tasks]
         assert refold("stop", "3", "--store", place, "--yes").code == 0
-        assert [process.wait(120) for process in processes] == [0, 0, -signal.SIGKILL]
+        ended = [process.wait(120) for process in processes]
+        assert ended == [0, 0, -signal.SIGKILL]
         assert [run["status"] for run in db.get_all_runs()] == ["COMPLETED", "COMPLETED", "STOPPED"]
         assert "StopRequested" in refold("why", "run", "3", "status", "--store", place).out
         assert db.verify(log=True) == []

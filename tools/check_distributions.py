@@ -21,7 +21,7 @@ def main(folder: Path) -> None:
         f"{'' if place.name == 'refold' else 'refold/'}{path.relative_to(top).as_posix()}"
         for place in (top / "refold", *(top / room for room in ROOMS))
         for path in place.rglob("*")
-        if path.suffix in (".py", ".pyi", ".typed")
+        if path.suffix in (".py", ".pyi", ".typed") or path.parent.name == "page"
     }
     expected.add("refold/eventstore/tables.sql")
 

@@ -1,6 +1,6 @@
 """What became of rows: between two moments, and by one event."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from html import escape
 from typing import Any, Literal
 
@@ -68,15 +68,19 @@ def _named(view: View[Any], values: Values | None) -> dict[str, Any] | None:
     return None if values is None else dict(zip(view.columns, view.typed(values), strict=True))
 
 
-def diff(versions: Versions, a: int, b: int) -> list[Change]:
+def diff(
+    versions: Versions, a: int, b: int, wanted: Collection[View[Any]] | None = None
+) -> list[Change]:
     """Return what became of the rows from position `a` to `b`, by view and key.
 
-    If `b` lies before `a`, it is what would undo the events in between.
+    If `b` lies before `a`, it is what would undo the events in between. Only the views that are
+    wanted are looked at, and folded for it; None: all.
     """
     first, last = sorted((a, b))
     found: list[Change] = []
-    with versions.reading(versions.views, last) as connection:
-        for view in versions.views:
+    views = [view for view in versions.views if wanted is None or view in wanted]
+    with versions.reading(views, last) as connection:
+        for view in views:
             # A row that differs has a version at one end that is not there at the other.
             ended = f"position <= {first} AND {UNTIL} > {first} AND {UNTIL} <= {last}"
             begun = f"position > {first} AND position <= {last} AND {UNTIL} > {last}"

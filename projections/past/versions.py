@@ -75,9 +75,9 @@ class Versions:
         self.gate.reopen()
 
     def close(self) -> None:
-        """Delete the file; closing twice does nothing."""
+        """Delete the file; closing twice does nothing. A thread that is folding stops."""
+        self._closed = True
         with self.gate.open(), self._lock:
-            self._closed = True
             self._let_go()
 
     def has(self, view: View[Any], position: int) -> bool:
@@ -139,6 +139,7 @@ class Versions:
             with writer.writing(views, self.store):
                 try:
                     for page in pages:
+                        self._refuse_if_closed()
                         writer.fold_page(page)
                 except UnreadableEvent as error:
                     self._obstacles.update(dict.fromkeys(views, error))
@@ -152,8 +153,7 @@ class Versions:
             self._reached[view] = failed.position - 1
 
     def _made(self) -> tuple[Path, VersionWriter]:
-        if self._closed:
-            raise StoreClosed(f"{self.store.engine.name} was closed: open it again")
+        self._refuse_if_closed()
         if self._path is not None and not self._path.exists():  # swept away with old files
             self._let_go()
         if self._path is None or self._writer is None:
@@ -162,6 +162,10 @@ class Versions:
             self._writer = VersionWriter(self.views, self._path)
             self._delete = weakref.finalize(self, _remove, folder, self._writer.close, os.getpid())
         return self._path, self._writer
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise StoreClosed(f"{self.store.engine.name} was closed: open it again")
 
     def _folder(self) -> Path:
         try:

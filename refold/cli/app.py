@@ -39,6 +39,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "pipelines": "refold.cli.lists:pipelines",
         "actor-tasks": "refold.cli.lists:actor_tasks",
         "show": "refold.cli.show:show",
+        "ui": "refold.cli.ui:ui",
     },
     "Ask what happened, and why": {
         "log": "refold.cli.log:log",

@@ -1,6 +1,6 @@
 """Asking something of a run: `stop`, `resume`, `clone`, `delete`; its controller carries it out."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, cast
 from uuid import uuid4
@@ -8,12 +8,13 @@ from uuid import uuid4
 import msgspec
 import typer
 
+from refold.as_json import select
 from refold.cli.open_face import actor_name, open_face
 from refold.cli.options import DEFAULT_STORE, Actor, AllowDill, Json, Store, Yes, id_of
 from refold.cli.output import note, print_json, shown
-from refold.cli.rows import select
 from refold.cli.safely import ask, tell_if_interrupted
-from refold.eventstore.errors import InvalidPayload, NotFound
+from refold.configuration import replaced
+from refold.eventstore.errors import InvalidCommand, InvalidPayload, NotFound
 from refold.projections.fit import interactive_control, runs
 from refold.rf_db import RfDb
 
@@ -195,41 +196,18 @@ def _changed(config: Any, changes: list[str]) -> Any:
         name, equals, text = change.partition("=")
         if not equals or not name:
             raise typer.BadParameter(f"{change!r} is no NAME=VALUE", param_hint="--set")
-        config = _with(config, name, name, _value(text))
-    return config
-
-
-def _with(config: Any, name: str, rest: str, value: Any) -> Any:
-    """Return a configuration in which a name stands for a value; nothing else is another object.
-
-    Args:
-        config: the configuration, or the part of it that holds the rest of the name.
-        name: the whole name, for messages.
-        rest: what is left of it.
-        value: the value.
-    """
-    if not isinstance(config, Mapping):
-        raise typer.BadParameter(
-            f"the configuration has no {name!r}: pass the whole of it with --config FILE",
-            param_hint="--set",
+        try:
+            config, before, after = replaced(config, name, _value(text))
+        except InvalidCommand as error:
+            hint = "pass the whole of it with --config FILE"
+            raise typer.BadParameter(f"{error}: {hint}", param_hint="--set") from None
+        is_new = before is msgspec.UNSET
+        note(
+            f"{name}: {shown(after)}, which is new"
+            if is_new
+            else f"{name}: {shown(before)} -> {shown(after)}"
         )
-    fields = cast("Mapping[Any, Any]", config)
-    first, dot, further = rest.partition(".")
-    if rest in fields:  # the dots are in the name itself
-        first, dot = rest, ""
-    if first not in fields:
-        value = _with({}, name, further, value) if dot else value
-        if not dot:
-            note(f"{name}: {shown(value)}, which is new")
-        return {**fields, first: value}
-    before = fields[first]
-    if dot:
-        value = _with(before, name, further, value)
-    else:
-        if isinstance(before, tuple) and isinstance(value, list):
-            value = tuple(cast("list[Any]", value))
-        note(f"{name}: {shown(before)} -> {shown(value)}")
-    return {**fields, first: value}
+    return config
 
 
 def _value(text: str) -> Any:

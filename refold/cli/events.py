@@ -1,39 +1,14 @@
-"""Events, and what became of rows, as the command line shows them: lines, or JSON."""
+"""Events, and what became of rows, as the command line shows them, in lines."""
 
 from typing import Any
 
-import msgspec
-
+from refold.as_json import data_of
 from refold.cli.output import colour_of, paint, parsed, printable, shortened, shown
 from refold.eventstore import times
-from refold.eventstore.event import UnknownEvent
 from refold.eventstore.log.recorded import Recorded
 from refold.projections.entities import entity_of
 from refold.projections.past.changes import Change
 from refold.projections.view import View
-
-
-def data_of(recorded: Recorded) -> dict[str, Any]:
-    """Return what an event tells, as the log has it."""
-    event = recorded.event
-    return dict(event.data) if isinstance(event, UnknownEvent) else msgspec.to_builtins(event)
-
-
-def event_as_json(recorded: Recorded) -> dict[str, Any]:
-    """Return an event under the names that the columns of the log have."""
-    event = recorded.event
-    return {
-        "position": recorded.position,
-        "stream": recorded.stream,
-        "version": recorded.version,
-        "type": recorded.type,
-        "schema_version": event.version
-        if isinstance(event, UnknownEvent)
-        else event.schema_version,
-        "data": data_of(recorded),
-        "metadata": msgspec.to_builtins(recorded.metadata),
-        "recorded_at": times.to_iso(times.within(recorded.recorded_at)),
-    }
 
 
 def event_line(recorded: Recorded, what: str | None = None) -> str:
@@ -74,16 +49,6 @@ def fields_in_words(recorded: Recorded) -> str:
 
 COLOURS_OF_CHANGES = {"added": "green", "changed": "yellow", "removed": "red"}
 _SIGNS = {"added": "+", "changed": "~", "removed": "-"}
-
-
-def change_as_json(change: Change) -> dict[str, Any]:
-    """Return a change with its columns, each before and after."""
-    return {
-        "view": change.view,
-        "key": change.key,
-        "kind": change.kind,
-        "columns": change.columns,
-    }
 
 
 def change_line(change: Change, view: View[Any]) -> str:

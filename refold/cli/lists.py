@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
+from refold.as_json import is_time, select, shown_row
 from refold.cli.open_face import open_face
 from refold.cli.options import DEFAULT_STORE, At, Json, Store, id_of
 from refold.cli.output import Columns, seconds_of, show_rows
-from refold.cli.rows import is_time, select, shown_row
 from refold.cli.status import columns_of_members
 from refold.eventstore import times
 from refold.eventstore.statuses import (

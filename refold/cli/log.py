@@ -8,7 +8,8 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from refold.cli.events import event_as_json, event_line
+from refold.as_json import event_as_json
+from refold.cli.events import event_line
 from refold.cli.open_face import import_views, open_log
 from refold.cli.options import DEFAULT_STORE, Imports, Json, Store, entity, moment
 from refold.cli.output import note, print_json_line

@@ -12,6 +12,7 @@ from typing import Any, cast
 import msgspec
 import typer
 
+from refold.as_json import plain
 from refold.eventstore import times
 from refold.eventstore.statuses import Stage, stage_of
 
@@ -92,26 +93,6 @@ def _json(value: Any) -> bytes:
         return msgspec.json.encode(value)
     except (TypeError, ValueError):
         return msgspec.json.encode(plain(value))
-
-
-def plain(value: Any) -> Any:
-    """Return what JSON can hold of a value: anything else as its `repr`."""
-    if isinstance(value, Mapping):
-        mapping = cast("Mapping[Any, Any]", value)
-        return {
-            plain(key) if isinstance(key, str) else repr(key): plain(one)
-            for key, one in mapping.items()
-        }
-    if isinstance(value, list | tuple):
-        return [plain(one) for one in cast("list[Any]", value)]
-    if isinstance(value, str):
-        return value.encode(errors="backslashreplace").decode()  # lone surrogates
-    if value is None or isinstance(value, int | float):
-        return value
-    try:
-        return msgspec.to_builtins(value)
-    except (TypeError, ValueError):
-        return repr(value)
 
 
 # --- text -------------------------------------------------------------------------------------

@@ -4,13 +4,8 @@ from typing import Annotated
 
 import typer
 
-from refold.cli.events import (
-    change_as_json,
-    change_line,
-    columns_in_words,
-    event_as_json,
-    event_line,
-)
+from refold.as_json import change_as_json, event_as_json, why_as_json
+from refold.cli.events import change_line, columns_in_words, event_line
 from refold.cli.open_face import open_face
 from refold.cli.options import (
     DEFAULT_STORE,
@@ -22,8 +17,8 @@ from refold.cli.options import (
     entity_and_column,
     position,
 )
-from refold.cli.output import note, plain, print_json, printable
-from refold.projections.entities import check_column, view_of
+from refold.cli.output import note, print_json, printable
+from refold.projections.entities import check_column
 from refold.projections.experiments import ids
 
 
@@ -84,21 +79,7 @@ def why(
     if not json:
         print(printable(str(reason)))
         return
-    print_json(
-        {
-            "entity": reason.entity,
-            "key": reason.key,
-            "column": reason.column,
-            "value": plain(reason.value),
-            "links": [
-                {
-                    "event": event_as_json(link.recorded),
-                    "processed": None if link.processed is None else event_as_json(link.processed),
-                }
-                for link in reason.links
-            ],
-        }
-    )
+    print_json(why_as_json(reason))
 
 
 def diff(
@@ -125,12 +106,11 @@ def diff(
         views = {view.name: view for view in db.views.views}
         # Nobody asks about ids: that they have been given is told by what they were given to.
         words = entity or views.keys() - {ids.name}
-        chosen = {view_of(word, db.views.views).name for word in words}
         first, last = position(db, a), position(db, b)
         changes = [
             change
-            for change in db.diff(first, last)
-            if change.view in chosen and (change.columns or change.kind != "changed")
+            for change in db.diff(first, last, entities=words)
+            if change.columns or change.kind != "changed"
         ]
     if json:
         print_json([change_as_json(change) for change in changes])

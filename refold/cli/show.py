@@ -5,7 +5,8 @@ from typing import Any, cast
 
 import typer
 
-from refold.cli.events import event_as_json, event_line
+from refold.as_json import event_as_json, select
+from refold.cli.events import event_line
 from refold.cli.open_face import open_face
 from refold.cli.options import (
     DEFAULT_STORE,
@@ -19,7 +20,6 @@ from refold.cli.options import (
     entity,
 )
 from refold.cli.output import colour_of, paint, parsed, print_json, printable, shown
-from refold.cli.rows import select
 from refold.eventstore.errors import NotFound
 from refold.eventstore.log.recorded import Recorded
 from refold.projections import View

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from refold.cli.events import event_as_json
+from refold.as_json import event_as_json, is_time, select, shown_row
 from refold.cli.open_face import lag, open_face, open_log
 from refold.cli.options import DEFAULT_STORE, At, Json, Store
 from refold.cli.output import (
@@ -16,7 +16,6 @@ from refold.cli.output import (
     seconds_of,
     span,
 )
-from refold.cli.rows import is_time, select, shown_row
 from refold.eventstore import times
 from refold.eventstore.event import event_type
 from refold.eventstore.log.recorded import Recorded
