@@ -29,7 +29,7 @@ from tools.async_stub import STUB, stub
 
 PAIRS = [(AsyncRfDb, RfDb), (AsyncRFDatabase, RFDatabase)]
 
-BLOCKS = {"batch", "metrics"}
+BLOCKS = {"batch", "metrics", "watching"}
 """What stands behind `async with`."""
 
 

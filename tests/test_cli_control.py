@@ -147,7 +147,7 @@ def test_an_id_or_a_name_is_taken_everywhere(recorded: str) -> None:
         (("show", "run", "twice"), f"'twice' is the name of runs {first + 1}, {first + 2}"),
         (("stop", "base", "--yes"), "no run has the name 'base'"),
         (("runs", "--experiment", "x"), "no experiment has the name 'x'"),
-        (("show", "task", "x"), "'x' is no id of a task"),
+        (("show", "task", "x"), "'x' is not the id of a task"),
         (("clone", 1, 2, "--yes"), "one run at a time"),
     ):
         done = here(*words, *store)

@@ -74,7 +74,7 @@ def test_an_event_is_shown_with_what_it_changed_and_the_row(recorded: str) -> No
         assert body(terminal) == [
             "TaskFailed  in task-3",
             "2024-01-31T12:00:38.510000Z  by controller",
-            "error worker-0 was killed",
+            "error worker-0 was killed, claim 33",
             "",
             "what it changed",
             "  task 3  status  IN_PROGRESS -> FAILED",
@@ -88,6 +88,8 @@ def test_an_event_is_shown_with_what_it_changed_and_the_row(recorded: str) -> No
             "  epoch      0",
             "  status     FAILED",
             "  error      worker-0 was killed",
+            "  claim      33",
+            "  attempts   1",
         ]
         assert press(terminal, "n", *at(37))[:10] == [
             "ExperimentStatesReset  in store",

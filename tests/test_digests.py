@@ -262,7 +262,7 @@ def test_an_altered_trigger_is_pointed_out(tmp_path: Path) -> None:
 
 def test_the_command_line_says_so(place: str) -> None:
     fill(place)
-    done = refold("verify", "--log", "--store", place)
+    done = refold("verify", "--log", "--payloads", "--store", place)
     assert (done.code, done.err) == (0, "")
     with unprotected(place) as connection:
         connection.execute("UPDATE events SET metadata = '{}' WHERE position = 5")

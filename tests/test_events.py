@@ -153,7 +153,7 @@ def test_what_would_not_come_back_equal_is_refused(store: EventStore, event: Eve
 
 @pytest.mark.parametrize("stream", ["", "a\0b", "\ud800", 5, b"run-5"])
 def test_a_bad_name_of_a_stream_is_refused(store: EventStore, stream: str) -> None:
-    with pytest.raises(InvalidEvent, match="no name for a stream"):
+    with pytest.raises(InvalidEvent, match="not a valid name for a stream"):
         store.append(stream, [RunStarted(1)])
     assert store.head() == 0
 

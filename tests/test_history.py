@@ -226,6 +226,7 @@ def test_entities_have_the_words_that_people_use(db: RfDb, evals: RFDatabase) ->
         "pipeline": pipeline_id,
         "actor_task": evals.create_actor_task(experiment_id, pipeline_id, 0, 0),
         "pipeline_request": evals.request_stop(pipeline_id),
+        "member": db.join("worker-3") or "worker-3",
     }
     assert keys.keys() == ENTITIES.keys()
     for entity, key in keys.items():
@@ -450,7 +451,7 @@ def test_a_key_that_no_row_of_words_has(db: RfDb) -> None:
 def test_the_history_of_an_empty_store(db: RfDb) -> None:
     for entity in ENTITIES:
         with pytest.raises(NotFound, match="no event up to 0 touches"):
-            db.history(entity, 1)
+            db.history(entity, "worker-1" if entity == "member" else 1)
 
 
 def test_a_damaged_event_in_a_history(db: RfDb, place: str) -> None:

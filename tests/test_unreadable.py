@@ -178,6 +178,15 @@ def use(rows: list[dict[str, Any]]) -> None:
 
 
 def test_damaged_statuses_of_other_entities(db: RfDb, evals: RFDatabase, place: str) -> None:
+    def anew(kind: type[Any], do: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
+        """By a face that remembers no row."""
+
+        def done() -> Any:
+            with kind(place) as face:
+                return do(face, *arguments)
+
+        return done
+
     experiment = evals.create_experiment("evals")
     run_id = db.create_run(db.create_experiment("digits"))
     db.create_worker_task(run_id, 0, 0)
@@ -186,11 +195,11 @@ def test_damaged_statuses_of_other_entities(db: RfDb, evals: RFDatabase, place: 
     context = evals.create_context("hash")
     task = evals.create_actor_task(experiment, pipeline, 0, 0)
     for table, reads in {
-        "worker_task": (db.get_worker_tasks, lambda: db.set_worker_task_status(1, "FAILED")),
+        "worker_task": (db.get_worker_tasks, anew(RfDb, RfDb.set_worker_task_status, 1, "FAILED")),
         "worker_progress": (lambda: [db.get_worker_progress(0)],),
         "pipelines": (
             lambda: evals.get_all_pipelines(experiment),
-            lambda: evals.set_pipeline_status(pipeline, "ongoing"),
+            anew(RFDatabase, RFDatabase.set_pipeline_status, pipeline, "ongoing"),
         ),
         "contexts": (lambda: [evals.get_context(context)],),
         "actor_tasks": (lambda: [evals.get_actor_task(task)],),

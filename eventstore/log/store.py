@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -195,7 +194,6 @@ class EventStore(ReadableLog):
     ) -> None:
         self.engine = engine
         self._opens_again = opens_again
-        """Opens the same store in another process."""
         self._follow: Callable[[Transaction], Fold] | None = None
         self._recall: Callable[[Projections], Recalled] | None = None
         self._tables: Sequence[Table] = ()
@@ -603,6 +601,17 @@ class EventStore(ReadableLog):
         self.close()
 
 
+class _Opening:
+    """Opens a store in another process; other than a `partial` it shows no password."""
+
+    def __init__(self, place: str | os.PathLike[str], **options: Any) -> None:
+        self._place = place
+        self._options = options
+
+    def __call__(self) -> EventStore:
+        return open_store(self._place, **self._options, create=False)
+
+
 def open_store(
     path_or_url: str | os.PathLike[str],
     *,
@@ -627,14 +636,7 @@ def open_store(
         StoreTooNew: a newer refold wrote it.
     """
     path = path_or_url
-    again = partial(
-        open_store,
-        absolute(path),
-        durability=durability,
-        timeout=timeout,
-        clock=clock,
-        create=False,
-    )
+    again = _Opening(absolute(path), durability=durability, timeout=timeout, clock=clock)
     if isinstance(path, str) and re.match("postgres(ql)?:(?!//)", path):
         raise NotAStore("a URL of a server begins with postgresql://")
     if isinstance(path, str) and "://" in path:

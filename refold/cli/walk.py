@@ -45,7 +45,8 @@ class Standpoint:
             return None
         for view in self._views.values():
             key = _key_in(self.recorded.stream, view)
-            if key is not None:
+            # A member may have any name, such as that of another's stream.
+            if key is not None and (view.stream != "{}" or self.recorded.type in view.handlers):
                 return Entity(entity_of(view), view, key)
         return self.entity_of(self.changes[0]) if self.changes else None
 
