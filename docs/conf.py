@@ -39,6 +39,7 @@ CONTENTS = """
 :hidden:
 :caption: Use it
 
+docs/guide
 docs/concepts
 docs/how-to
 docs/command-line
@@ -46,6 +47,8 @@ docs/debugging
 docs/export
 docs/scaling
 docs/backup
+docs/liveness
+docs/ui
 docs/rapidfire
 ```
 

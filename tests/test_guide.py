@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 from command_line import environment, refold
@@ -25,8 +26,11 @@ def test_the_guide(tmp_path: Path) -> None:
 
     place = str(tmp_path / "guide.db")
     RfDb(place).close()
-    processes = [start("controller.py"), start("worker.py", "0"), start("worker.py", "1")]
-    with RfDb(place) as db, db.subscribe() as events:
+    with RfDb(place) as db, db.subscribe() as events, ExitStack() as stack:
+        processes = [start("controller.py"), start("worker.py", "0"), start("worker.py", "1")]
+        for process in processes:
+            stack.callback(process.wait)
+            stack.callback(process.kill)
         seen = (one for one in events if isinstance(one.event, TaskStarted))
         claimed = next(one for one in seen if one.metadata.actor == "worker-1")
         processes[2].kill()

@@ -227,10 +227,10 @@ def test_what_is_asked_of_a_run_is_a_request_in_the_store(recorded: tuple[str, S
         refused = ask("delete", 1, "c-3")
         assert (refused.status, refused.body["error"]) == (409, "ChangedSince")
         assert f"run 1 is STOPPED since event {after}" in refused.body["message"]
-        wrong = ask("clone", 4, "c-4", changes={"lr": 1})
+        wrong = ask("clone", 4, "c-4", changes={"layers.first": 1})
         assert (wrong.status, wrong.body["message"]) == (
             400,
-            "the configuration has no 'lr': it has learning_rate, layers",
+            "the configuration has no 'layers.first'",
         )
         assert ask("stop", 99, "c-5").status == 404
         assert ask("stop", 2, "c-6", actor=" ").status == 400
