@@ -21,6 +21,8 @@ RETRY = (
     0.1  # seconds between attempts to reach a server that does not answer, or to look at a replica
 )
 
+SIGNALS = 1.0  # seconds until a signal is heard that came just before the system began to wait
+
 # Connections of a process that this one was forked from: never used here, never closed.
 _inherited: list[Raw] = []
 
@@ -81,7 +83,7 @@ class PostgresWatch:
                 with selectors.DefaultSelector() as selector:
                     selector.register(raw.fileno(), selectors.EVENT_READ)
                     selector.register(self._bell, selectors.EVENT_READ)
-                    selector.select(left)
+                    selector.select(min(left, SIGNALS))
             except (psycopg.Error, OSError, ValueError):  # closed under us, by close() or a fork
                 continue
             if self._heard(raw) or self._rung() or (short and not self._closed.is_set()):
