@@ -1,4 +1,4 @@
-"""The claim that a report on a task needs: who has lost it, or never had one, is refused."""
+"""The claim that a report on a task needs: a process that lost it, or never had one, is refused."""
 
 from typing import Protocol
 

@@ -85,7 +85,7 @@ def execute(
     Args:
         views: of the store.
         command: what is asked for.
-        metadata: who asks, and why.
+        metadata: the actor, and the reason for the command.
         check: looks first whether who asks may still do so; it raises if not.
 
     Raises:

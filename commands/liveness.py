@@ -237,11 +237,11 @@ def _told(lost: Iterable[WorkerLost]) -> dict[str, Any]:
 
 
 NOBODY = _told(())
-"""What is told if nobody was lost."""
+"""The result if nobody was lost."""
 
 
 def check_membership(own: Membership, rows: Rows) -> None:
-    """Refuse what a process does as somebody whose place another one has taken.
+    """Refuse a command of a process whose membership another process has taken over.
 
     Raises:
         MembershipLost: it was declared lost, or another process has joined under its name.
