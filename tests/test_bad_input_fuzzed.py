@@ -1,5 +1,6 @@
 """Anything at all, passed to every method: only a `DBException` may come out."""
 
+from collections import Counter
 from contextlib import suppress
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -11,7 +12,7 @@ import torch
 from face_methods import METHODS, VALID, Faces, parameters
 from hypothesis import given
 from hypothesis import strategies as st
-from tries import tries
+from tries import LONGER, tries
 
 from refold import DBException, InvalidQuery, RunStatus
 
@@ -93,17 +94,23 @@ def faces(db, evals):
 
 @pytest.mark.property
 @pytest.mark.parametrize(("kind", "name"), METHODS)
-def test_anything_at_all(faces, engine, kind, name):
+def test_anything_at_all(faces, engine, kind, name, record_property):
+    counts = Counter()
+
     @tries(25, engine)
     @given(arguments(kind, name))
     def check(drawn):
         before = faces.kept()
         try:
             faces.call(kind, name, **drawn)
+            counts["accepted"] += 1
         except DBException:
             assert faces.kept() == before
+            counts["refused"] += 1
 
     check()
+    if LONGER > 1:
+        record_property("counts", f"{kind}.{name}: {dict(counts)}")
 
 
 @tries(100)
